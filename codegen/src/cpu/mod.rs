@@ -1,0 +1,1 @@
+//! CPU code: micro-kernels and the Cranelift emitter.

@@ -1,0 +1,3 @@
+//! Code generation: Kernel IR to CPU machine code and to CUDA C.
+
+pub mod cpu;

@@ -1,0 +1,6 @@
+//! What a Tilewright program is and means: types, ops, Graph IR, Kernel IR, text, DSL, reference interpreter.
+//!
+//! This crate chooses nothing and emits nothing; the other crates read and transform what is declared here.
+
+pub mod diag;
+pub mod types;

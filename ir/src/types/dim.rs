@@ -1,0 +1,315 @@
+//! Symbolic dims: polynomials with integer coefficients over named symbols, in a normal form.
+//!
+//! Two dims are equal exactly when their normal forms are; nothing is guessed. `floordiv` and `mod` by a known divisor
+//! are atoms of the polynomial when the division does not go out exactly.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// The name of a symbolic size, such as `batch` or `seq`.
+pub type Symbol = Arc<str>;
+
+/// The declaration `name in low..=high by step` of a symbol.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SymbolDecl {
+    /// Name.
+    pub name: Symbol,
+    /// Smallest value, at least 0.
+    pub low: i64,
+    /// Largest value.
+    pub high: i64,
+    /// Every value is a multiple of this; 1 if nothing is known.
+    pub step: i64,
+}
+
+impl SymbolDecl {
+    /// `name in low..=high`.
+    pub fn new(name: &str, low: i64, high: i64) -> SymbolDecl {
+        SymbolDecl { name: name.into(), low, high, step: 1 }
+    }
+}
+
+/// What a monomial multiplies: a symbol, or a division that does not go out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Atom {
+    /// A named size.
+    Symbol(Symbol),
+    /// `floor(dim / divisor)`, divisor > 1.
+    FloorDiv(Box<Dim>, i64),
+    /// `dim mod divisor` in `0..divisor`, divisor > 1.
+    Mod(Box<Dim>, i64),
+}
+
+/// A size: sum of `coefficient * product of atoms`. The empty product is the constant term.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Dim {
+    /// Sorted monomials (sorted atoms, repeated for powers) with their coefficients, none of them zero.
+    terms: BTreeMap<Vec<Atom>, i64>,
+}
+
+/// Values of symbols at a call.
+pub type Bindings = BTreeMap<Symbol, i64>;
+
+impl Dim {
+    /// A known size.
+    pub fn constant(n: i64) -> Dim {
+        let mut terms = BTreeMap::new();
+        if n != 0 {
+            terms.insert(Vec::new(), n);
+        }
+        Dim { terms }
+    }
+
+    /// A named size.
+    pub fn symbol(name: &str) -> Dim {
+        Dim::atom(Atom::Symbol(name.into()))
+    }
+
+    fn atom(a: Atom) -> Dim {
+        Dim { terms: BTreeMap::from([(vec![a], 1)]) }
+    }
+
+    /// The value if no symbol occurs.
+    pub fn as_const(&self) -> Option<i64> {
+        match self.terms.len() {
+            0 => Some(0),
+            1 => self.terms.get(&Vec::new()).copied(),
+            _ => None,
+        }
+    }
+
+    /// Whether this is the constant `n`.
+    pub fn is(&self, n: i64) -> bool {
+        self.as_const() == Some(n)
+    }
+
+    /// The monomials with their coefficients, in order.
+    pub fn terms(&self) -> impl Iterator<Item = (&[Atom], i64)> {
+        self.terms.iter().map(|(m, &c)| (m.as_slice(), c))
+    }
+
+    /// `self + other`; `None` on overflow.
+    pub fn checked_add(&self, other: &Dim) -> Option<Dim> {
+        let mut terms = self.terms.clone();
+        for (m, c) in &other.terms {
+            let slot = terms.entry(m.clone()).or_insert(0);
+            *slot = slot.checked_add(*c)?;
+        }
+        terms.retain(|_, c| *c != 0);
+        Some(Dim { terms })
+    }
+
+    /// `self - other`; `None` on overflow.
+    pub fn checked_sub(&self, other: &Dim) -> Option<Dim> {
+        self.checked_add(&other.checked_mul(&Dim::constant(-1))?)
+    }
+
+    /// `self * other`; `None` on overflow.
+    pub fn checked_mul(&self, other: &Dim) -> Option<Dim> {
+        let mut terms: BTreeMap<Vec<Atom>, i64> = BTreeMap::new();
+        for (a, x) in &self.terms {
+            for (b, y) in &other.terms {
+                let mut m: Vec<Atom> = a.iter().chain(b).cloned().collect();
+                m.sort();
+                let slot = terms.entry(m).or_insert(0);
+                *slot = slot.checked_add(x.checked_mul(*y)?)?;
+            }
+        }
+        terms.retain(|_, c| *c != 0);
+        Some(Dim { terms })
+    }
+
+    /// `self / divisor` where the polynomial division by a monomial goes out exactly, else `None`.
+    pub fn div_exact(&self, divisor: &Dim) -> Option<Dim> {
+        if divisor.terms.len() != 1 {
+            return if self == divisor { Some(Dim::constant(1)) } else { None };
+        }
+        let (dm, dc) = divisor.terms.iter().next()?;
+        let mut terms = BTreeMap::new();
+        for (m, c) in &self.terms {
+            if c % dc != 0 {
+                return None;
+            }
+            let mut rest = m.clone();
+            for a in dm {
+                let at = rest.iter().position(|b| b == a)?;
+                rest.remove(at);
+            }
+            terms.insert(rest, c / dc);
+        }
+        Some(Dim { terms })
+    }
+
+    /// `floor(self / n)` for a known `n > 0`.
+    pub fn floor_div(&self, n: i64) -> Dim {
+        if let Some(q) = self.div_exact(&Dim::constant(n)) {
+            return q;
+        }
+        match self.as_const() {
+            Some(v) => Dim::constant(v.div_euclid(n)),
+            None => Dim::atom(Atom::FloorDiv(Box::new(self.clone()), n)),
+        }
+    }
+
+    /// `self mod n` for a known `n > 0`, in `0..n`.
+    pub fn modulo(&self, n: i64) -> Dim {
+        if self.div_exact(&Dim::constant(n)).is_some() {
+            return Dim::constant(0);
+        }
+        match self.as_const() {
+            Some(v) => Dim::constant(v.rem_euclid(n)),
+            None => Dim::atom(Atom::Mod(Box::new(self.clone()), n)),
+        }
+    }
+
+    /// `ceil(self / n)` for a known `n > 0`.
+    pub fn ceil_div(&self, n: i64) -> Dim {
+        match self.checked_add(&Dim::constant(n - 1)) {
+            Some(up) if self.div_exact(&Dim::constant(n)).is_none() => up.floor_div(n),
+            Some(_) | None => self.floor_div(n),
+        }
+    }
+
+    /// The value under `bindings`; `Err` names a missing symbol, or says `overflow`.
+    pub fn eval(&self, bindings: &Bindings) -> Result<i64, String> {
+        let over = || format!("the value of `{self}` overflows");
+        let mut sum: i64 = 0;
+        for (m, c) in &self.terms {
+            let mut product = *c;
+            for a in m {
+                let v = match a {
+                    Atom::Symbol(s) => *bindings.get(s).ok_or_else(|| format!("no value for symbol `{s}`"))?,
+                    Atom::FloorDiv(d, n) => d.eval(bindings)?.div_euclid(*n),
+                    Atom::Mod(d, n) => d.eval(bindings)?.rem_euclid(*n),
+                };
+                product = product.checked_mul(v).ok_or_else(over)?;
+            }
+            sum = sum.checked_add(product).ok_or_else(over)?;
+        }
+        Ok(sum)
+    }
+
+    /// Replaces symbols by dims (for calls: the callee's symbols by the caller's sizes).
+    pub fn substitute(&self, map: &BTreeMap<Symbol, Dim>) -> Option<Dim> {
+        let mut sum = Dim::constant(0);
+        for (m, c) in &self.terms {
+            let mut product = Dim::constant(*c);
+            for a in m {
+                let v = match a {
+                    Atom::Symbol(s) => map.get(s).cloned().unwrap_or_else(|| Dim::symbol(s)),
+                    Atom::FloorDiv(d, n) => d.substitute(map)?.floor_div(*n),
+                    Atom::Mod(d, n) => d.substitute(map)?.modulo(*n),
+                };
+                product = product.checked_mul(&v)?;
+            }
+            sum = sum.checked_add(&product)?;
+        }
+        Some(sum)
+    }
+
+    /// Adds every symbol that occurs to `out`.
+    pub fn collect_symbols(&self, out: &mut Vec<Symbol>) {
+        for m in self.terms.keys() {
+            for a in m {
+                match a {
+                    Atom::Symbol(s) if out.contains(s) => {}
+                    Atom::Symbol(s) => out.push(s.clone()),
+                    Atom::FloorDiv(d, _) | Atom::Mod(d, _) => d.collect_symbols(out),
+                }
+            }
+        }
+    }
+
+    /// Lower and upper bound from the declared ranges of its symbols (interval arithmetic, saturating).
+    pub fn bounds(&self, symbols: &[SymbolDecl]) -> (i64, i64) {
+        let (mut low, mut high) = (0i64, 0i64);
+        for (m, c) in &self.terms {
+            let (mut a, mut b) = (1i64, 1i64);
+            for atom in m {
+                let (x, y) = match atom {
+                    Atom::Symbol(s) => symbols.iter().find(|d| d.name == *s).map_or((0, i64::MAX), |d| (d.low, d.high)),
+                    Atom::FloorDiv(d, n) => {
+                        let (x, y) = d.bounds(symbols);
+                        (x.div_euclid(*n), y.div_euclid(*n))
+                    }
+                    Atom::Mod(_, n) => (0, n - 1),
+                };
+                let corners = [a.saturating_mul(x), a.saturating_mul(y), b.saturating_mul(x), b.saturating_mul(y)];
+                (a, b) = corners.iter().fold((i64::MAX, i64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+            }
+            let (x, y) = (a.saturating_mul(*c), b.saturating_mul(*c));
+            low = low.saturating_add(x.min(y));
+            high = high.saturating_add(x.max(y));
+        }
+        (low, high)
+    }
+}
+
+impl From<i64> for Dim {
+    fn from(n: i64) -> Dim {
+        Dim::constant(n)
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(n: usize) -> Dim {
+        Dim::constant(i64::try_from(n).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<i32> for Dim {
+    fn from(n: i32) -> Dim {
+        Dim::constant(n.into())
+    }
+}
+
+impl From<&str> for Dim {
+    fn from(s: &str) -> Dim {
+        Dim::symbol(s)
+    }
+}
+
+impl From<&Dim> for Dim {
+    fn from(d: &Dim) -> Dim {
+        d.clone()
+    }
+}
+
+/// Prints so that the text parses back: `4*batch*seq + past - 1`, `floordiv(seq + 3, 4)`.
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.terms.is_empty() {
+            return f.write_str("0");
+        }
+        // Non-constant monomials first, the constant last.
+        let constant = self.terms.get(&Vec::new());
+        let rest = self.terms.iter().filter(|(m, _)| !m.is_empty()).map(|(m, c)| (m.as_slice(), *c));
+        for (i, (m, c)) in rest.chain(constant.map(|c| (&[][..], *c))).enumerate() {
+            let sign = if c < 0 { "-" } else { "+" };
+            match (i, c < 0) {
+                (0, false) => {}
+                (0, true) => f.write_str("-")?,
+                _ => write!(f, " {sign} ")?,
+            }
+            let mut first = true;
+            if c.unsigned_abs() != 1 || m.is_empty() {
+                write!(f, "{}", c.unsigned_abs())?;
+                first = false;
+            }
+            for a in m {
+                if !first {
+                    f.write_str("*")?;
+                }
+                first = false;
+                match a {
+                    Atom::Symbol(s) => f.write_str(s)?,
+                    Atom::FloorDiv(d, n) => write!(f, "floordiv({d}, {n})")?,
+                    Atom::Mod(d, n) => write!(f, "mod({d}, {n})")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+//! Transforms on Graph IR: e-graph rewriting, fusion, cost model, schedules.

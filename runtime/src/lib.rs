@@ -1,0 +1,1 @@
+//! Runtime: devices, memory plan, launch plan, threads.

@@ -1,0 +1,3 @@
+//! conformance.
+
+fn main() {}

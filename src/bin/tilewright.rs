@@ -1,0 +1,3 @@
+//! tilewright.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Tilewright: a tensor compiler for transformer models.
+
+pub mod formats;
