@@ -2,5 +2,6 @@
 //!
 //! This crate chooses nothing and emits nothing; the other crates read and transform what is declared here.
 
+pub mod array;
 pub mod diag;
 pub mod types;
