@@ -1,0 +1,258 @@
+//! Tokenizers: text to ids and back, from a `tokenizer.json` or from the metadata of a GGUF file.
+//!
+//! The `tokenizers` crate does the work. GGUF files carry the vocabulary and the merges, but name the rule that cuts text
+//! into words by a key only (`tokenizer.ggml.pre`); [`pre_tokenizer`] has the rules we know.
+
+use super::stream::TextStream;
+use super::{Gguf, in_file, map_file, shown};
+use std::path::Path;
+use tilewright_ir::array::Bytes;
+use tilewright_ir::diag::{Diagnostic, Place};
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
+
+/// Largest `tokenizer.json`: the largest real ones have some 35 MB.
+const MAX_JSON: usize = 256 << 20;
+
+/// A tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    file: String,
+    /// Put before and after a text by [`Tokenizer::encode_with_special`], beside what a post-processor adds.
+    before: Option<u32>,
+    after: Option<u32>,
+    begin: Option<u32>,
+    end: Option<u32>,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`. Errors: `file`, `tokenizer`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Tokenizer, Diagnostic> {
+        let path = path.as_ref();
+        Tokenizer::from_json(&path.display().to_string(), &map_file(path)?)
+    }
+
+    /// Reads the text of a `tokenizer.json`; `file` names it in errors. Truncation and padding that the file asks for are
+    /// left out: lengths are the caller's affair. Errors: `tokenizer`.
+    pub fn from_json(file: &str, json: &Bytes) -> Result<Tokenizer, Diagnostic> {
+        if json.len() > MAX_JSON {
+            let message = format!("expected at most {MAX_JSON} bytes of tokenizer.json, found {}", json.len());
+            return Err(in_file("tokenizer", message, file));
+        }
+        let read = guarded(file, || tokenizers::Tokenizer::from_bytes(&json[..]))?;
+        let mut inner =
+            read.map_err(|e| in_file("tokenizer", format!("not a tokenizer.json: {}", cut(&e.to_string())), file))?;
+        inner.with_padding(None);
+        let truncation = inner.with_truncation(None).map(|_| ());
+        truncation.map_err(|e| in_file("tokenizer", e.to_string(), file))?;
+        Ok(Tokenizer { inner, file: file.into(), before: None, after: None, begin: None, end: None })
+    }
+
+    /// Builds the tokenizer that the metadata of `gguf` describes: byte-level BPE (`tokenizer.ggml.model` is `gpt2`).
+    ///
+    /// Errors: `gguf-metadata` for absent or ill-typed keys; `tokenizer` for another model, an unknown rule for words, a
+    /// token that occurs twice, a merge of unknown tokens.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer, Diagnostic> {
+        let model = gguf.str("tokenizer.ggml.model")?;
+        if model != "gpt2" {
+            let message = format!("expected the tokenizer model `gpt2` (byte-level BPE), found {}", shown(model));
+            return Err(key_error(gguf, "tokenizer.ggml.model", message));
+        }
+        let tokens = gguf.strings("tokenizer.ggml.tokens")?;
+        let rule =
+            if gguf.metadata.contains_key("tokenizer.ggml.pre") { gguf.str("tokenizer.ggml.pre")? } else { "gpt-2" };
+        let Some((pre_tokenizer, whole_words)) = pre_tokenizer(rule)? else {
+            let message = format!("expected one of {}, found {}", RULES.join(" "), shown(rule));
+            return Err(key_error(gguf, "tokenizer.ggml.pre", message));
+        };
+        let model = BPE::builder()
+            .vocab_and_merges(vocabulary(gguf, &tokens)?, merges(gguf)?)
+            .ignore_merges(whole_words)
+            .build()
+            .map_err(|e| key_error(gguf, "tokenizer.ggml.merges", cut(&e.to_string())))?;
+        let mut inner = tokenizers::Tokenizer::new(model);
+        inner.with_pre_tokenizer(Some(pre_tokenizer));
+        inner.with_decoder(Some(ByteLevel::default()));
+        add_tokens(&mut inner, gguf, &tokens)?;
+
+        let id = |key: &str| -> Result<Option<u32>, Diagnostic> {
+            if !gguf.metadata.contains_key(key) {
+                return Ok(None);
+            }
+            let id = gguf.usize(key)?;
+            let known = id < tokens.len();
+            let id = u32::try_from(id).ok().filter(|_| known);
+            id.map(Some).ok_or_else(|| key_error(gguf, key, format!("expected an id below {}", tokens.len())))
+        };
+        let flag = |key: &str| if gguf.metadata.contains_key(key) { gguf.bool(key) } else { Ok(false) };
+        let (begin, end) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
+        let (add_begin, add_end) = (flag("tokenizer.ggml.add_bos_token")?, flag("tokenizer.ggml.add_eos_token")?);
+        let (before, after) = (begin.filter(|_| add_begin), end.filter(|_| add_end));
+        Ok(Tokenizer { inner, file: gguf.file.clone(), before, after, begin, end })
+    }
+
+    /// Ids of `text`, nothing added; special tokens written in the text (`<|im_end|>`) become their ids.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
+        self.encode_as(text, false)
+    }
+
+    /// Like [`Tokenizer::encode`], with what the model wants around every text: `[CLS]` and `[SEP]` of BERT, the first
+    /// token of Llama.
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
+        let ids = self.encode_as(text, true)?;
+        Ok(self.before.into_iter().chain(ids).chain(self.after).collect())
+    }
+
+    fn encode_as(&self, text: &str, special: bool) -> Result<Vec<u32>, Diagnostic> {
+        let encoding = guarded(&self.file, || self.inner.encode_fast(text, special))?;
+        let encoding =
+            encoding.map_err(|e| in_file("tokenizer", format!("the text cannot be encoded: {e}"), &self.file))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of `ids`, special tokens included. Bytes that are no UTF-8 become U+FFFD; unknown ids are left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Diagnostic> {
+        self.decode_as(ids, false)
+    }
+
+    /// Like [`Tokenizer::decode`]; leaves out special tokens if `skip_special`.
+    pub fn decode_as(&self, ids: &[u32], skip_special: bool) -> Result<String, Diagnostic> {
+        guarded(&self.file, || self.inner.decode(ids, skip_special))?
+            .map_err(|e| in_file("tokenizer", format!("the ids cannot be decoded: {e}"), &self.file))
+    }
+
+    /// Decodes ids one by one, as they are generated.
+    pub fn stream(&self, skip_special: bool) -> TextStream<'_> {
+        TextStream::new(self, skip_special)
+    }
+
+    /// Number of ids.
+    pub fn vocabulary_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Id of a token as the vocabulary spells it.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Token of an id as the vocabulary spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The token that starts a text (GGUF only).
+    pub fn begin(&self) -> Option<u32> {
+        self.begin
+    }
+
+    /// The token that ends a text or a turn (GGUF only).
+    pub fn end(&self) -> Option<u32> {
+        self.end
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "<tokenizer of {}, {} tokens>", self.file, self.vocabulary_size())
+    }
+}
+
+fn key_error(gguf: &Gguf, key: &str, message: impl Into<String>) -> Diagnostic {
+    in_file("tokenizer", message, &gguf.file).at(Place::Named(shown(key).into()), "the metadata key")
+}
+
+/// Messages of the crate may quote whole files.
+fn cut(message: &str) -> String {
+    let quoted = shown(message);
+    quoted.trim_matches('`').to_string()
+}
+
+/// Runs code of the `tokenizers` crate, which indexes and unwraps in places that a strange file can reach: a panic there
+/// becomes an error here.
+fn guarded<T>(file: &str, work: impl FnOnce() -> T) -> Result<T, Diagnostic> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .map_err(|_| in_file("tokenizer", "the tokenizers crate panicked on this tokenizer", file))
+}
+
+fn vocabulary(gguf: &Gguf, tokens: &[&str]) -> Result<Vocab, Diagnostic> {
+    let mut vocabulary = Vocab::with_capacity(tokens.len());
+    for (id, token) in (0u32..).zip(tokens) {
+        if let Some(first) = vocabulary.insert(token.to_string(), id) {
+            let message = format!("the token {} has the ids {first} and {id}", shown(token));
+            return Err(key_error(gguf, "tokenizer.ggml.tokens", message));
+        }
+    }
+    Ok(vocabulary)
+}
+
+/// Pairs `left right`, best first.
+fn merges(gguf: &Gguf) -> Result<Merges, Diagnostic> {
+    let lines = gguf.strings("tokenizer.ggml.merges")?;
+    let pair = |line: &&str| match line.split_once(' ') {
+        Some((left, right)) if !left.is_empty() && !right.is_empty() => Ok((left.to_string(), right.to_string())),
+        _ => {
+            let message = format!("expected two tokens with a space between, found {}", shown(line));
+            Err(key_error(gguf, "tokenizer.ggml.merges", message))
+        }
+    };
+    lines.iter().map(pair).collect()
+}
+
+/// Registers control tokens (type 3) as special ones, user-defined tokens (type 4) as plain ones: both are found in text
+/// before it is cut into words.
+fn add_tokens(inner: &mut tokenizers::Tokenizer, gguf: &Gguf, tokens: &[&str]) -> Result<(), Diagnostic> {
+    let key = "tokenizer.ggml.token_type";
+    if !gguf.metadata.contains_key(key) {
+        return Ok(());
+    }
+    let types = gguf.u64s(key)?;
+    if types.len() != tokens.len() {
+        let message = format!("expected a type for each of {} tokens, found {}", tokens.len(), types.len());
+        return Err(key_error(gguf, key, message));
+    }
+    let of_type = |wanted: u64, special: bool| -> Vec<AddedToken> {
+        let matching = tokens.iter().zip(&types).filter(|(token, kind)| **kind == wanted && !token.is_empty());
+        matching.map(|(token, _)| AddedToken::from(*token, special).normalized(false)).collect()
+    };
+    let failed = |e: tokenizers::Error| key_error(gguf, key, cut(&e.to_string()));
+    inner.add_special_tokens(of_type(3, true)).map_err(failed)?;
+    inner.add_tokens(of_type(4, false)).map_err(failed)?;
+    Ok(())
+}
+
+/// Rules for words that [`pre_tokenizer`] knows, by their names in GGUF files.
+const RULES: &[&str] = &["gpt-2", "smollm", "starcoder", "refact", "llama-bpe", "llama3", "llama-v3", "qwen2"];
+
+/// Words of Llama 3 and Qwen 2: contractions in any case, letters with one sign before, digits (`{D}` at a time), signs
+/// with the line ends after them, line ends, space.
+const WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{D}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The pre-tokenizer of the rule, and whether a word that is a token is taken whole, whatever the merges say. `None` for an
+/// unknown rule.
+fn pre_tokenizer(rule: &str) -> Result<Option<(PreTokenizerWrapper, bool)>, Diagnostic> {
+    let gpt2 = ByteLevel::new(false, true, true);
+    let words = |digits: &str| -> Result<PreTokenizerWrapper, Diagnostic> {
+        let pattern = SplitPattern::Regex(WORDS.replace("{D}", digits));
+        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
+            .map_err(|e| Diagnostic::bug(format!("the pattern for words is wrong: {e}")))?;
+        Ok(Sequence::new(vec![split.into(), ByteLevel::new(false, true, false).into()]).into())
+    };
+    Ok(match rule {
+        "gpt-2" => Some((gpt2.into(), false)),
+        "smollm" | "starcoder" | "refact" => {
+            Some((Sequence::new(vec![Digits::new(true).into(), gpt2.into()]).into(), false))
+        }
+        "llama-bpe" | "llama3" | "llama-v3" => Some((words("{1,3}")?, true)),
+        "qwen2" => Some((words("")?, false)),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+#[path = "tokenizer_tests.rs"]
+mod tests;
