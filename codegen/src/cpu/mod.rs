@@ -1,1 +1,4 @@
 //! CPU code: micro-kernels and the Cranelift emitter.
+
+pub mod pack;
+pub mod ukernel;

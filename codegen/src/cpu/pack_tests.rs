@@ -1,0 +1,86 @@
+//! Packing and dequantisation against the formats' definitions, element by element.
+
+use super::*;
+use crate::cpu::ukernel::UKERNELS;
+
+#[test]
+fn plain_panels_hold_every_element_once_and_zeros() {
+    for (k, n, nr) in [(1, 1, 4), (3, 8, 4), (37, 9, 4), (20, 5, 16)] {
+        for transposed in [false, true] {
+            let (k_stride, n_stride) = if transposed { (1, k + 1) } else { (n + 1, 1) };
+            let src: Vec<f32> = (0..(k + 1) * (n + 1)).map(|i| i as f32 + 1.0).collect();
+            let mut dst = vec![f32::NAN; packed_bytes(DType::F32, k, n, nr).unwrap() / 4];
+            pack_panels_f32(&src, k, n, k_stride, n_stride, nr, &mut dst).unwrap();
+            for (at, &found) in dst.iter().enumerate() {
+                let (panel, p, j) = (at / (k * nr), at / nr % k, at % nr);
+                let column = panel * nr + j;
+                let expected = if column < n { src[p * k_stride + column * n_stride] } else { 0.0 };
+                assert_eq!(found, expected, "k {k} n {n} nr {nr} transposed {transposed} at {at}");
+            }
+        }
+    }
+}
+
+/// One block with d = 0.5 and min = 0.25, quants counting up; the values are worked out from GGML's definition.
+#[test]
+fn blocks_are_dequantised_as_ggml_defines_them() {
+    let half = |x: f32| f16::from_f32(x).to_le_bytes();
+    let mut q8: Vec<u8> = half(0.5).to_vec();
+    q8.extend((0..32u8).map(|i| i.wrapping_sub(16)));
+    let mut out = [0.0; 32];
+    dequantise(DType::Q8_0, &q8, &mut out).unwrap();
+    assert!((0..32).all(|i| out[i] == 0.5 * (i as f32 - 16.0)));
+
+    // Byte i: low nibble i (step i), high nibble 15 - i (step i + 16).
+    let nibbles: Vec<u8> = (0..16u8).map(|i| i | (15 - i) << 4).collect();
+    let quant = |i: usize| if i < 16 { i as f32 } else { 31.0 - i as f32 };
+    dequantise(DType::Q4_0, &[&half(0.5)[..], &nibbles].concat(), &mut out).unwrap();
+    assert!((0..32).all(|i| out[i] == 0.5 * (quant(i) - 8.0)));
+    dequantise(DType::Q4_1, &[&half(0.5)[..], &half(0.25), &nibbles].concat(), &mut out).unwrap();
+    assert!((0..32).all(|i| out[i] == 0.5 * quant(i) + 0.25));
+
+    dequantise(DType::F16, &half(-1.5), &mut out[..1]).unwrap();
+    assert_eq!(out[0], -1.5);
+    dequantise(DType::Bf16, &bf16::from_f32(3.0).to_le_bytes(), &mut out[..1]).unwrap();
+    assert_eq!(out[0], 3.0);
+}
+
+#[test]
+fn nibbles_lie_where_the_panel_says() {
+    // Quant of step p is p % 16, scale 1.
+    let block: Vec<u8> = [0x00, 0x3c].into_iter().chain((0..16u8).map(|i| i | i << 4)).collect();
+    let mut panel = vec![0; packed_bytes(DType::Q4_0, 32, 3, NR).unwrap()];
+    pack_panels_block(DType::Q4_0, &block.repeat(3), 32, 3, NR, &mut panel).unwrap();
+    let word = |g: usize, j: usize| {
+        let at = 2 * NR + 4 * (NR * g + j);
+        u32::from_le_bytes([panel[at], panel[at + 1], panel[at + 2], panel[at + 3]])
+    };
+    for g in 0..4 {
+        assert_eq!([word(g, 0), word(g, 2), word(g, 3)], [[0x7654_3210, 0xfedc_ba98][g % 2], word(g, 0), 0]);
+    }
+    assert_eq!(panel[4..8], [0x00, 0x3c, 0, 0]);
+}
+
+#[test]
+fn wrong_sizes_are_refused() {
+    assert_eq!(packed_bytes(DType::Q4_0, 33, 32, NR), None);
+    assert_eq!(packed_bytes(DType::Q4_0, 32, 32, 16), None);
+    assert_eq!(packed_bytes(DType::F32, usize::MAX / 2, usize::MAX / 2, 32), None);
+    assert_eq!(packed_bytes(DType::F32, 4, usize::MAX, 32), None);
+    assert_eq!(packed_bytes(DType::F32, 4, 4, 0), None);
+    assert_eq!(packed_bytes(DType::I8, 4, 4, 4), None);
+    let mut out = [0.0; 32];
+    let code = |result: Result<(), Diagnostic>| result.unwrap_err().code;
+    assert_eq!(code(pack_panels_f32(&[0.0; 15], 4, 4, 4, 1, 8, &mut out)), "pack-size");
+    assert_eq!(code(pack_panels_f32(&[0.0; 16], 4, 4, 4, 1, 4, &mut out)), "pack-size");
+    assert_eq!(code(pack_panels_f32(&[0.0; 16], 4, 4, usize::MAX, 1, 8, &mut out)), "pack-size");
+    assert_eq!(code(pack_panels_block(DType::Q4_0, &[0; 17], 32, 1, NR, &mut [0; 576])), "pack-size");
+    assert_eq!(code(pack_panels_block(DType::Q4_0, &[0; 18], 32, 1, NR, &mut [0; 575])), "pack-size");
+    assert_eq!(code(pack_panels_block(DType::Q4K, &[0; 144], 256, 1, NR, &mut [0; 575])), "pack-dtype");
+    assert_eq!(code(dequantise(DType::Q4_0, &[0; 17], &mut out)), "pack-size");
+    assert_eq!(code(dequantise(DType::Q4_0, &[0; 18], &mut out[..31])), "pack-size");
+    assert_eq!(code(dequantise(DType::I8, &[0; 32], &mut out)), "pack-dtype");
+    assert!(pack_panels_f32(&[], 0, 4, 1, 1, 8, &mut []).is_ok());
+    assert!(pack_panels_f32(&[], 4, 0, 1, 1, 8, &mut []).is_ok());
+    assert!(UKERNELS.iter().all(|kernel| packed_bytes(kernel.b, 0, 5, kernel.nr) == Some(0)));
+}

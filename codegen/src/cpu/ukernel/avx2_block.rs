@@ -1,0 +1,183 @@
+//! AVX2 with FMA and F16C: f32 rows times a block-quantised panel, and strips of f32 from such a panel.
+//!
+//! 16 registers are too few for all 32 columns at once: within a block the four vectors of columns go one after the other.
+
+use super::block::{BLOCK, NR, Q4_0, Q4_1, Q8_0, header_bytes, panel_block_bytes};
+use std::arch::x86_64::*;
+
+/// Rows of a full tile.
+pub const MR: usize = 4;
+
+/// Columns of a strip's panels, as the AVX2 tile product wants them.
+pub const STRIP_NR: usize = 16;
+
+/// See [`TileProduct`](super::TileProduct); `FORMAT` is a code of [`super::block`].
+///
+/// # Safety
+/// `a` has `m` rows of `k` f32 `lda` apart, `b` holds `k / 32` panel blocks, `c` has `m` rows of 32 f32 `ldc` apart that
+/// overlap neither; `a` and `c` are aligned to an element; the processor has AVX2, FMA and F16C.
+pub unsafe extern "C" fn product<const FORMAT: u8>(
+    m: usize,
+    k: usize,
+    a: *const u8,
+    lda: usize,
+    b: *const u8,
+    c: *mut u8,
+    ldc: usize,
+    accumulate: usize,
+) {
+    let (a, c, accumulate) = (a.cast::<f32>(), c.cast::<f32>(), accumulate != 0);
+    // SAFETY: the caller's contract, handed on unchanged.
+    unsafe {
+        match m {
+            1 => rows::<1, FORMAT>(k, a, lda, b, c, ldc, accumulate),
+            2 => rows::<2, FORMAT>(k, a, lda, b, c, ldc, accumulate),
+            3 => rows::<3, FORMAT>(k, a, lda, b, c, ldc, accumulate),
+            4 => rows::<4, FORMAT>(k, a, lda, b, c, ldc, accumulate),
+            _ => {}
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn rows<const M: usize, const FORMAT: u8>(
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    b: *const u8,
+    c: *mut f32,
+    ldc: usize,
+    accumulate: bool,
+) {
+    // SAFETY: offsets stay inside the rows and the panel that the caller guarantees.
+    unsafe {
+        if !accumulate {
+            for at in 0..M * (NR / 8) {
+                _mm256_storeu_ps(c.add(at / (NR / 8) * ldc + at % (NR / 8) * 8), _mm256_setzero_ps());
+            }
+        }
+        for block in 0..k / BLOCK {
+            let b = b.add(block * const { panel_block_bytes(FORMAT) });
+            let a = a.add(block * BLOCK);
+            let mut row_sums = [_mm256_setzero_ps(); M];
+            if FORMAT == Q4_1 {
+                for i in 0..M {
+                    row_sums[i] = row_sum(a.add(i * lda));
+                }
+            }
+            for v in 0..NR / 8 {
+                let total = block_sums::<M, FORMAT>(b.add(const { header_bytes(FORMAT) }), v, a, lda);
+                let scale = halves(b.add(16 * v));
+                for i in 0..M {
+                    let at = c.add(i * ldc + 8 * v);
+                    let mut sum = _mm256_fmadd_ps(scale, total[i], _mm256_loadu_ps(at));
+                    if FORMAT == Q4_1 {
+                        sum = _mm256_fmadd_ps(halves(b.add(2 * NR + 16 * v)), row_sums[i], sum);
+                    }
+                    _mm256_storeu_ps(at, sum);
+                }
+            }
+        }
+    }
+}
+
+/// The sums of quant times `a` over one block, for the `v`th vector of columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn block_sums<const M: usize, const FORMAT: u8>(
+    quants: *const u8,
+    v: usize,
+    a: *const f32,
+    lda: usize,
+) -> [__m256; M] {
+    let mut total = [_mm256_setzero_ps(); M];
+    // SAFETY: as in `rows`.
+    unsafe {
+        for g in 0..4 {
+            let mut part = [_mm256_setzero_ps(); M];
+            for t in 0..8 {
+                let q = quants_at::<FORMAT>(quants, v, 8 * g + t);
+                for i in 0..M {
+                    let x = _mm256_set1_ps(*a.add(i * lda + 8 * g + t));
+                    part[i] = if t == 0 { _mm256_mul_ps(q, x) } else { _mm256_fmadd_ps(q, x, part[i]) };
+                }
+            }
+            for i in 0..M {
+                total[i] = if g == 0 { part[i] } else { _mm256_add_ps(total[i], part[i]) };
+            }
+        }
+    }
+    total
+}
+
+/// The quants of step `p` in the `v`th vector of columns, as floats without scale; q4_0 with its offset of 8 taken off.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn quants_at<const FORMAT: u8>(quants: *const u8, v: usize, p: usize) -> __m256 {
+    // SAFETY: as in `rows`.
+    unsafe {
+        let whole = if FORMAT == Q8_0 {
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64(quants.add(NR * p + 8 * v).cast()))
+        } else {
+            let raw = _mm256_loadu_si256(quants.add(4 * NR * (p / 8) + 32 * v).cast());
+            let shifted = _mm256_srl_epi32(raw, _mm_cvtsi32_si128(4 * (p % 8) as i32));
+            let nibble = _mm256_and_si256(shifted, _mm256_set1_epi32(15));
+            if FORMAT == Q4_0 { _mm256_sub_epi32(nibble, _mm256_set1_epi32(8)) } else { nibble }
+        };
+        _mm256_cvtepi32_ps(whole)
+    }
+}
+
+/// 8 halves as floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn halves(at: *const u8) -> __m256 {
+    // SAFETY: as in `rows`.
+    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+}
+
+/// The sum of 32 floats in every lane, halved pairwise.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn row_sum(a: *const f32) -> __m256 {
+    // SAFETY: as in `rows`.
+    let mut sum = unsafe {
+        let low = _mm256_add_ps(_mm256_loadu_ps(a), _mm256_loadu_ps(a.add(16)));
+        _mm256_add_ps(low, _mm256_add_ps(_mm256_loadu_ps(a.add(8)), _mm256_loadu_ps(a.add(24))))
+    };
+    sum = _mm256_add_ps(sum, _mm256_permute2f128_ps::<1>(sum, sum));
+    sum = _mm256_add_ps(sum, _mm256_permute_ps::<0b01_00_11_10>(sum));
+    _mm256_add_ps(sum, _mm256_permute_ps::<0b10_11_00_01>(sum))
+}
+
+/// See [`Strip`](super::Strip): two panels of f32 `[k][16]`, one after the other.
+///
+/// # Safety
+/// `src` holds `k / 32` panel blocks, `dst` has room for `k * 32` f32 and is aligned to one; the processor has AVX2 and F16C.
+pub unsafe extern "C" fn strip<const FORMAT: u8>(k: usize, src: *const u8, dst: *mut f32) {
+    // SAFETY: the caller's contract, handed on unchanged.
+    unsafe { strip_rows::<FORMAT>(k, src, dst) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn strip_rows<const FORMAT: u8>(k: usize, src: *const u8, dst: *mut f32) {
+    // SAFETY: `src` is read in `k / 32` whole panel blocks, `dst` written below `2 * k * 16`.
+    unsafe {
+        for block in 0..k / BLOCK {
+            let src = src.add(block * const { panel_block_bytes(FORMAT) });
+            let quants = src.add(const { header_bytes(FORMAT) });
+            for v in 0..NR / 8 {
+                let scale = halves(src.add(16 * v));
+                let minimum = if FORMAT == Q4_1 { halves(src.add(2 * NR + 16 * v)) } else { scale };
+                let dst = dst.add(v / 2 * k * STRIP_NR + block * BLOCK * STRIP_NR + v % 2 * 8);
+                for p in 0..BLOCK {
+                    let mut value = _mm256_mul_ps(scale, quants_at::<FORMAT>(quants, v, p));
+                    if FORMAT == Q4_1 {
+                        value = _mm256_add_ps(value, minimum);
+                    }
+                    _mm256_storeu_ps(dst.add(STRIP_NR * p), value);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Micro-kernels: the instructions that Cranelift lacks. Generated code calls them by address on packed panels.
+//!
+//! [`UKERNELS`] and [`STRIPS`] are the tables. A row is usable where its `available` says so; the portable rows are usable
+//! everywhere. Panels are made by [`super::pack`].
+
+#[cfg(target_arch = "x86_64")]
+mod avx2_block;
+#[cfg(target_arch = "x86_64")]
+mod avx512_block;
+pub mod block;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod tile;
+
+#[cfg(test)]
+mod tests;
+
+use block::{Q4_0, Q4_1, Q8_0};
+use tilewright_ir::types::DType;
+
+/// A tile of a matrix product: `c[i][j] = (accumulate ? c[i][j] : 0) + sum over p of a[i][p] * b[p][j]`.
+///
+/// Arguments `(m, k, a, lda, b, c, ldc, accumulate)`. Shapes: `a [m, k]`, rows `lda` elements apart, not packed; `b` one
+/// packed panel `[k, NR]`; `c [m, NR]`, rows `ldc` elements apart, all NR columns written; `1 <= m <= MR`, `k` a multiple
+/// of the row's `k_step` (0 too). Pointers are aligned to an element.
+///
+/// Numerics: an element of `c` is one chain over the fold that starts from the old `c` or 0, in the dtype of `c`. It depends
+/// on its own row and column only, so neither batching rows nor cutting the fold at a multiple of `k_step` changes a bit.
+pub type TileProduct = unsafe extern "C" fn(
+    m: usize,
+    k: usize,
+    a: *const u8,
+    lda: usize,
+    b: *const u8,
+    c: *mut u8,
+    ldc: usize,
+    accumulate: usize,
+);
+
+/// Turns `k` steps of a quantised panel into f32 panels, arguments `(k, src, dst)`.
+///
+/// Shapes: `src` `k / 32` panel blocks of [`block::NR`] columns; `dst [NR / nr][k][nr]`, with the row's `nr`, which is that
+/// of the f32 tile product of the same instruction set. Numerics: exactly GGML's value, `d * q` rounded, `+ min` rounded.
+pub type Strip = unsafe extern "C" fn(k: usize, src: *const u8, dst: *mut f32);
+
+/// What a kernel needs of the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Isa {
+    /// Nothing.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512F.
+    Avx512,
+}
+
+impl Isa {
+    /// Every instruction set, the widest last.
+    pub const ALL: &'static [Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512];
+
+    /// Whether this processor has it.
+    pub fn available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            Isa::Avx2 => has_avx2(),
+            Isa::Avx512 => has_avx512(),
+        }
+    }
+
+    /// The widest that this processor has.
+    pub fn best() -> Isa {
+        Isa::ALL.iter().rev().copied().find(|isa| isa.available()).unwrap_or(Isa::Portable)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512() -> bool {
+    false
+}
+
+/// A row of [`UKERNELS`].
+#[derive(Clone, Copy, Debug)]
+pub struct UKernel {
+    /// `<isa>_<dtype of b>`.
+    pub name: &'static str,
+    /// What it needs of the processor.
+    pub isa: Isa,
+    /// Element type of the rows.
+    pub a: DType,
+    /// Element type, or block format, of the panel.
+    pub b: DType,
+    /// Element type of the result and of the sums.
+    pub c: DType,
+    /// Most rows of a call.
+    pub mr: usize,
+    /// Columns of a panel.
+    pub nr: usize,
+    /// The fold is a multiple of this.
+    pub k_step: usize,
+    /// The code.
+    pub function: TileProduct,
+    /// Whether this processor can run it.
+    pub available: fn() -> bool,
+}
+
+/// A row of [`STRIPS`].
+#[derive(Clone, Copy, Debug)]
+pub struct StripKernel {
+    /// `<isa>_strip_<dtype of b>`.
+    pub name: &'static str,
+    /// What it needs of the processor.
+    pub isa: Isa,
+    /// Block format of the panel.
+    pub b: DType,
+    /// Columns of each panel of the result.
+    pub nr: usize,
+    /// The code.
+    pub function: Strip,
+    /// Whether this processor can run it.
+    pub available: fn() -> bool,
+}
+
+const fn float(name: &'static str, isa: Isa, dtype: DType, mr: usize, nr: usize, function: TileProduct) -> UKernel {
+    UKernel { name, isa, a: dtype, b: dtype, c: dtype, mr, nr, k_step: 1, function, available: available(isa) }
+}
+
+const fn blocks(name: &'static str, isa: Isa, b: DType, mr: usize, function: TileProduct) -> UKernel {
+    let (a, c) = (DType::F32, DType::F32);
+    UKernel { name, isa, a, b, c, mr, nr: block::NR, k_step: block::BLOCK, function, available: available(isa) }
+}
+
+const fn strip(name: &'static str, isa: Isa, b: DType, nr: usize, function: Strip) -> StripKernel {
+    StripKernel { name, isa, b, nr, function, available: available(isa) }
+}
+
+const fn available(isa: Isa) -> fn() -> bool {
+    match isa {
+        Isa::Portable => || true,
+        Isa::Avx2 => has_avx2,
+        Isa::Avx512 => has_avx512,
+    }
+}
+
+/// Every tile product, the widest instruction set first.
+pub const UKERNELS: &[UKernel] = &[
+    #[cfg(target_arch = "x86_64")]
+    float("avx512_f32", Isa::Avx512, DType::F32, tile::avx512_f32::MR, tile::avx512_f32::NR, tile::avx512_f32::product),
+    #[cfg(target_arch = "x86_64")]
+    float("avx512_f64", Isa::Avx512, DType::F64, tile::avx512_f64::MR, tile::avx512_f64::NR, tile::avx512_f64::product),
+    #[cfg(target_arch = "x86_64")]
+    blocks("avx512_q4_0", Isa::Avx512, DType::Q4_0, avx512_block::MR, avx512_block::product::<Q4_0>),
+    #[cfg(target_arch = "x86_64")]
+    blocks("avx512_q4_1", Isa::Avx512, DType::Q4_1, avx512_block::MR, avx512_block::product::<Q4_1>),
+    #[cfg(target_arch = "x86_64")]
+    blocks("avx512_q8_0", Isa::Avx512, DType::Q8_0, avx512_block::MR, avx512_block::product::<Q8_0>),
+    #[cfg(target_arch = "x86_64")]
+    float("avx2_f32", Isa::Avx2, DType::F32, tile::avx2_f32::MR, tile::avx2_f32::NR, tile::avx2_f32::product),
+    #[cfg(target_arch = "x86_64")]
+    float("avx2_f64", Isa::Avx2, DType::F64, tile::avx2_f64::MR, tile::avx2_f64::NR, tile::avx2_f64::product),
+    #[cfg(target_arch = "x86_64")]
+    blocks("avx2_q4_0", Isa::Avx2, DType::Q4_0, avx2_block::MR, avx2_block::product::<Q4_0>),
+    #[cfg(target_arch = "x86_64")]
+    blocks("avx2_q4_1", Isa::Avx2, DType::Q4_1, avx2_block::MR, avx2_block::product::<Q4_1>),
+    #[cfg(target_arch = "x86_64")]
+    blocks("avx2_q8_0", Isa::Avx2, DType::Q8_0, avx2_block::MR, avx2_block::product::<Q8_0>),
+    float("portable_f32", Isa::Portable, DType::F32, portable::MR, portable::FLOAT_NR, portable::product_f32),
+    float("portable_f64", Isa::Portable, DType::F64, portable::MR, portable::FLOAT_NR, portable::product_f64),
+    blocks("portable_q4_0", Isa::Portable, DType::Q4_0, portable::MR, portable::product_block::<Q4_0>),
+    blocks("portable_q4_1", Isa::Portable, DType::Q4_1, portable::MR, portable::product_block::<Q4_1>),
+    blocks("portable_q8_0", Isa::Portable, DType::Q8_0, portable::MR, portable::product_block::<Q8_0>),
+];
+
+/// Every strip of f32 panels out of a quantised panel, the widest instruction set first.
+pub const STRIPS: &[StripKernel] = &[
+    #[cfg(target_arch = "x86_64")]
+    strip("avx512_strip_q4_0", Isa::Avx512, DType::Q4_0, block::NR, avx512_block::strip::<Q4_0>),
+    #[cfg(target_arch = "x86_64")]
+    strip("avx512_strip_q4_1", Isa::Avx512, DType::Q4_1, block::NR, avx512_block::strip::<Q4_1>),
+    #[cfg(target_arch = "x86_64")]
+    strip("avx512_strip_q8_0", Isa::Avx512, DType::Q8_0, block::NR, avx512_block::strip::<Q8_0>),
+    #[cfg(target_arch = "x86_64")]
+    strip("avx2_strip_q4_0", Isa::Avx2, DType::Q4_0, avx2_block::STRIP_NR, avx2_block::strip::<Q4_0>),
+    #[cfg(target_arch = "x86_64")]
+    strip("avx2_strip_q4_1", Isa::Avx2, DType::Q4_1, avx2_block::STRIP_NR, avx2_block::strip::<Q4_1>),
+    #[cfg(target_arch = "x86_64")]
+    strip("avx2_strip_q8_0", Isa::Avx2, DType::Q8_0, avx2_block::STRIP_NR, avx2_block::strip::<Q8_0>),
+    strip("portable_strip_q4_0", Isa::Portable, DType::Q4_0, portable::STRIP_NR, portable::strip::<Q4_0>),
+    strip("portable_strip_q4_1", Isa::Portable, DType::Q4_1, portable::STRIP_NR, portable::strip::<Q4_1>),
+    strip("portable_strip_q8_0", Isa::Portable, DType::Q8_0, portable::STRIP_NR, portable::strip::<Q8_0>),
+];
+
+/// The kernel of this instruction set for a panel of `b`; the one with [`Isa::best`] is the fastest here.
+pub fn find(isa: Isa, b: DType) -> Option<&'static UKernel> {
+    UKERNELS.iter().find(|kernel| kernel.isa == isa && kernel.b == b)
+}
+
+/// The strip of this instruction set for a panel of `b`.
+pub fn find_strip(isa: Isa, b: DType) -> Option<&'static StripKernel> {
+    STRIPS.iter().find(|kernel| kernel.isa == isa && kernel.b == b)
+}

@@ -1,0 +1,172 @@
+//! The tile products in plain Rust: the reference of the others, and what a processor without their instructions runs.
+//!
+//! They round exactly as the vector kernels do (`mul_add` is fused on every processor, by a slow routine where it has to be).
+
+use super::block::{BLOCK, NR, Q4_0, Q4_1, Q8_0, header_bytes, panel_block_bytes};
+use half::f16;
+
+/// Rows of a full tile.
+pub const MR: usize = 4;
+/// Columns of the plain-float tiles.
+pub const FLOAT_NR: usize = 8;
+/// Columns of a strip's panels.
+pub const STRIP_NR: usize = 8;
+
+/// Declares the plain-float product of one element type.
+macro_rules! float_product {
+    ($name:ident, $Element:ty) => {
+        /// See [`TileProduct`](super::TileProduct).
+        ///
+        /// # Safety
+        /// `a` has `m` rows of `k` elements `lda` apart, `b` holds `k * 8` elements, `c` has `m` rows of 8 elements `ldc`
+        /// apart that overlap neither; all are aligned to an element.
+        pub unsafe extern "C" fn $name(
+            m: usize,
+            k: usize,
+            a: *const u8,
+            lda: usize,
+            b: *const u8,
+            c: *mut u8,
+            ldc: usize,
+            accumulate: usize,
+        ) {
+            let (a, b, c) = (a.cast::<$Element>(), b.cast::<$Element>(), c.cast::<$Element>());
+            for i in 0..m {
+                // SAFETY: row `i` of `c` has `FLOAT_NR` elements that nothing else refers to (the caller's contract).
+                let row = unsafe { std::slice::from_raw_parts_mut(c.add(i * ldc), FLOAT_NR) };
+                if accumulate == 0 {
+                    row.fill(0.0);
+                }
+                for p in 0..k {
+                    // SAFETY: `i < m` and `p < k` stay inside the rows of `a` and the panel.
+                    let (x, columns) =
+                        unsafe { (*a.add(i * lda + p), std::slice::from_raw_parts(b.add(p * FLOAT_NR), FLOAT_NR)) };
+                    for (sum, column) in row.iter_mut().zip(columns) {
+                        *sum = x.mul_add(*column, *sum);
+                    }
+                }
+            }
+        }
+    };
+}
+float_product!(product_f32, f32);
+float_product!(product_f64, f64);
+
+/// One block of a panel.
+struct Block<'a, const FORMAT: u8> {
+    bytes: &'a [u8],
+}
+
+impl<const FORMAT: u8> Block<'_, FORMAT> {
+    fn half(&self, at: usize) -> f32 {
+        f16::from_le_bytes([self.bytes[2 * at], self.bytes[2 * at + 1]]).to_f32()
+    }
+
+    fn scale(&self, column: usize) -> f32 {
+        self.half(column)
+    }
+
+    fn minimum(&self, column: usize) -> f32 {
+        self.half(NR + column)
+    }
+
+    /// The quant of step `p`, q4_0 with its offset of 8 taken off.
+    fn quant(&self, p: usize, column: usize) -> f32 {
+        let quants = &self.bytes[header_bytes(FORMAT)..];
+        if FORMAT == Q8_0 {
+            return f32::from(quants[NR * p + column].cast_signed());
+        }
+        let byte = quants[4 * (NR * (p / 8) + column) + p % 8 / 2];
+        let nibble = if p % 2 == 0 { byte & 15 } else { byte >> 4 };
+        f32::from(nibble) - if FORMAT == Q4_0 { 8.0 } else { 0.0 }
+    }
+
+    /// `sum + d * (quants . a) + min * sum(a)`, rounded as `block.rs` says.
+    fn accumulate(&self, column: usize, a: &[f32], row_sum: f32, sum: f32) -> f32 {
+        let mut total = 0.0;
+        for g in 0..4 {
+            let mut part = self.quant(8 * g, column) * a[8 * g];
+            for p in 8 * g + 1..8 * g + 8 {
+                part = self.quant(p, column).mul_add(a[p], part);
+            }
+            total = if g == 0 { part } else { total + part };
+        }
+        let sum = self.scale(column).mul_add(total, sum);
+        if FORMAT == Q4_1 { self.minimum(column).mul_add(row_sum, sum) } else { sum }
+    }
+}
+
+/// The sum of 32 floats, halved pairwise.
+fn row_sum(a: &[f32]) -> f32 {
+    let mut sums = [0.0; BLOCK];
+    sums.copy_from_slice(a);
+    for width in [16, 8, 4, 2, 1] {
+        for i in 0..width {
+            sums[i] += sums[i + width];
+        }
+    }
+    sums[0]
+}
+
+/// See [`TileProduct`](super::TileProduct); `FORMAT` is a code of [`super::block`].
+///
+/// # Safety
+/// `a` has `m` rows of `k` f32 `lda` apart, `b` holds `k / 32` panel blocks, `c` has `m` rows of 32 f32 `ldc` apart that
+/// overlap neither; `a` and `c` are aligned to an element.
+pub unsafe extern "C" fn product_block<const FORMAT: u8>(
+    m: usize,
+    k: usize,
+    a: *const u8,
+    lda: usize,
+    b: *const u8,
+    c: *mut u8,
+    ldc: usize,
+    accumulate: usize,
+) {
+    let size = panel_block_bytes(FORMAT);
+    let (a, c) = (a.cast::<f32>(), c.cast::<f32>());
+    for i in 0..m {
+        // SAFETY: row `i` of `a` and `c` and the panel are as long as this (the caller's contract).
+        let (a, b, c) = unsafe {
+            (
+                std::slice::from_raw_parts(a.add(i * lda), k / BLOCK * BLOCK),
+                std::slice::from_raw_parts(b, k / BLOCK * size),
+                std::slice::from_raw_parts_mut(c.add(i * ldc), NR),
+            )
+        };
+        if accumulate == 0 {
+            c.fill(0.0);
+        }
+        for (a, bytes) in a.chunks_exact(BLOCK).zip(b.chunks_exact(size)) {
+            let (block, row_sum) = (Block::<FORMAT> { bytes }, row_sum(a));
+            for (column, sum) in c.iter_mut().enumerate() {
+                *sum = block.accumulate(column, a, row_sum, *sum);
+            }
+        }
+    }
+}
+
+/// See [`Strip`](super::Strip): four panels of f32 `[k][8]`, one after the other.
+///
+/// # Safety
+/// `src` holds `k / 32` panel blocks, `dst` has room for `k * 32` f32 and is aligned to one.
+pub unsafe extern "C" fn strip<const FORMAT: u8>(k: usize, src: *const u8, dst: *mut f32) {
+    let (size, k) = (panel_block_bytes(FORMAT), k / BLOCK * BLOCK);
+    // SAFETY: the caller's contract.
+    let src = unsafe { std::slice::from_raw_parts(src, k / BLOCK * size) };
+    for (index, bytes) in src.chunks_exact(size).enumerate() {
+        let block = Block::<FORMAT> { bytes };
+        for column in 0..NR {
+            for p in 0..BLOCK {
+                let mut value = block.scale(column) * block.quant(p, column);
+                if FORMAT == Q4_1 {
+                    value += block.minimum(column);
+                }
+                let panel = column / STRIP_NR * k * STRIP_NR;
+                let row = (index * BLOCK + p) * STRIP_NR;
+                // SAFETY: below `k * 32`; written through the pointer because the room may be uninitialised.
+                unsafe { dst.add(panel + row + column % STRIP_NR).write(value) };
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Every kernel of this machine against an f64 reference, its siblings bit for bit, and itself under any split of rows.
+
+use super::block::NR;
+use super::*;
+use crate::cpu::pack::{dequantise, pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes};
+
+/// A small generator (splitmix64), so that data is the same everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in -1..1, with 24 bits.
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// Random GGML blocks with scales of ordinary size.
+    pub fn blocks(&mut self, dtype: DType, elements: usize) -> Vec<u8> {
+        let (per, size) = dtype.block();
+        let mut bytes = Vec::new();
+        for _ in 0..elements / per {
+            let start = bytes.len();
+            bytes.extend((0..size).map(|_| self.bits() as u8));
+            for half_at in [0, 2] {
+                let value = half::f16::from_f32(self.unit()).to_le_bytes();
+                if half_at == 0 || dtype == DType::Q4_1 {
+                    bytes[start + half_at..start + half_at + 2].copy_from_slice(&value);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// A problem: rows of f64 and a `[k, n]` matrix in the kernel's own format, packed, and as f64 for the reference.
+struct Problem {
+    k: usize,
+    lda: usize,
+    a: Vec<f64>,
+    /// `[n][k]`.
+    b: Vec<f64>,
+    packed: Vec<u8>,
+}
+
+const COLUMN_TAIL: usize = 5;
+
+impl Problem {
+    /// `n` leaves `COLUMN_TAIL` padding columns.
+    fn new(kernel: &UKernel, k: usize) -> Problem {
+        let mut random = Random(k as u64 + 1);
+        let n = kernel.nr - COLUMN_TAIL;
+        let lda = k + 3;
+        let a = (0..kernel.mr * lda).map(|_| f64::from(random.unit())).collect();
+        let mut packed = vec![0xff; packed_bytes(kernel.b, k, n, kernel.nr).unwrap()];
+        let b: Vec<f64> = match kernel.b {
+            DType::F32 => {
+                let b: Vec<f32> = (0..n * k).map(|_| random.unit()).collect();
+                let mut panel = vec![f32::NAN; packed.len() / 4];
+                pack_panels_f32(&b, k, n, 1, k, kernel.nr, &mut panel).unwrap();
+                packed = panel.iter().flat_map(|x| x.to_ne_bytes()).collect();
+                b.iter().map(|&x| f64::from(x)).collect()
+            }
+            DType::F64 => {
+                let b: Vec<f64> = (0..n * k).map(|_| f64::from(random.unit())).collect();
+                let mut panel = vec![f64::NAN; packed.len() / 8];
+                pack_panels_f64(&b, k, n, 1, k, kernel.nr, &mut panel).unwrap();
+                packed = panel.iter().flat_map(|x| x.to_ne_bytes()).collect();
+                b
+            }
+            dtype => {
+                let rows = random.blocks(dtype, n * k);
+                pack_panels_block(dtype, &rows, k, n, kernel.nr, &mut packed).unwrap();
+                let mut b = vec![0.0; n * k];
+                dequantise(dtype, &rows, &mut b).unwrap();
+                b.iter().map(|&x| f64::from(x)).collect()
+            }
+        };
+        Problem { k, lda, a, b, packed }
+    }
+
+    /// Runs rows `first..first + m`; `c` has `ldc` columns a row and is given back as f64.
+    fn run(&self, kernel: &UKernel, first: usize, m: usize, c: &[f64], ldc: usize, accumulate: bool) -> Vec<f64> {
+        assert!(first + m <= kernel.mr && c.len() == m * ldc && ldc >= kernel.nr);
+        let a = &self.a[first * self.lda..];
+        // Vectors of u64 keep the copied bytes aligned.
+        let panel: Vec<u64> = self
+            .packed
+            .chunks(8)
+            .map(|x| {
+                let mut eight = [0; 8];
+                eight[..x.len()].copy_from_slice(x);
+                u64::from_ne_bytes(eight)
+            })
+            .collect();
+        let b = panel.as_ptr().cast();
+        let flag = usize::from(accumulate);
+        if kernel.c == DType::F64 {
+            let mut c = c.to_vec();
+            // SAFETY: lengths are checked above; the caller checked that the kernel is available.
+            unsafe { (kernel.function)(m, self.k, a.as_ptr().cast(), self.lda, b, c.as_mut_ptr().cast(), ldc, flag) };
+            return c;
+        }
+        let a: Vec<f32> = a.iter().map(|&x| x as f32).collect();
+        let mut c: Vec<f32> = c.iter().map(|&x| x as f32).collect();
+        // SAFETY: as above.
+        unsafe { (kernel.function)(m, self.k, a.as_ptr().cast(), self.lda, b, c.as_mut_ptr().cast(), ldc, flag) };
+        c.iter().map(|&x| f64::from(x)).collect()
+    }
+
+    /// The exact sum (nearly) and the sum of magnitudes of element `(i, j)`.
+    fn reference(&self, i: usize, j: usize) -> (f64, f64) {
+        let n = self.b.len().checked_div(self.k).unwrap_or(0);
+        if j >= n {
+            return (0.0, 0.0);
+        }
+        let terms = (0..self.k).map(|p| self.a[i * self.lda + p] * self.b[j * self.k + p]);
+        terms.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()))
+    }
+}
+
+fn folds(kernel: &UKernel) -> impl Iterator<Item = usize> {
+    let step = kernel.k_step;
+    [0, 1, 2, 31, 32, 33, 64, 300, 320].into_iter().filter(move |k| k % step == 0)
+}
+
+fn here() -> impl Iterator<Item = &'static UKernel> {
+    UKERNELS.iter().filter(|kernel| (kernel.available)())
+}
+
+#[test]
+fn products_match_the_reference() {
+    for kernel in here() {
+        let unit = if kernel.c == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+        for k in folds(kernel) {
+            let problem = Problem::new(kernel, k);
+            for m in 1..=kernel.mr {
+                for accumulate in [false, true] {
+                    let ldc = kernel.nr + 2;
+                    let before: Vec<f64> = (0..m * ldc).map(|i| i as f64 * 0.25 - 3.0).collect();
+                    let c = problem.run(kernel, 0, m, &before, ldc, accumulate);
+                    for (at, &found) in c.iter().enumerate() {
+                        let (i, j) = (at / ldc, at % ldc);
+                        if j >= kernel.nr {
+                            assert_eq!(found, before[at], "{} wrote past its columns", kernel.name);
+                            continue;
+                        }
+                        let (sum, size) = problem.reference(i, j);
+                        let start = if accumulate { before[at] } else { 0.0 };
+                        // k + 3 roundings of partial results that no term exceeds; q4_1 adds cancelling `min` terms.
+                        let bound = (k as f64 + 3.0) * unit * (3.0 * size + start.abs());
+                        let expected = start + sum;
+                        let name = kernel.name;
+                        assert!(
+                            (found - expected).abs() <= bound,
+                            "{name} k {k} m {m} ({i}, {j}): {found}, {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_and_cuts_of_the_fold_change_no_bit() {
+    for kernel in here() {
+        let problem = Problem::new(kernel, 320);
+        let zeros = vec![0.0; kernel.mr * kernel.nr];
+        let whole = problem.run(kernel, 0, kernel.mr, &zeros, kernel.nr, false);
+        for m in 1..=kernel.mr {
+            for first in 0..=kernel.mr - m {
+                let part = problem.run(kernel, first, m, &zeros[..m * kernel.nr], kernel.nr, false);
+                assert_eq!(
+                    part,
+                    whole[first * kernel.nr..(first + m) * kernel.nr],
+                    "{} rows {first} + {m}",
+                    kernel.name
+                );
+            }
+        }
+        let bytes_per_step = problem.packed.len() / 320;
+        let cut = |k: usize, from: usize| Problem {
+            k,
+            lda: problem.lda,
+            a: problem.a[from..].to_vec(),
+            b: Vec::new(),
+            packed: problem.packed[from * bytes_per_step..(from + k) * bytes_per_step].to_vec(),
+        };
+        let first = cut(96, 0).run(kernel, 0, 1, &zeros[..kernel.nr], kernel.nr, false);
+        let both = cut(224, 96).run(kernel, 0, 1, &first, kernel.nr, true);
+        assert_eq!(both, whole[..kernel.nr], "{} cut at 96", kernel.name);
+    }
+}
+
+#[test]
+fn instruction_sets_agree_bit_for_bit() {
+    for kernel in here().filter(|kernel| kernel.b.is_block()) {
+        let portable = find(Isa::Portable, kernel.b).unwrap();
+        let problem = Problem::new(kernel, 320);
+        let start: Vec<f64> = (0..2 * NR).map(|i| i as f64 * 0.1).collect();
+        let found = problem.run(kernel, 1, 2, &start, NR, true);
+        assert_eq!(found, problem.run(portable, 1, 2, &start, NR, true), "{}", kernel.name);
+    }
+}
+
+#[test]
+fn strips_are_ggmls_values() {
+    for kernel in STRIPS.iter().filter(|kernel| (kernel.available)()) {
+        let (k, n) = (96, NR - COLUMN_TAIL);
+        let rows = Random(7).blocks(kernel.b, n * k);
+        let mut expected = vec![0.0; n * k];
+        dequantise(kernel.b, &rows, &mut expected).unwrap();
+        let mut panel = vec![0xff; packed_bytes(kernel.b, k, n, NR).unwrap()];
+        pack_panels_block(kernel.b, &rows, k, n, NR, &mut panel).unwrap();
+        let mut found = vec![f32::NAN; k * NR];
+        // SAFETY: three panel blocks in, `k * NR` floats out, and the kernel is available.
+        unsafe { (kernel.function)(k, panel.as_ptr(), found.as_mut_ptr()) };
+        for j in 0..NR {
+            for p in 0..k {
+                let value = found[j / kernel.nr * k * kernel.nr + p * kernel.nr + j % kernel.nr];
+                let expected = if j < n { expected[j * k + p] } else { 0.0 };
+                assert!(value == expected, "{} ({p}, {j}): {value}, expected {expected}", kernel.name);
+            }
+        }
+        let product = find(kernel.isa, DType::F32).unwrap();
+        assert_eq!(product.nr, kernel.nr, "{} does not feed {}", kernel.name, product.name);
+    }
+}
+
+#[test]
+fn names_follow_from_the_rows() {
+    for kernel in UKERNELS {
+        let isa = format!("{:?}", kernel.isa).to_lowercase();
+        assert_eq!(kernel.name, format!("{isa}_{}", kernel.b));
+        assert_eq!(packed_bytes(kernel.b, 64, kernel.nr, kernel.nr), kernel.b.bytes(64 * kernel.nr));
+    }
+    assert!(find(Isa::best(), DType::F32).is_some() && find(Isa::best(), DType::I8).is_none());
+}
