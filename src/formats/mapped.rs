@@ -14,8 +14,8 @@ use tilewright_ir::diag::Diagnostic;
 pub fn map_file(path: &Path) -> Result<Bytes, Diagnostic> {
     let name = path.display().to_string();
     let failed = |e: std::io::Error| in_file("file", format!("cannot open the file: {e}"), &name);
-    let file = File::open(path).map_err(failed)?;
-    let facts = file.metadata().map_err(failed)?;
+    // Asked before opening: to open a pipe waits for a writer.
+    let facts = std::fs::metadata(path).map_err(failed)?;
     if facts.is_dir() {
         return Err(in_file("file", "expected a file, found a directory", &name));
     }
@@ -26,6 +26,7 @@ pub fn map_file(path: &Path) -> Result<Bytes, Diagnostic> {
         // Some systems refuse to map nothing.
         return Ok(Bytes::new(Vec::new()));
     }
+    let file = File::open(path).map_err(failed)?;
     // SAFETY: the map is read-only and private to this process, and nothing here writes to or shortens a mapped file;
     // another process that does so is outside what can be checked (see above).
     let map = unsafe { Mmap::map(&file) }.map_err(failed)?;

@@ -5,7 +5,9 @@
 
 use super::stream::TextStream;
 use super::{Gguf, in_file, map_file, shown};
+use std::cell::Cell;
 use std::path::Path;
+use std::sync::Once;
 use tilewright_ir::array::Bytes;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -43,6 +45,7 @@ impl Tokenizer {
             let message = format!("expected at most {MAX_JSON} bytes of tokenizer.json, found {}", json.len());
             return Err(in_file("tokenizer", message, file));
         }
+        check_json(json).map_err(|message| in_file("tokenizer", message, file))?;
         let read = guarded(file, || tokenizers::Tokenizer::from_bytes(&json[..]))?;
         let mut inner =
             read.map_err(|e| in_file("tokenizer", format!("not a tokenizer.json: {}", cut(&e.to_string())), file))?;
@@ -69,8 +72,10 @@ impl Tokenizer {
             let message = format!("expected one of {}, found {}", RULES.join(" "), shown(rule));
             return Err(key_error(gguf, "tokenizer.ggml.pre", message));
         };
+        let vocabulary = vocabulary(gguf, &tokens)?;
+        let merges = merges(gguf, &vocabulary)?;
         let model = BPE::builder()
-            .vocab_and_merges(vocabulary(gguf, &tokens)?, merges(gguf)?)
+            .vocab_and_merges(vocabulary, merges)
             .ignore_merges(whole_words)
             .build()
             .map_err(|e| key_error(gguf, "tokenizer.ggml.merges", cut(&e.to_string())))?;
@@ -172,11 +177,58 @@ fn cut(message: &str) -> String {
     quoted.trim_matches('`').to_string()
 }
 
+/// Refuses what makes the `tokenizers` crate panic: text that is no JSON (its decoders parse theirs again, and unwrap), and
+/// templates of post-processors that use a special token without defining it (it indexes a map by the name).
+fn check_json(json: &[u8]) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Part {
+        post_processor: Option<serde_json::Value>,
+        /// Parsed for the sake of its errors: what is skipped is not checked for broken escapes.
+        #[serde(rename = "decoder")]
+        _decoder: Option<serde_json::Value>,
+    }
+    let json = std::str::from_utf8(json).map_err(|e| format!("not a tokenizer.json: {e}"))?;
+    let part: Part =
+        serde_json::from_str(json).map_err(|e| format!("not a tokenizer.json: {}", cut(&e.to_string())))?;
+    // The parser bounds the depth.
+    let mut open: Vec<&serde_json::Value> = part.post_processor.iter().collect();
+    while let Some(processor) = open.pop() {
+        open.extend(processor["processors"].as_array().into_iter().flatten());
+        for piece in ["single", "pair"].iter().filter_map(|key| processor[key].as_array()).flatten() {
+            let used = piece["SpecialToken"]["id"].as_str();
+            if let Some(name) = used.filter(|name| processor["special_tokens"].get(*name).is_none()) {
+                return Err(format!(
+                    "the post-processor uses the special token {} but does not define it",
+                    shown(name)
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+thread_local! {
+    /// Whether this thread runs code whose panics are caught and become errors.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Runs code of the `tokenizers` crate, which indexes and unwraps in places that a strange file can reach: a panic there
-/// becomes an error here.
+/// becomes an error here. So that the user sees that error alone, a panic hook is put before the present one (once, at the
+/// first use) that says nothing for these panics and leaves all others to it.
 fn guarded<T>(file: &str, work: impl FnOnce() -> T) -> Result<T, Diagnostic> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .map_err(|_| in_file("tokenizer", "the tokenizers crate panicked on this tokenizer", file))
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                usual(info);
+            }
+        }));
+    });
+    let before = QUIET.replace(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    QUIET.set(before);
+    result.map_err(|_| in_file("tokenizer", "the tokenizers crate panicked on this tokenizer", file))
 }
 
 fn vocabulary(gguf: &Gguf, tokens: &[&str]) -> Result<Vocab, Diagnostic> {
@@ -190,17 +242,25 @@ fn vocabulary(gguf: &Gguf, tokens: &[&str]) -> Result<Vocab, Diagnostic> {
     Ok(vocabulary)
 }
 
-/// Pairs `left right`, best first.
-fn merges(gguf: &Gguf) -> Result<Merges, Diagnostic> {
-    let lines = gguf.strings("tokenizer.ggml.merges")?;
-    let pair = |line: &&str| match line.split_once(' ') {
-        Some((left, right)) if !left.is_empty() && !right.is_empty() => Ok((left.to_string(), right.to_string())),
-        _ => {
-            let message = format!("expected two tokens with a space between, found {}", shown(line));
-            Err(key_error(gguf, "tokenizer.ggml.merges", message))
+/// Pairs `left right`, best first. The crate's builder trusts that both and what they join to are tokens.
+fn merges(gguf: &Gguf, vocabulary: &Vocab) -> Result<Merges, Diagnostic> {
+    let fail = |message: String| key_error(gguf, "tokenizer.ggml.merges", message);
+    let pair = |line: &&str| {
+        let parts = line.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty());
+        let Some((left, right)) = parts else {
+            return Err(fail(format!("expected two tokens with a space between, found {}", shown(line))));
+        };
+        let joined = format!("{left}{right}");
+        if let Some(token) = [left, right, &joined].into_iter().find(|token| !vocabulary.contains_key(*token)) {
+            return Err(fail(format!(
+                "the merge {} needs the token {}, which is not there",
+                shown(line),
+                shown(token)
+            )));
         }
+        Ok((left.to_string(), right.to_string()))
     };
-    lines.iter().map(pair).collect()
+    gguf.strings("tokenizer.ggml.merges")?.iter().map(pair).collect()
 }
 
 /// Registers control tokens (type 3) as special ones, user-defined tokens (type 4) as plain ones: both are found in text

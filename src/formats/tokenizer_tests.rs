@@ -65,12 +65,13 @@ fn rules_cut_digits_differently() {
 
 #[test]
 fn strange_metadata_is_refused_by_key() {
-    let cases: [(&str, Value, &str); 8] = [
+    let cases: [(&str, Value, &str); 9] = [
         ("tokenizer.ggml.model", Value::String("llama".into()), "found `llama`"),
         ("tokenizer.ggml.pre", Value::String("gpt-9".into()), "found `gpt-9`"),
         ("tokenizer.ggml.tokens", texts(&["a", "a"]), "`a` has the ids 0 and 1"),
         ("tokenizer.ggml.merges", texts(&["ab"]), "expected two tokens with a space between"),
-        ("tokenizer.ggml.merges", texts(&["a zz"]), "zz"),
+        ("tokenizer.ggml.merges", texts(&["a zz"]), "needs the token `zz`"),
+        ("tokenizer.ggml.merges", texts(&["<think> <think>"]), "needs the token `<think><think>`"),
         ("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1)]), "each of 260 tokens, found 1"),
         ("tokenizer.ggml.eos_token_id", Value::U32(260), "an id below 260"),
         ("tokenizer.ggml.tokens", Value::U8(1), "found u8 1"),

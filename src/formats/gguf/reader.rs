@@ -1,6 +1,7 @@
 //! A cursor over the bytes of a GGUF file that never reads past the end.
 
 use super::super::{in_file, shown};
+use std::fmt::Display;
 use tilewright_ir::diag::Diagnostic;
 
 /// Reads little-endian values in order.
@@ -39,7 +40,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Errors unless `count` things of at least `size` bytes each can still follow.
-    pub(super) fn must_hold(&self, count: u64, size: u64, what: &str) -> Result<(), Diagnostic> {
+    pub(super) fn must_hold(&self, count: u64, size: u64, what: impl Display) -> Result<(), Diagnostic> {
         let left = self.left() as u64;
         if count.checked_mul(size).is_some_and(|n| n <= left) {
             return Ok(());
@@ -85,7 +86,7 @@ impl<'a> Reader<'a> {
     /// A length and that many bytes of UTF-8.
     pub(super) fn string(&mut self, what: &str) -> Result<String, Diagnostic> {
         let len = self.u64(what)?;
-        self.must_hold(len, 1, &format!("bytes of {what}"))?;
+        self.must_hold(len, 1, format_args!("bytes of {what}"))?;
         let bytes = self.take(len as usize, what)?;
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| {
             let lossy: String = String::from_utf8_lossy(&bytes[..bytes.len().min(320)]).into_owned();

@@ -140,7 +140,7 @@ fn array(reader: &mut Reader, what: &str, depth: usize) -> Result<Value, Diagnos
     let count = reader.u64(what)?;
     let size = least_size(kind)
         .ok_or_else(|| reader.error(format!("{what} is an array of type {kind}, expected a type from 0 to 12")))?;
-    reader.must_hold(count, size, &format!("items of {what}"))?;
+    reader.must_hold(count, size, format_args!("items of {what}"))?;
     reader.spend(count)?;
     let mut items = Vec::with_capacity(count as usize);
     for _ in 0..count {
