@@ -6,7 +6,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 use tilewright_codegen::cpu::pack::{pack_panels_block, pack_panels_f32, packed_bytes};
-use tilewright_codegen::cpu::ukernel::{STRIPS, UKERNELS, UKernel, block::NR};
+use tilewright_codegen::cpu::poly::{self, Scalar};
+use tilewright_codegen::cpu::ukernel::{Isa, STRIPS, UKERNELS, UKernel, block::NR};
 use tilewright_ir::types::DType;
 
 fn main() {
@@ -25,13 +26,16 @@ fn main() {
     }
     for threads in [1, 2] {
         println!("read 96 MB, {threads} thread(s): {:.1} GB/s", read(threads));
-        let streams = |kernel: &&UKernel| (kernel.available)() && (kernel.b.is_block() || kernel.b == DType::F32);
+        let streams = |kernel: &&UKernel| {
+            kernel.isa != Isa::Portable && (kernel.available)() && (kernel.b.is_block() || kernel.b == DType::F32)
+        };
         for kernel in UKERNELS.iter().filter(streams) {
             println!("{} m 1, 96 MB, {threads} thread(s): {:.1} GB/s", kernel.name, stream(kernel, threads));
         }
     }
     strips();
     packing();
+    polynomials();
 }
 
 /// Seconds of the fastest of `runs` calls.
@@ -164,5 +168,34 @@ fn packing() {
     for (name, k_stride, n_stride) in [("rows", n, 1), ("columns", 1, k)] {
         let seconds = best(5, || drop(black_box(pack_panels_f32(&src, k, n, k_stride, n_stride, NR, &mut dst))));
         println!("pack f32 by {name}: {:.2} GB/s", (4 * k * n) as f64 / seconds / 1e9);
+    }
+}
+
+/// The programs as Rust, one f32 at a time, with fused multiply-adds where the processor has them.
+fn polynomials() {
+    macro_rules! measure {
+        ($($name:ident)+) => {{
+            $(
+                #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+                fn $name(from: &[f32], to: &mut [f32]) {
+                    for (x, y) in from.iter().zip(to) {
+                        *y = poly::$name(&mut Scalar, *x);
+                    }
+                }
+                let from: Vec<f32> = (0..4096).map(|i| i as f32 * 0.001 + 0.01).collect();
+                let mut to = vec![0f32; from.len()];
+                let seconds = best(10, || {
+                    for _ in 0..200 {
+                        // SAFETY: the caller looked for AVX2 and FMA.
+                        #[allow(unused_unsafe)]
+                        unsafe { $name(black_box(&from), &mut to) };
+                    }
+                });
+                println!("{}: {:.2} Gelem/s", stringify!($name), (200 * from.len()) as f64 / seconds / 1e9);
+            )+
+        }};
+    }
+    if Isa::best() != Isa::Portable {
+        measure!(exp exp2 expm1 log log2 log1p tanh erf sin cos);
     }
 }

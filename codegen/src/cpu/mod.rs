@@ -1,4 +1,5 @@
 //! CPU code: micro-kernels and the Cranelift emitter.
 
 pub mod pack;
+pub mod poly;
 pub mod ukernel;
