@@ -3,6 +3,9 @@
 //! [`UKERNELS`] and [`STRIPS`] are the tables. A row is usable where its `available` says so; the portable rows are usable
 //! everywhere. Panels are made by [`super::pack`].
 
+// Rows are indexed: `i` also steps pointers, and constant bounds are what the compiler unrolls.
+#![allow(clippy::needless_range_loop)]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2_block;
 #[cfg(target_arch = "x86_64")]

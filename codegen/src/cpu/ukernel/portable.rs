@@ -77,7 +77,7 @@ impl<const FORMAT: u8> Block<'_, FORMAT> {
             return f32::from(quants[NR * p + column].cast_signed());
         }
         let byte = quants[4 * (NR * (p / 8) + column) + p % 8 / 2];
-        let nibble = if p % 2 == 0 { byte & 15 } else { byte >> 4 };
+        let nibble = if p.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
         f32::from(nibble) - if FORMAT == Q4_0 { 8.0 } else { 0.0 }
     }
 
