@@ -4,4 +4,7 @@
 
 pub mod array;
 pub mod diag;
+pub mod graph;
+pub mod infer;
+pub mod op;
 pub mod types;

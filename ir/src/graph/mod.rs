@@ -1,0 +1,186 @@
+//! Graph IR: SSA modules of pure functions over tensors with symbolic sizes.
+
+use crate::diag::{Diagnostic, Place};
+use crate::infer;
+use crate::op::{GraphOp, Literal, Name};
+use crate::types::{SymbolDecl, Type};
+use indexmap::IndexMap;
+use std::sync::Arc;
+
+/// Number of a node in its function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    /// As an index into the arena.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One result of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value {
+    /// The node.
+    pub node: NodeId,
+    /// Which of its results.
+    pub index: u32,
+}
+
+/// A node: op, operands, types of its results, and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What it computes.
+    pub op: GraphOp,
+    /// Operands.
+    pub args: Vec<Value>,
+    /// Types of the results.
+    pub types: Vec<Type>,
+    /// The lines that made it, or that made the nodes it was rewritten from.
+    pub places: Vec<Place>,
+    /// Name scope such as `blocks.3.attn`; empty at the top.
+    pub scope: Arc<str>,
+}
+
+/// How a parameter is used between calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// A new value at every call.
+    Input,
+    /// The same value at every call: it may be packed once, at load.
+    Weight,
+    /// The caller gives it away: a result may reuse its memory.
+    Donated,
+}
+
+/// A parameter of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// Name, unique in the function.
+    pub name: Arc<str>,
+    /// Type.
+    pub ty: Type,
+    /// Role.
+    pub role: Role,
+}
+
+/// A pure function.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Name, unique in the module.
+    pub name: Name,
+    /// Symbols of its dims with their ranges.
+    pub symbols: Vec<SymbolDecl>,
+    /// Parameters; parameter i is node i.
+    pub params: Vec<Param>,
+    /// Nodes; operands precede users.
+    pub nodes: Vec<Node>,
+    /// Results.
+    pub results: Vec<Value>,
+}
+
+/// Named functions; the first is the entry, and a function is declared before its callers are run.
+#[derive(Clone, Debug, Default)]
+pub struct Module {
+    /// Functions by name, in order of declaration.
+    pub functions: IndexMap<Name, Function>,
+}
+
+impl Module {
+    /// The function that is compiled: `main` if there is one, else the last.
+    pub fn entry(&self) -> Result<&Function, Diagnostic> {
+        self.functions
+            .get("main")
+            .or_else(|| self.functions.last().map(|(_, f)| f))
+            .ok_or_else(|| Diagnostic::new("empty-module", "the module has no function"))
+    }
+}
+
+impl Function {
+    /// A function without nodes but its parameters.
+    pub fn new(name: &str, symbols: Vec<SymbolDecl>, params: Vec<Param>) -> Function {
+        let nodes = params
+            .iter()
+            .enumerate()
+            .map(|(index, p)| Node {
+                op: GraphOp::Parameter { index },
+                args: Vec::new(),
+                types: vec![p.ty.clone()],
+                places: Vec::new(),
+                scope: "".into(),
+            })
+            .collect();
+        Function { name: name.into(), symbols, params, nodes, results: Vec::new() }
+    }
+
+    /// The value of parameter `index`.
+    pub fn param(&self, index: usize) -> Value {
+        Value { node: NodeId(index as u32), index: 0 }
+    }
+
+    /// The node that makes `value`.
+    pub fn node(&self, value: Value) -> &Node {
+        &self.nodes[value.node.index()]
+    }
+
+    /// The type of `value`.
+    pub fn ty(&self, value: Value) -> &Type {
+        &self.node(value).types[value.index as usize]
+    }
+
+    /// Appends a node whose result types follow from its op and operands.
+    ///
+    /// Errors: those of [`infer::infer`], with `place` as the first label and the operands' places after it.
+    pub fn push(
+        &mut self,
+        module: &Module,
+        op: GraphOp,
+        args: &[Value],
+        place: Option<Place>,
+        scope: &Arc<str>,
+    ) -> Result<NodeId, Diagnostic> {
+        let types: Vec<&Type> = args.iter().map(|&a| self.ty(a)).collect();
+        let types = infer::infer(module, &op, &types).map_err(|mut d| {
+            let mut labels = Vec::new();
+            labels.extend(place.clone().map(|p| (p, format!("in this `{}`", infer::shown_name(&op)))));
+            for (i, &a) in args.iter().enumerate() {
+                labels.extend(self.node(a).places.first().map(|p| (p.clone(), format!("operand {i}: {}", self.ty(a)))));
+            }
+            labels.append(&mut d.labels);
+            d.labels = labels;
+            d
+        })?;
+        let id =
+            NodeId(u32::try_from(self.nodes.len()).map_err(|_| Diagnostic::new("graph-size", "more than 2^32 nodes"))?);
+        self.nodes.push(Node {
+            op,
+            args: args.to_vec(),
+            types,
+            places: place.into_iter().collect(),
+            scope: scope.clone(),
+        });
+        Ok(id)
+    }
+
+    /// Whether any result of each node is needed, directly or not, by the function's results.
+    pub fn live(&self) -> Vec<bool> {
+        let mut live = vec![false; self.nodes.len()];
+        for r in &self.results {
+            live[r.node.index()] = true;
+        }
+        for (i, node) in self.nodes.iter().enumerate().rev() {
+            if live[i] {
+                for a in &node.args {
+                    live[a.node.index()] = true;
+                }
+            }
+        }
+        live
+    }
+}
+
+impl From<crate::array::Array> for Literal {
+    fn from(a: crate::array::Array) -> Literal {
+        Literal(a)
+    }
+}

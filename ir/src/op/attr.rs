@@ -1,0 +1,110 @@
+//! Attribute types of ops.
+
+use super::ScalarOp;
+use crate::array::Array;
+use crate::types::{DType, Dim};
+use std::sync::Arc;
+
+/// An axis number, from 0 at the major end.
+pub type Axis = usize;
+/// Axis numbers.
+pub type Axes = Vec<usize>;
+/// Sizes or positions, one per axis.
+pub type Dims = Vec<Dim>;
+/// Steps, one per axis.
+pub type Strides = Vec<i64>;
+/// The name of a function.
+pub type Name = Arc<str>;
+/// Elements added before and after, per axis.
+pub type PadAmounts = Vec<(Dim, Dim)>;
+
+/// What a reduction folds with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ReduceKind {
+    /// Sum; 0 for nothing.
+    Sum,
+    /// Maximum; NaN wins; -inf or the smallest integer for nothing.
+    Max,
+    /// Minimum; NaN wins; +inf or the largest integer for nothing.
+    Min,
+    /// Product; 1 for nothing.
+    Prod,
+}
+
+impl ReduceKind {
+    /// All kinds.
+    pub const ALL: &'static [ReduceKind] = &[ReduceKind::Sum, ReduceKind::Max, ReduceKind::Min, ReduceKind::Prod];
+
+    /// Name in text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ReduceKind::Sum => "sum",
+            ReduceKind::Max => "reduce_max",
+            ReduceKind::Min => "reduce_min",
+            ReduceKind::Prod => "prod",
+        }
+    }
+}
+
+/// Axis pairs of a contraction: left and right axes in matching order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct DotDims {
+    /// Batch axes of the left and the right operand.
+    pub batch: (Axes, Axes),
+    /// Contracted axes of the left and the right operand.
+    pub contract: (Axes, Axes),
+}
+
+/// A constant tensor, compared by dtype, shape and exact bytes.
+#[derive(Clone, Debug)]
+pub struct Literal(pub Array);
+
+impl Literal {
+    fn key(&self) -> (DType, &[usize], &[u8]) {
+        (self.0.dtype(), self.0.shape(), self.0.bytes())
+    }
+}
+
+impl PartialEq for Literal {
+    fn eq(&self, other: &Literal) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Literal {}
+
+impl PartialOrd for Literal {
+    fn partial_cmp(&self, other: &Literal) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Literal {
+    fn cmp(&self, other: &Literal) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl std::hash::Hash for Literal {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+/// Any attribute; the variant is named like its type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Attr {
+    Axis(Axis),
+    Axes(Axes),
+    Dim(Dim),
+    Dims(Dims),
+    Strides(Strides),
+    DType(DType),
+    Name(Name),
+    PadAmounts(PadAmounts),
+    ReduceKind(ReduceKind),
+    DotDims(DotDims),
+    Literal(Literal),
+    ScalarOp(ScalarOp),
+}
