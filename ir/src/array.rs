@@ -50,6 +50,13 @@ pub struct Array {
     bytes: Bytes,
 }
 
+/// Equal dtype, shape and bytes.
+impl PartialEq for Array {
+    fn eq(&self, other: &Array) -> bool {
+        self.dtype == other.dtype && self.shape == other.shape && self.bytes[..] == other.bytes[..]
+    }
+}
+
 /// Number of elements of `shape`, or `None` on overflow.
 pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))

@@ -6,5 +6,6 @@ pub mod array;
 pub mod diag;
 pub mod graph;
 pub mod infer;
+pub mod kernel;
 pub mod op;
 pub mod types;

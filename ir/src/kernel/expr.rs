@@ -1,0 +1,126 @@
+//! Expressions of kernels: index arithmetic and scalar programs over tiles share one tree.
+
+use crate::op::ScalarOp;
+use crate::types::DType;
+use std::sync::Arc;
+
+/// A name as written in the kernel.
+pub type Ident = Arc<str>;
+
+/// Index-only integer operations. Scalar arithmetic uses [`Expr::Scalar`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BinaryOp {
+    /// `ceil(a, b)`: a / b rounded up, b > 0.
+    Ceil,
+    /// `floor(a, b)`: a / b rounded down, b > 0.
+    Floor,
+    /// `mod(a, b)`: in `0..b`, b > 0.
+    Mod,
+}
+
+/// Reductions of one axis of a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TileReduce {
+    /// `sum(tile, axis)`.
+    Sum,
+    /// `prod(tile, axis)`.
+    Prod,
+    /// `max_of(tile, axis)`; NaN wins.
+    Max,
+    /// `min_of(tile, axis)`; NaN wins.
+    Min,
+    /// `argmax_of(tile, axis)`: first position, i64.
+    Argmax,
+    /// `argmin_of(tile, axis)`: first position, i64.
+    Argmin,
+}
+
+/// An expression over loop variables, symbols, constants and tiles. Tiles broadcast by axis name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// Integer literal; takes the dtype of its context.
+    Int(i64),
+    /// Float literal; takes the dtype of its context.
+    Real(f64),
+    /// Loop variable, symbol, constant, `let` name, or `reg` buffer.
+    Name(Ident),
+    /// A scalar op of the Graph IR table, elementwise; infix where it has an infix form. `f32(x)` is a cast.
+    Scalar(ScalarOp, Vec<Expr>),
+    /// Index-only integer operation.
+    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    /// Reduction of a tile.
+    Reduce(TileReduce, Box<Expr>, Ident),
+    /// `iota(axis, start, size)`: tile `[axis=size]` of start, start + 1, ...; i64 unless cast.
+    Iota(Ident, Box<Expr>, Box<Expr>),
+    /// `order(t, rows, columns, kind)`: first coordinate and second coordinate of a linear tile index.
+    Order(Vec<Expr>, Ident),
+}
+
+impl Expr {
+    /// A name.
+    pub fn name(s: &str) -> Expr {
+        Expr::Name(s.into())
+    }
+
+    /// A scalar op on operands.
+    pub fn scalar(op: ScalarOp, args: impl Into<Vec<Expr>>) -> Expr {
+        Expr::Scalar(op, args.into())
+    }
+
+    /// A cast.
+    pub fn cast(to: DType, x: Expr) -> Expr {
+        Expr::Scalar(ScalarOp::Cast { to }, vec![x])
+    }
+}
+
+/// How one dim of a buffer is accessed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum IndexDim {
+    /// `:`: the whole axis.
+    All,
+    /// One element; `open` (`?`): may lie past the end (loads pad, stores clip).
+    Point {
+        /// Position.
+        at: Expr,
+        /// May lie outside.
+        open: bool,
+    },
+    /// `start +: size`, or with `open` `start +? size`: may pass the end. `size` is constant.
+    Range {
+        /// First position.
+        start: Expr,
+        /// Number of elements.
+        size: Expr,
+        /// May pass the end.
+        open: bool,
+        /// `upto limit`: a second bound, for sizes known at run time only.
+        upto: Option<Expr>,
+    },
+    /// Gathered by a loaded index tile (a `let` name): the dim takes that tile's axes.
+    Gather(Ident),
+}
+
+/// `buffer@back.field[dims]`; without dims the whole buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    /// Buffer, view or pipe.
+    pub buffer: Ident,
+    /// Slots back, for pipes.
+    pub back: u32,
+    /// Field of a block format or slot buffer of a pipe.
+    pub field: Option<Ident>,
+    /// One entry per axis.
+    pub dims: Option<Vec<IndexDim>>,
+}
+
+impl Access {
+    /// Access with dims.
+    pub fn new(buffer: &str, dims: Vec<IndexDim>) -> Access {
+        Access { buffer: buffer.into(), back: 0, field: None, dims: Some(dims) }
+    }
+
+    /// The whole buffer.
+    pub fn whole(buffer: &str) -> Access {
+        Access { buffer: buffer.into(), back: 0, field: None, dims: None }
+    }
+}
