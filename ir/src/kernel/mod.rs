@@ -3,6 +3,7 @@
 
 pub mod expr;
 pub mod program;
+pub mod text;
 pub mod tree;
 
 pub use expr::{Access, BinaryOp, Expr, IndexDim, TileReduce};
