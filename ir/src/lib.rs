@@ -4,6 +4,7 @@
 
 pub mod array;
 pub mod diag;
+pub mod dsl;
 pub mod graph;
 pub mod infer;
 pub mod kernel;

@@ -1,0 +1,368 @@
+//! The graph under construction: open functions, scopes, parameters, calls.
+
+use super::literal::{Scalar, encode};
+use super::{Shape, Tensor};
+use crate::array::{Array, Bytes};
+use crate::diag::{Diagnostic, Place};
+use crate::graph::{Function, Module, Node, NodeId, Param, Role, Value};
+use crate::op::{Axis, GraphOp, Literal};
+use crate::types::{DType, Dim, Symbol, SymbolDecl, Type};
+use std::cell::RefCell;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A module under construction; clones share it. See the [module](super) for what happens to mistakes.
+#[derive(Clone)]
+pub struct Graph(Rc<RefCell<State>>);
+
+struct State {
+    module: Module,
+    /// The innermost is the one that ops go to.
+    open: Vec<Open>,
+    symbols: Vec<SymbolDecl>,
+    error: Option<Diagnostic>,
+    /// Number of the next function to be opened.
+    next: u32,
+}
+
+/// A function whose parameters may still come, between other nodes; [`close`] sorts them to the front.
+struct Open {
+    number: u32,
+    function: Function,
+    scope: Arc<str>,
+}
+
+impl Graph {
+    /// An empty module whose entry will be called `name`.
+    pub fn new(name: &str) -> Graph {
+        let open = Open { number: 0, function: Function::new(name, Vec::new(), Vec::new()), scope: "".into() };
+        let (module, symbols) = (Module::default(), Vec::new());
+        Graph(Rc::new(RefCell::new(State { module, open: vec![open], symbols, error: None, next: 1 })))
+    }
+
+    /// Declares a symbolic size with its range. Errors: `bad-symbol` for a range that is empty or negative, or a second
+    /// declaration that differs.
+    #[track_caller]
+    pub fn symbol(&self, name: &str, range: RangeInclusive<i64>) -> Dim {
+        let decl = SymbolDecl::new(name, *range.start(), *range.end());
+        let mut state = self.0.borrow_mut();
+        let before = state.symbols.iter().find(|s| s.name == decl.name).cloned();
+        if decl.low < 0 || decl.low > decl.high || before.as_ref().is_some_and(|b| *b != decl) {
+            let message = format!("symbol `{name}` cannot range over {}..={}", decl.low, decl.high);
+            let note = before.map_or("ranges are not empty and start at 0 or above".to_string(), |b| {
+                format!("it was declared over {}..={}", b.low, b.high)
+            });
+            let d = Diagnostic::new("bad-symbol", message).at(Place::caller(), "declared here").note(note);
+            state.error.get_or_insert(d);
+        } else if before.is_none() {
+            state.symbols.push(decl);
+        }
+        Dim::symbol(name)
+    }
+
+    /// A parameter with a new value at every call.
+    #[track_caller]
+    pub fn input(&self, name: &str, dtype: DType, shape: impl Shape) -> Tensor {
+        self.parameter(name, Type { dtype, shape: shape.dims() }, Role::Input)
+    }
+
+    /// A parameter with the same value at every call. It is called by its path: the scope, a dot, `name`.
+    #[track_caller]
+    pub fn weight(&self, name: &str, dtype: DType, shape: impl Shape) -> Tensor {
+        self.parameter(&self.path(name), Type { dtype, shape: shape.dims() }, Role::Weight)
+    }
+
+    /// A parameter whose memory a result may reuse.
+    #[track_caller]
+    pub fn donated(&self, name: &str, dtype: DType, shape: impl Shape) -> Tensor {
+        self.parameter(name, Type { dtype, shape: shape.dims() }, Role::Donated)
+    }
+
+    /// Adds a parameter to the open function, or gives the one of this name if it has the same type and role.
+    #[track_caller]
+    fn parameter(&self, name: &str, ty: Type, role: Role) -> Tensor {
+        let place = Place::caller();
+        let mut state = self.0.borrow_mut();
+        let mut used = Vec::new();
+        ty.shape.iter().for_each(|d| d.collect_symbols(&mut used));
+        let unknown = used.into_iter().find(|u| !state.symbols.iter().any(|s| s.name == *u));
+        let State { open, error, .. } = &mut *state;
+        let Some(open) = open.last_mut() else { return self.poison(&Type::scalar(DType::F32)) };
+        if let Some(symbol) = unknown {
+            let message = format!("`{name}` of type {ty} uses the symbol `{symbol}`, which is not declared");
+            error.get_or_insert(Diagnostic::new("unknown-symbol", message).at(place, "in this parameter"));
+            return self.poison(&ty);
+        }
+        let function = &mut open.function;
+        let param = Param { name: name.into(), ty: ty.clone(), role };
+        if let Some(index) = function.params.iter().position(|p| p.name == param.name) {
+            let node = function.nodes.iter().position(|n| n.op == GraphOp::Parameter { index });
+            if let Some(node) = node.filter(|_| function.params[index] == param && role == Role::Weight) {
+                let value = Value { node: NodeId(node as u32), index: 0 };
+                return Tensor::new(self, ty, Some((open.number, value)));
+            }
+            let d = Diagnostic::new("duplicate-parameter", format!("there is a parameter `{name}` already"));
+            let before = node.and_then(|n| function.nodes[n].places.first().cloned());
+            let found = format!("as {}", function.params[index].ty);
+            let d = d.at(place, format!("declared again as {ty}"));
+            error.get_or_insert(before.into_iter().fold(d, |d, p| d.at(p, found.clone())));
+            return self.poison(&ty);
+        }
+        let op = GraphOp::Parameter { index: function.params.len() };
+        let value = Value { node: NodeId(function.nodes.len() as u32), index: 0 };
+        function.params.push(param);
+        let node =
+            Node { op, args: Vec::new(), types: vec![ty.clone()], places: vec![place], scope: open.scope.clone() };
+        function.nodes.push(node);
+        Tensor::new(self, ty, Some((open.number, value)))
+    }
+
+    /// The scope, a dot, `name`.
+    fn path(&self, name: &str) -> String {
+        let state = self.0.borrow();
+        let scope = state.open.last().map_or("", |o| &*o.scope);
+        if scope.is_empty() { name.to_string() } else { format!("{scope}.{name}") }
+    }
+
+    /// Runs `body` in the scope `name` inside the present one; weights and nodes made there carry its path.
+    pub fn scope<R>(&self, name: &str, body: impl FnOnce() -> R) -> R {
+        let path: Arc<str> = self.path(name).into();
+        let outer = self.0.borrow_mut().open.last_mut().map(|o| std::mem::replace(&mut o.scope, path));
+        let result = body();
+        if let (Some(open), Some(outer)) = (self.0.borrow_mut().open.last_mut(), outer) {
+            open.scope = outer;
+        }
+        result
+    }
+
+    /// Declares the function `name`: what `body` computes from the parameters that it declares. Tensors of the enclosing
+    /// function cannot be used in it. Scopes in it start anew. Errors: `duplicate-function`.
+    #[track_caller]
+    pub fn function<R: AsRef<[Tensor]>>(&self, name: &str, body: impl FnOnce(&Graph) -> R) {
+        let place = Place::caller();
+        {
+            let mut state = self.0.borrow_mut();
+            let taken =
+                state.module.functions.contains_key(name) || state.open.iter().any(|o| &*o.function.name == name);
+            if taken {
+                let d = Diagnostic::new("duplicate-function", format!("there is a function `{name}` already"));
+                state.error.get_or_insert(d.at(place, "declared again"));
+                return;
+            }
+            let number = state.next;
+            state.next += 1;
+            let function = Function::new(name, Vec::new(), Vec::new());
+            state.open.push(Open { number, function, scope: "".into() });
+        }
+        let results = body(self);
+        let values = self.own_values(results.as_ref());
+        let mut state = self.0.borrow_mut();
+        if let (Some(open), Some(values)) = (state.open.pop(), values) {
+            let symbols = state.symbols.clone();
+            state.module.functions.insert(open.function.name.clone(), close(open.function, &values, symbols));
+        }
+    }
+
+    /// The `N` results of the function `name`. `args` are its inputs and donated parameters in order; its weights are
+    /// weights of this function whose names are the scope here and the name there. Or `args` are all parameters.
+    ///
+    /// Errors: `unknown-function`, `operand-count`, `shape-mismatch`.
+    #[track_caller]
+    pub fn call<const N: usize>(&self, name: &str, args: &[&Tensor]) -> [Tensor; N] {
+        let results = self.call_all(name, args);
+        if results.len() != N && !self.failed() {
+            let message = format!("`{name}` has {} results, expected {N}", results.len());
+            self.fail(Diagnostic::new("operand-count", message).at(Place::caller(), "in this call"));
+        }
+        let mut results = results.into_iter();
+        std::array::from_fn(|_| results.next().unwrap_or_else(|| self.poison(&Type::scalar(DType::F32))))
+    }
+
+    /// [`Graph::call`] with all results, however many; none after a mistake.
+    #[track_caller]
+    pub fn call_all(&self, name: &str, args: &[&Tensor]) -> Vec<Tensor> {
+        let params = self.0.borrow().module.functions.get(name).map(|f| f.params.clone());
+        let op = GraphOp::Call { function: name.into() };
+        let params = params.filter(|p| p.len() != args.len()).unwrap_or_default();
+        let values = params.iter().filter(|p| p.role != Role::Weight).count();
+        if params.is_empty() || values != args.len() {
+            return self.emit_all(&op, args).unwrap_or_default();
+        }
+        let mut given = args.iter().copied().cloned();
+        let mut all = Vec::with_capacity(params.len());
+        for p in &params {
+            match p.role {
+                Role::Weight => all.push(self.parameter(&self.path(&p.name), p.ty.clone(), Role::Weight)),
+                Role::Input | Role::Donated => all.extend(given.next()),
+            }
+        }
+        self.emit_all(&op, &all.iter().collect::<Vec<_>>()).unwrap_or_default()
+    }
+
+    /// Closes the entry, which returns `results`. Errors: the first mistake that was made.
+    pub fn finish(&self, results: &[&Tensor]) -> Result<Module, Diagnostic> {
+        let results: Vec<Tensor> = results.iter().copied().cloned().collect();
+        let values = self.own_values(&results);
+        let mut state = self.0.borrow_mut();
+        if let Some(error) = state.error.take() {
+            return Err(error);
+        }
+        if state.open.len() != 1 {
+            return Err(Diagnostic::new("graph-finished", "the graph was finished before, or inside a function"));
+        }
+        let (Some(open), Some(values)) = (state.open.pop(), values) else {
+            return Err(Diagnostic::bug("a tensor is poisoned, but no mistake was recorded"));
+        };
+        let symbols = std::mem::take(&mut state.symbols);
+        let mut module = std::mem::take(&mut state.module);
+        // A function may have been closed before the last symbols were declared.
+        module.functions.values_mut().for_each(|f| f.symbols = symbols.clone());
+        module.functions.insert(open.function.name.clone(), close(open.function, &values, symbols));
+        Ok(module)
+    }
+
+    /// Whether a mistake was made.
+    pub fn failed(&self) -> bool {
+        self.0.borrow().error.is_some()
+    }
+
+    /// A tensor known now.
+    #[track_caller]
+    pub fn constant(&self, value: Array) -> Tensor {
+        self.emit(&GraphOp::Constant { value: Literal(value) }, &[])
+    }
+
+    /// A scalar of `dtype`. Errors: `bad-literal` if the dtype cannot hold it.
+    #[track_caller]
+    pub fn scalar(&self, dtype: DType, value: impl Into<Scalar>) -> Tensor {
+        let value = value.into();
+        let array = encode(value, dtype).map(|b| Array::new(dtype, &[], Bytes::new(b)));
+        match array {
+            Some(Ok(array)) => self.constant(array),
+            Some(Err(d)) => self.fail(d),
+            None => self.fail(
+                Diagnostic::new("bad-literal", format!("{dtype} cannot hold {value}")).at(Place::caller(), "used here"),
+            ),
+        }
+    }
+
+    /// `value` everywhere.
+    #[track_caller]
+    pub fn full(&self, dtype: DType, shape: impl Shape, value: impl Into<Scalar>) -> Tensor {
+        self.scalar(dtype, value).broadcast_to(shape)
+    }
+
+    /// The position along `axis`, in every element of `shape`.
+    #[track_caller]
+    pub fn iota(&self, dtype: DType, shape: impl Shape, axis: Axis) -> Tensor {
+        self.emit(&GraphOp::Iota { axis, shape: shape.dims(), dtype }, &[])
+    }
+
+    /// The value of a size, as an i64 scalar.
+    #[track_caller]
+    pub fn size(&self, dim: impl Into<Dim>) -> Tensor {
+        self.emit(&GraphOp::Size { dim: dim.into() }, &[])
+    }
+
+    /// Keeps the first mistake; the result is poisoned.
+    pub(super) fn fail(&self, error: Diagnostic) -> Tensor {
+        self.0.borrow_mut().error.get_or_insert(error);
+        self.poison(&Type::scalar(DType::F32))
+    }
+
+    fn poison(&self, ty: &Type) -> Tensor {
+        Tensor::new(self, Type::scalar(ty.dtype), None)
+    }
+
+    /// The line that made `tensor`.
+    pub(super) fn place_of(&self, tensor: &Tensor) -> Option<Place> {
+        let (number, value) = tensor.value?;
+        let state = self.0.borrow();
+        let open = state.open.iter().find(|o| o.number == number)?;
+        open.function.nodes.get(value.node.index())?.places.first().cloned()
+    }
+
+    /// The only result of `op`.
+    #[track_caller]
+    pub(super) fn emit(&self, op: &GraphOp, args: &[&Tensor]) -> Tensor {
+        let results = self.emit_all(op, args).unwrap_or_default();
+        results.into_iter().next().unwrap_or_else(|| self.poison(&Type::scalar(DType::F32)))
+    }
+
+    /// The results of `op`; `None` after a mistake.
+    #[track_caller]
+    pub(super) fn emit_all(&self, op: &GraphOp, args: &[&Tensor]) -> Option<Vec<Tensor>> {
+        let place = Place::caller();
+        let tensors: Vec<Tensor> = args.iter().copied().cloned().collect();
+        let values = self.own_values(&tensors)?;
+        let mut state = self.0.borrow_mut();
+        let State { module, open, error, .. } = &mut *state;
+        let open = open.last_mut()?;
+        match open.function.push(module, op.clone(), &values, Some(place), &open.scope) {
+            Ok(node) => {
+                let types = open.function.nodes.last().map(|n| n.types.clone()).unwrap_or_default();
+                let value = |i: usize| Value { node, index: i as u32 };
+                let results = types.into_iter().enumerate();
+                Some(results.map(|(i, ty)| Tensor::new(self, ty, Some((open.number, value(i))))).collect())
+            }
+            Err(d) => {
+                error.get_or_insert(d);
+                None
+            }
+        }
+    }
+
+    /// Values in the open function; `None`, with a mistake recorded, if one is poisoned or from elsewhere.
+    #[track_caller]
+    fn own_values(&self, tensors: &[Tensor]) -> Option<Vec<Value>> {
+        let place = Place::caller();
+        let number = self.0.borrow().open.last().map(|o| o.number);
+        let mut values = Vec::with_capacity(tensors.len());
+        for t in tensors {
+            let (owner, value) = t.value?;
+            if !Rc::ptr_eq(&self.0, &t.graph.0) || Some(owner) != number {
+                let message = format!("operand {} of type {} belongs to another function", values.len(), t.ty());
+                let d = Diagnostic::new("foreign-tensor", message).at(place, "used here");
+                let made = t.graph.place_of(t);
+                let d = made.into_iter().fold(d, |d, p| d.at(p, "made here"));
+                let d = d.note("pass it as an argument of `call`");
+                // Both graphs are wrong where there are two: whichever is finished says so.
+                t.graph.fail(d.clone());
+                self.fail(d);
+                return None;
+            }
+            values.push(value);
+        }
+        Some(values)
+    }
+
+    /// The declared range of a symbol.
+    pub fn symbol_range(&self, name: &str) -> Option<RangeInclusive<i64>> {
+        let state = self.0.borrow();
+        state.symbols.iter().find(|s| s.name == Symbol::from(name)).map(|s| s.low..=s.high)
+    }
+}
+
+/// Puts parameters first, in order, as [`Function`] wants them.
+fn close(mut function: Function, results: &[Value], symbols: Vec<SymbolDecl>) -> Function {
+    let is_param = |n: &Node| matches!(n.op, GraphOp::Parameter { .. });
+    let (params, others) = (function.params.len(), function.nodes.len());
+    let mut places = vec![0u32; others];
+    let (mut param, mut other) = (0u32, params as u32);
+    for (i, node) in function.nodes.iter().enumerate() {
+        let next = if is_param(node) { &mut param } else { &mut other };
+        places[i] = *next;
+        *next += 1;
+    }
+    let moved = |v: Value| Value { node: NodeId(places[v.node.index()]), index: v.index };
+    let mut nodes: Vec<(u32, Node)> = places.iter().copied().zip(std::mem::take(&mut function.nodes)).collect();
+    nodes.sort_by_key(|(place, _)| *place);
+    function.nodes = nodes.into_iter().map(|(_, n)| n).collect();
+    for node in &mut function.nodes {
+        node.args.iter_mut().for_each(|a| *a = moved(*a));
+    }
+    function.results = results.iter().map(|&r| moved(r)).collect();
+    function.symbols = symbols;
+    function
+}
