@@ -5,8 +5,11 @@
 pub mod array;
 pub mod diag;
 pub mod dsl;
+pub mod flops;
 pub mod graph;
 pub mod infer;
 pub mod kernel;
 pub mod op;
+pub mod text;
 pub mod types;
+pub mod verify;

@@ -49,6 +49,9 @@ pub struct Dim {
     terms: BTreeMap<Vec<Atom>, i64>,
 }
 
+/// Largest [`Dim::weight`]: sums beyond it count as overflow, so that no chain of products or calls grows without bound.
+const MAX_WEIGHT: usize = 4096;
+
 /// Values of symbols at a call.
 pub type Bindings = BTreeMap<Symbol, i64>;
 
@@ -90,8 +93,20 @@ impl Dim {
         self.terms.iter().map(|(m, &c)| (m.as_slice(), c))
     }
 
+    /// Size of the normal form: terms and atoms, those inside of divisions too.
+    pub fn weight(&self) -> usize {
+        let atom = |a: &Atom| match a {
+            Atom::Symbol(_) => 1,
+            Atom::FloorDiv(d, _) | Atom::Mod(d, _) => 1 + d.weight(),
+        };
+        self.terms.keys().map(|m| 1 + m.iter().map(atom).sum::<usize>()).sum()
+    }
+
     /// `self + other`; `None` on overflow.
     pub fn checked_add(&self, other: &Dim) -> Option<Dim> {
+        if self.weight() + other.weight() > MAX_WEIGHT {
+            return None;
+        }
         let mut terms = self.terms.clone();
         for (m, c) in &other.terms {
             let slot = terms.entry(m.clone()).or_insert(0);
@@ -108,6 +123,9 @@ impl Dim {
 
     /// `self * other`; `None` on overflow.
     pub fn checked_mul(&self, other: &Dim) -> Option<Dim> {
+        if self.weight() * other.terms.len() + other.weight() * self.terms.len() > 2 * MAX_WEIGHT {
+            return None;
+        }
         let mut terms: BTreeMap<Vec<Atom>, i64> = BTreeMap::new();
         for (a, x) in &self.terms {
             for (b, y) in &other.terms {
