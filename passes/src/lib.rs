@@ -1,1 +1,8 @@
 //! Transforms on Graph IR: e-graph rewriting, fusion, cost model, schedules.
+
+pub mod fuse;
+pub mod lower;
+pub mod region;
+pub mod schedule;
+
+pub use lower::{Target, lower_module};

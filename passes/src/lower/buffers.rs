@@ -1,0 +1,103 @@
+//! The buffers of a program and which values lie in them.
+
+use std::collections::BTreeMap;
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::{Function, Role, Value};
+use tilewright_ir::kernel::{ProgramBuffer, expr::Ident};
+use tilewright_ir::op::GraphOp;
+use tilewright_ir::types::Type;
+
+/// Buffers and names so far.
+pub(super) struct Buffers {
+    names: BTreeMap<Value, Ident>,
+    /// Buffers that are not parameters, in order.
+    pub(super) work: Vec<ProgramBuffer>,
+    /// Values of constant buffers.
+    pub(super) constants: Vec<(Ident, Array)>,
+    prefix: String,
+}
+
+impl Buffers {
+    /// Parameters keep their names; others get a prefix that no parameter starts with.
+    pub(super) fn new(f: &Function) -> Buffers {
+        let mut prefix = String::from("n");
+        while f.params.iter().any(|p| p.name.starts_with(&prefix)) {
+            prefix.push('_');
+        }
+        let names = f.params.iter().enumerate().map(|(i, p)| (f.param(i), p.name.clone())).collect();
+        Buffers { names, work: Vec::new(), constants: Vec::new(), prefix }
+    }
+
+    /// The buffer of a value. Errors: a broken invariant if it has none.
+    pub(super) fn name(&self, value: Value) -> Result<Ident, Diagnostic> {
+        self.names.get(&value).cloned().ok_or_else(|| Diagnostic::bug("a value is read that has no buffer"))
+    }
+
+    /// The buffer of parameter `i`.
+    pub(super) fn param(&self, f: &Function, i: usize) -> Result<ProgramBuffer, Diagnostic> {
+        Ok(ProgramBuffer { name: self.name(f.param(i))?, ty: f.params[i].ty.clone(), alias_of: None })
+    }
+
+    /// A new buffer for `value`, or a new name for the memory of an old one.
+    pub(super) fn work(&mut self, value: Value, ty: &Type, alias_of: Option<Ident>) {
+        let suffix = if value.index == 0 { String::new() } else { format!("_{}", value.index) };
+        let name: Ident = format!("{}{}{suffix}", self.prefix, value.node.index()).into();
+        self.names.insert(value, name.clone());
+        self.work.push(ProgramBuffer { name, ty: ty.clone(), alias_of });
+    }
+
+    /// A buffer of the program's own, such as packed panels.
+    pub(super) fn extra(&mut self, suffix: &str, value: Value, ty: Type) -> Ident {
+        let name: Ident = format!("{}{}_{suffix}", self.prefix, value.node.index()).into();
+        self.work.push(ProgramBuffer { name: name.clone(), ty, alias_of: None });
+        name
+    }
+
+    /// A constant's buffer.
+    pub(super) fn constant(&mut self, value: Value, array: &Array) -> Result<(), Diagnostic> {
+        let ty = Type::new(array.dtype(), array.shape().iter().copied());
+        self.work(value, &ty, None);
+        let name = self.name(value)?;
+        self.constants.push((name, array.clone()));
+        Ok(())
+    }
+
+    /// The buffer whose memory `name` is.
+    fn base(&self, name: &Ident) -> Ident {
+        let mut at = name.clone();
+        while let Some(next) = self.work.iter().find(|b| b.name == at).and_then(|b| b.alias_of.clone()) {
+            at = next;
+        }
+        at
+    }
+
+    /// Whether node `at` may write into the memory of `x`: it is donated or ours, and nothing reads it later.
+    pub(super) fn may_overwrite(&self, f: &Function, stored: &[bool], x: Value, update: Value, at: usize) -> bool {
+        let (Ok(name), Ok(other)) = (self.name(x), self.name(update)) else { return false };
+        let base = self.base(&name);
+        if self.base(&other) == base || self.constants.iter().any(|(n, _)| *n == base) {
+            return false;
+        }
+        let ours = self.work.iter().any(|b| b.name == base);
+        if !ours && !f.params.iter().any(|p| p.name == base && p.role == Role::Donated) {
+            return false;
+        }
+        // Values that share the memory, or are computed from it where they are read.
+        let mut tainted: Vec<bool> = vec![false; f.nodes.len()];
+        for (value, n) in &self.names {
+            tainted[value.node.index()] |= self.base(n) == base;
+        }
+        for i in 0..f.nodes.len() {
+            let reads = f.nodes[i].args.iter().any(|a| tainted[a.node.index()]);
+            let shares = matches!(f.nodes[i].op, GraphOp::Reshape { .. });
+            if reads && i > at && stored[i] {
+                return false;
+            }
+            if reads && i != at && (!stored[i] || shares) {
+                tainted[i] = true;
+            }
+        }
+        !f.results.iter().any(|r| tainted[r.node.index()])
+    }
+}

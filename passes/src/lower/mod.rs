@@ -1,0 +1,195 @@
+//! Functions to programs: every value that is stored becomes a buffer, its region a kernel and a step.
+
+mod buffers;
+#[cfg(test)]
+mod tests;
+
+use crate::fuse;
+use crate::region::{Builder, Source};
+use crate::schedule::{self, Schedule};
+use buffers::Buffers;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::{Function, Module, NodeId, Value};
+use tilewright_ir::infer::control::bind_symbols;
+use tilewright_ir::kernel::{CallStep, Kernel, Launch, Program, ProgramParam, Step, expr::Ident};
+use tilewright_ir::op::GraphOp;
+use tilewright_ir::types::Type;
+
+/// What machine programs are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Instruction set of the micro-kernels: `avx512`, `avx2` or `portable`.
+    pub isa: &'static str,
+}
+
+/// One program per function, in module order. `opt_level` 0: a kernel per node; 1: fusion in a fixed order.
+///
+/// Errors: `unsupported-lowering` for `cond` and `scan`; broken invariants.
+pub fn lower_module(module: &Module, opt_level: u8, target: &Target) -> Result<Vec<Program>, Diagnostic> {
+    module.functions.values().map(|f| lower_function(module, f, opt_level, target)).collect()
+}
+
+struct Lower<'m> {
+    module: &'m Module,
+    f: &'m Function,
+    target: &'m Target,
+    buffers: Buffers,
+    stored: Vec<bool>,
+    kernels: Vec<Kernel>,
+    steps: Vec<Step>,
+}
+
+fn lower_function(module: &Module, f: &Function, opt_level: u8, target: &Target) -> Result<Program, Diagnostic> {
+    let stored = fuse::stored(f, opt_level)?;
+    let buffers = Buffers::new(f);
+    let mut lower = Lower { module, f, target, buffers, stored, kernels: Vec::new(), steps: Vec::new() };
+    let live = f.live();
+    for i in 0..f.nodes.len() {
+        if live[i] && lower.stored[i] {
+            lower.node(i)?;
+        }
+    }
+    let results = f.results.iter().map(|&r| lower.buffers.name(r)).collect::<Result<Vec<_>, _>>()?;
+    let params = f
+        .params
+        .iter()
+        .enumerate()
+        .map(|(i, p)| Ok(ProgramParam { buffer: lower.buffers.param(f, i)?, role: p.role }))
+        .collect::<Result<Vec<_>, Diagnostic>>()?;
+    let Lower { buffers, kernels, steps, .. } = lower;
+    let name: Ident = f.name.clone();
+    let (work, constants) = (buffers.work, buffers.constants);
+    Ok(Program { name, symbols: f.symbols.clone(), params, results, work, constants, kernels, steps })
+}
+
+impl Lower<'_> {
+    fn value(i: usize, index: usize) -> Value {
+        Value { node: NodeId(u32::try_from(i).unwrap_or(u32::MAX)), index: u32::try_from(index).unwrap_or(u32::MAX) }
+    }
+
+    fn node(&mut self, i: usize) -> Result<(), Diagnostic> {
+        let f = self.f;
+        let node = &f.nodes[i];
+        let out = Lower::value(i, 0);
+        let kernel_name = format!("{}_{i}", node.op.info().name);
+        match &node.op {
+            GraphOp::Parameter { .. } => Ok(()),
+            GraphOp::Constant { value } => self.buffers.constant(out, &value.0),
+            GraphOp::Reshape { .. } => {
+                let from = self.buffers.name(node.args[0])?;
+                self.buffers.work(out, &node.types[0], Some(from));
+                Ok(())
+            }
+            GraphOp::Call { function } => self.call(i, function),
+            GraphOp::Cond { .. } | GraphOp::Scan { .. } => {
+                let d =
+                    Diagnostic::new("unsupported-lowering", format!("`{}` has no kernels yet", node.op.info().name));
+                Err(node.places.iter().fold(d, |d, p| d.at(p.clone(), "here")))
+            }
+            GraphOp::Cumsum { axis } => {
+                let kernel = schedule::cumsum(&kernel_name, &f.symbols, &node.types[0], *axis, &node.places);
+                self.launch(kernel, &node.args, out)
+            }
+            GraphOp::ScatterAdd { axis } => {
+                let types = [f.ty(node.args[0]), f.ty(node.args[1]), f.ty(node.args[2])];
+                let kernel = schedule::scatter_add(&kernel_name, &f.symbols, types, *axis, &node.places);
+                self.launch(kernel, &node.args, out)
+            }
+            GraphOp::UpdateSlice { start } => self.update(i, start, &kernel_name),
+            GraphOp::Iota { .. }
+            | GraphOp::Size { .. }
+            | GraphOp::Map { .. }
+            | GraphOp::Reduce { .. }
+            | GraphOp::Argmax { .. }
+            | GraphOp::Argmin { .. }
+            | GraphOp::Dot { .. }
+            | GraphOp::Broadcast { .. }
+            | GraphOp::Transpose { .. }
+            | GraphOp::Slice { .. }
+            | GraphOp::Pad { .. }
+            | GraphOp::Concat { .. }
+            | GraphOp::Flip { .. }
+            | GraphOp::Take { .. }
+            | GraphOp::TakeAlong { .. } => self.region(i, &kernel_name),
+        }
+    }
+
+    fn region(&mut self, i: usize, kernel_name: &str) -> Result<(), Diagnostic> {
+        let out = Lower::value(i, 0);
+        let buffers = &self.buffers;
+        let source = |v: Value| match buffers.name(v) {
+            Ok(name) => Source::Buffer(name),
+            Err(_) => Source::Inline,
+        };
+        let region = Builder::region(self.f, &source, out)?;
+        let schedule = Schedule::choose(&region);
+        let kernel = schedule::region_kernel(&region, schedule, kernel_name, &self.f.symbols)?;
+        let mut arguments: Vec<Ident> = region.inputs.iter().map(|(n, _)| n.clone()).collect();
+        self.buffers.work(out, &self.f.nodes[i].types[0], None);
+        arguments.push(self.buffers.name(out)?);
+        self.push(kernel, arguments);
+        Ok(())
+    }
+
+    fn push(&mut self, kernel: Kernel, arguments: Vec<Ident>) {
+        self.steps.push(Step::Launch(Launch { kernel: self.kernels.len(), arguments, when: None }));
+        self.kernels.push(kernel);
+    }
+
+    /// Launches `kernel` on `args`, then `out` in a buffer of its own.
+    fn launch(&mut self, kernel: Kernel, args: &[Value], out: Value) -> Result<(), Diagnostic> {
+        let mut arguments = args.iter().map(|&a| self.buffers.name(a)).collect::<Result<Vec<_>, _>>()?;
+        self.buffers.work(out, self.f.ty(out), None);
+        arguments.push(self.buffers.name(out)?);
+        self.push(kernel, arguments);
+        Ok(())
+    }
+
+    fn update(&mut self, i: usize, start: &[tilewright_ir::types::Dim], kernel_name: &str) -> Result<(), Diagnostic> {
+        let f = self.f;
+        let node = &f.nodes[i];
+        let out = Lower::value(i, 0);
+        let (x, update) = (node.args[0], node.args[1]);
+        let kernel =
+            schedule::update_slice(kernel_name, &f.symbols, &node.types[0], f.ty(update), start, &node.places)?;
+        if self.buffers.may_overwrite(f, &self.stored, x, update, i) {
+            let from = self.buffers.name(x)?;
+            self.buffers.work(out, &node.types[0], Some(from));
+        } else {
+            let name = self.buffers.name(x)?;
+            let source = |v: Value| if v == x { Source::Buffer(name.clone()) } else { Source::Inline };
+            let region = Builder::copy(f, &source, x)?;
+            let copy = schedule::region_kernel(
+                &region,
+                Schedule::choose(&region),
+                &format!("{kernel_name}_copy"),
+                &f.symbols,
+            )?;
+            self.launch(copy, &[x], out)?;
+        }
+        let arguments = vec![self.buffers.name(update)?, self.buffers.name(out)?];
+        self.push(kernel, arguments);
+        Ok(())
+    }
+
+    fn call(&mut self, i: usize, function: &str) -> Result<(), Diagnostic> {
+        let f = self.f;
+        let node = &f.nodes[i];
+        let callee = self
+            .module
+            .functions
+            .get(function)
+            .ok_or_else(|| Diagnostic::new("unknown-function", format!("there is no function `@{function}`")))?;
+        let types: Vec<&Type> = node.args.iter().map(|&a| f.ty(a)).collect();
+        let symbols = bind_symbols(callee, &types)?.into_iter().collect();
+        let arguments = node.args.iter().map(|&a| self.buffers.name(a)).collect::<Result<Vec<_>, _>>()?;
+        let mut results = Vec::new();
+        for (k, ty) in node.types.iter().enumerate() {
+            let value = Lower::value(i, k);
+            self.buffers.work(value, ty, None);
+            results.push(self.buffers.name(value)?);
+        }
+        self.steps.push(Step::Call(CallStep { function: function.into(), arguments, results, symbols }));
+        Ok(())
+    }
+}

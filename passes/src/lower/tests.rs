@@ -1,0 +1,108 @@
+//! Structure of programs.
+
+use super::{Target, lower_module};
+use tilewright_ir::array::Array;
+use tilewright_ir::graph::{Function, Module, Param, Role, Value};
+use tilewright_ir::kernel::Program;
+use tilewright_ir::op::{GraphOp, Literal, ReduceKind, ScalarOp};
+use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
+
+pub(super) struct Graph {
+    pub(super) f: Function,
+}
+
+impl Graph {
+    pub(super) fn new(params: &[(&str, Type, Role)]) -> Graph {
+        let params = params.iter().map(|(n, t, r)| Param { name: (*n).into(), ty: t.clone(), role: *r }).collect();
+        let symbols = vec![SymbolDecl::new("rows", 1, 4096)];
+        Graph { f: Function::new("main", symbols, params) }
+    }
+
+    pub(super) fn op(&mut self, op: GraphOp, args: &[Value]) -> Value {
+        let node = self.f.push(&Module::default(), op, args, None, &"".into()).unwrap();
+        Value { node, index: 0 }
+    }
+
+    pub(super) fn map(&mut self, op: ScalarOp, args: &[Value]) -> Value {
+        self.op(GraphOp::Map { op }, args)
+    }
+
+    pub(super) fn scalar(&mut self, x: f32, like: Value) -> Value {
+        let c = self.op(GraphOp::Constant { value: Literal(Array::from_f32(&[], &[x]).unwrap()) }, &[]);
+        self.spread(c, like, vec![])
+    }
+
+    pub(super) fn spread(&mut self, x: Value, like: Value, dims: Vec<usize>) -> Value {
+        let shape = self.f.ty(like).shape.clone();
+        self.op(GraphOp::Broadcast { shape, dims }, &[x])
+    }
+
+    pub(super) fn program(mut self, results: &[Value], level: u8) -> Program {
+        self.f.results = results.to_vec();
+        let mut module = Module::default();
+        module.functions.insert("main".into(), self.f);
+        lower_module(&module, level, &Target { isa: "avx512" }).unwrap().remove(0)
+    }
+}
+
+pub(super) fn rows(n: i64) -> Type {
+    Type::new(DType::F32, [Dim::symbol("rows"), Dim::constant(n)])
+}
+
+fn softmax(level: u8) -> Program {
+    let mut g = Graph::new(&[("x", rows(1000), Role::Input)]);
+    let x = g.f.param(0);
+    let max = g.op(GraphOp::Reduce { kind: ReduceKind::Max, axes: vec![1] }, &[x]);
+    let max = g.spread(max, x, vec![0]);
+    let shifted = g.map(ScalarOp::Sub {}, &[x, max]);
+    let e = g.map(ScalarOp::Exp {}, &[shifted]);
+    let sum = g.op(GraphOp::Reduce { kind: ReduceKind::Sum, axes: vec![1] }, &[e]);
+    let sum = g.spread(sum, x, vec![0]);
+    let y = g.map(ScalarOp::Div {}, &[e, sum]);
+    g.program(&[y], level)
+}
+
+#[test]
+fn softmax_is_one_kernel() {
+    let p = softmax(1);
+    assert_eq!((p.kernels.len(), p.steps.len()), (1, 1));
+    assert_eq!(softmax(0).kernels.len(), 7);
+}
+
+#[test]
+fn layer_norm_is_one_kernel() {
+    let vector = Type::new(DType::F32, [768i64]);
+    let mut g = Graph::new(&[("x", rows(768), Role::Input), ("g", vector, Role::Weight)]);
+    let (x, gain) = (g.f.param(0), g.f.param(1));
+    let n = g.scalar(1.0 / 768.0, x);
+    let scaled = g.map(ScalarOp::Mul {}, &[x, n]);
+    let mean = g.op(GraphOp::Reduce { kind: ReduceKind::Sum, axes: vec![1] }, &[scaled]);
+    let mean = g.spread(mean, x, vec![0]);
+    let d = g.map(ScalarOp::Sub {}, &[x, mean]);
+    let square = g.map(ScalarOp::Mul {}, &[d, d]);
+    let var = g.op(GraphOp::Reduce { kind: ReduceKind::Sum, axes: vec![1] }, &[square]);
+    let eps = g.scalar(1e-5, var);
+    let var = g.map(ScalarOp::Add {}, &[var, eps]);
+    let r = g.map(ScalarOp::Rsqrt {}, &[var]);
+    let r = g.spread(r, x, vec![0]);
+    let y = g.map(ScalarOp::Mul {}, &[d, r]);
+    let gain = g.spread(gain, x, vec![1]);
+    let y = g.map(ScalarOp::Mul {}, &[y, gain]);
+    let p = g.program(&[y], 1);
+    assert_eq!(p.kernels.len(), 1);
+}
+
+#[test]
+fn an_update_of_a_donated_buffer_happens_in_place() {
+    let update = Type::new(DType::F32, [2i64, 300]);
+    let build = |role| {
+        let mut g = Graph::new(&[("x", Type::new(DType::F32, [9i64, 300]), role), ("u", update.clone(), Role::Input)]);
+        let (x, u) = (g.f.param(0), g.f.param(1));
+        let y = g.op(GraphOp::UpdateSlice { start: vec![Dim::constant(3), Dim::constant(0)] }, &[x, u]);
+        g.program(&[y], 1)
+    };
+    let p = build(Role::Donated);
+    assert_eq!((p.kernels.len(), p.work[0].alias_of.as_deref()), (1, Some("x")));
+    let p = build(Role::Input);
+    assert_eq!((p.kernels.len(), p.work[0].alias_of.clone()), (2, None));
+}

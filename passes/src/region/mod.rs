@@ -1,0 +1,146 @@
+//! Regions: what one kernel computes, in index notation. A region has axes, inputs, and terms over index expressions;
+//! movement ops are gone, they live in the affine maps of loads.
+
+mod build;
+
+pub use build::{Builder, Source};
+
+use std::collections::BTreeSet;
+use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_ir::kernel::expr::Ident;
+use tilewright_ir::op::{Literal, ReduceKind, ScalarOp};
+use tilewright_ir::types::{DType, Dim, Type};
+
+/// Number of an axis in its region; the first axes are those of the output, in memory order.
+pub type AxisId = usize;
+/// Number of a term in its region; operands precede users.
+pub type TermId = usize;
+
+/// `base + sum of coefficient * axis`, axes ascending, coefficients not zero.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Affine {
+    /// The part without axes.
+    pub base: Dim,
+    /// Axes with their coefficients.
+    pub terms: Vec<(AxisId, i64)>,
+}
+
+/// A size that does not fit in 64 bits.
+pub(crate) fn overflow() -> Diagnostic {
+    Diagnostic::new("dim-overflow", "a size does not fit in 64 bits")
+}
+
+impl Affine {
+    /// The position along `axis`.
+    pub fn axis(axis: AxisId) -> Affine {
+        Affine { base: Dim::constant(0), terms: vec![(axis, 1)] }
+    }
+
+    /// A known position.
+    pub fn constant(base: Dim) -> Affine {
+        Affine { base, terms: Vec::new() }
+    }
+
+    /// `scale * self + shift`. Errors: `dim-overflow`.
+    pub fn scaled(&self, scale: i64, shift: &Dim) -> Result<Affine, Diagnostic> {
+        let base = self.base.checked_mul(&Dim::constant(scale)).and_then(|b| b.checked_add(shift));
+        let mut terms = Vec::new();
+        for &(a, c) in &self.terms {
+            terms.push((a, c.checked_mul(scale).ok_or_else(overflow)?));
+        }
+        Ok(Affine { base: base.ok_or_else(overflow)?, terms })
+    }
+
+    /// The axis if this is exactly the position along one.
+    pub fn plain_axis(&self) -> Option<AxisId> {
+        match self.terms.as_slice() {
+            [(a, 1)] if self.base.is(0) => Some(*a),
+            _ => None,
+        }
+    }
+}
+
+/// Where one dim of an input is read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Index {
+    /// At an affine position.
+    Affine(Affine),
+    /// At the value of an integer term.
+    Term(TermId),
+}
+
+/// A value at one point of the axes that it depends on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Term {
+    /// A scalar known now.
+    Const(Literal),
+    /// A position, as i64.
+    Iota(Affine),
+    /// A size, as i64.
+    Size(Dim),
+    /// An element of input `input`; `open`: the map may leave the input, and then reads 0.
+    Load {
+        /// Index into [`Region::inputs`].
+        input: usize,
+        /// One entry per dim of the input.
+        map: Vec<Index>,
+        /// May leave the input.
+        open: bool,
+    },
+    /// A scalar op.
+    Map(ScalarOp, Vec<TermId>),
+    /// Folds `arg` over an axis.
+    Fold {
+        /// With what.
+        kind: ReduceKind,
+        /// The axis, which leaves.
+        axis: AxisId,
+        /// What is folded.
+        arg: TermId,
+    },
+    /// Position of the first largest (`largest`) or smallest element along an axis, as i64.
+    ArgFold {
+        /// Largest, else smallest.
+        largest: bool,
+        /// The axis, which leaves.
+        axis: AxisId,
+        /// What is compared.
+        arg: TermId,
+    },
+    /// The accumulator of the region's contraction at the output's own position.
+    Product,
+}
+
+/// One output over named axes.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// All axes: those of the output in memory order, then those that are folded.
+    pub axes: Vec<(Ident, Dim)>,
+    /// How many axes the output has.
+    pub rank: usize,
+    /// Program buffers that are read.
+    pub inputs: Vec<(Ident, Type)>,
+    /// Terms with their dtypes.
+    pub terms: Vec<(Term, DType)>,
+    /// The axes that each term depends on.
+    pub free: Vec<BTreeSet<AxisId>>,
+    /// The output.
+    pub root: TermId,
+    /// Lines that it comes from.
+    pub places: Vec<Place>,
+}
+
+impl Region {
+    /// Whether every fold can be computed before the loop over the output's innermost axis, once per point of the outer.
+    pub fn folds_are_rows(&self) -> bool {
+        let Some(last) = self.rank.checked_sub(1) else { return false };
+        self.terms.iter().enumerate().all(|(i, (t, _))| match t {
+            Term::Fold { .. } => {
+                let outer = self.free[i].iter().filter(|&&a| a < last).count();
+                outer == last && !self.free[i].contains(&last)
+            }
+            Term::ArgFold { .. } | Term::Product => false,
+            Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Load { .. } | Term::Map(..) => true,
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! Schedules as data, and the templates that turn regions into kernels.
+
+mod contraction;
+mod emit;
+mod index;
+mod special;
+
+pub use contraction::{Contraction, contraction};
+pub use emit::region_kernel;
+pub use special::{cumsum, scatter_add, update_slice};
+
+use crate::region::{AxisId, Index, Region, Term};
+
+/// How a region becomes a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Schedule {
+    /// A grid over the outer axes and over tiles of the innermost.
+    Pointwise {
+        /// Elements of a tile.
+        tile: i64,
+    },
+    /// A grid over the outer axes; folds once a point, then a loop over tiles of the innermost axis.
+    Row {
+        /// Elements of a tile.
+        tile: i64,
+    },
+    /// A grid over all axes, one element a point; folds run in tiles along their own axis.
+    Point,
+    /// A grid over the outer axes, a sequential loop over the innermost: indices that are gathered a lane.
+    Scalar,
+}
+
+/// Elements of a tile along the innermost axis.
+pub const TILE: i64 = 256;
+
+/// Whether some load reads `axis` contiguously: coefficient 1 in the last dim.
+fn contiguous(region: &Region, axis: AxisId) -> bool {
+    region.terms.iter().any(|(t, _)| match t {
+        Term::Load { map, .. } => match map.last() {
+            Some(Index::Affine(a)) => a.terms.contains(&(axis, 1)),
+            Some(Index::Term(_)) | None => false,
+        },
+        _other => false,
+    })
+}
+
+impl Schedule {
+    /// The schedule of a region without a micro-kernel: follows the contiguous axis.
+    pub fn choose(region: &Region) -> Schedule {
+        let Some(last) = region.rank.checked_sub(1) else { return Schedule::Point };
+        let (mut folds, mut rows, mut gathers, mut arg_folds, mut along) = (false, false, false, false, false);
+        for (id, (term, _)) in region.terms.iter().enumerate() {
+            match term {
+                Term::Fold { axis, .. } => {
+                    folds = true;
+                    rows |= !region.free[id].contains(&last);
+                    along |= region.free[id].contains(&last) && contiguous(region, *axis);
+                }
+                Term::ArgFold { .. } => arg_folds = true,
+                Term::Load { map, .. } => {
+                    gathers |= map.iter().any(|i| matches!(i, Index::Term(t) if region.free[*t].contains(&last)));
+                }
+                Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Map(..) | Term::Product => {}
+            }
+        }
+        if arg_folds {
+            Schedule::Point
+        } else if gathers {
+            Schedule::Scalar
+        } else if rows {
+            Schedule::Row { tile: TILE }
+        } else if folds && along && !contiguous(region, last) {
+            Schedule::Point
+        } else {
+            Schedule::Pointwise { tile: TILE }
+        }
+    }
+}

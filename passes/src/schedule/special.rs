@@ -1,0 +1,154 @@
+//! Kernels of ops with a sequential loop of their own: cumsum, scatter_add, update_slice.
+
+use super::emit::tile_of;
+use super::index::{add, ceil, dim, mul};
+use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_ir::kernel::{
+    Access, Block, Buffer, Expr, IndexDim, Kernel, Level, LoadMods, Space, Stmt, View, expr::Ident,
+};
+use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
+
+fn argument(space: Space, name: &str, ty: &Type) -> Buffer {
+    let axes = ty.shape.iter().enumerate().map(|(i, d)| (format!("d{i}").into(), dim(d))).collect();
+    Buffer { space, name: name.into(), dtype: ty.dtype, axes, attrs: Vec::new() }
+}
+
+fn point(at: Expr) -> IndexDim {
+    IndexDim::Point { at, open: false }
+}
+
+fn load(name: &str, access: Access) -> Stmt {
+    Stmt::Load { name: name.into(), access, mods: LoadMods::default() }
+}
+
+fn store(access: Access, value: Expr) -> Stmt {
+    Stmt::Store { access, mods: LoadMods::default(), value, add: false }
+}
+
+fn repeat(var: &str, high: Expr, body: Block) -> Stmt {
+    Stmt::For { var: var.into(), low: Expr::Int(0), high, step: None, unroll: false, body }
+}
+
+/// Positions `i0, i1, ..` with `at` in place of `axis`.
+fn points(rank: usize, axis: usize, at: &Expr) -> Vec<IndexDim> {
+    (0..rank).map(|i| point(if i == axis { at.clone() } else { Expr::name(&format!("i{i}")) })).collect()
+}
+
+/// A grid over all axes of `shape` but `axis`.
+fn grid(shape: &[Dim], axis: usize, body: Block) -> Stmt {
+    let mut vars: Vec<(Ident, Expr)> =
+        (0..shape.len()).filter(|&i| i != axis).map(|i| (format!("i{i}").into(), dim(&shape[i]))).collect();
+    if vars.is_empty() {
+        vars.push(("z".into(), Expr::Int(1)));
+    }
+    Stmt::Par { vars, level: Level::Grid, body }
+}
+
+fn kernel(name: &str, symbols: &[SymbolDecl], arguments: Vec<Buffer>, body: Block, places: &[Place]) -> Kernel {
+    Kernel {
+        name: name.into(),
+        target: "cpu".into(),
+        attrs: Vec::new(),
+        constants: Vec::new(),
+        symbols: symbols.to_vec(),
+        arguments,
+        views: Vec::new(),
+        body,
+        places: places.to_vec(),
+    }
+}
+
+/// Running sum of `in0` along `axis` into `out`; half precision runs in f32.
+pub fn cumsum(name: &str, symbols: &[SymbolDecl], ty: &Type, axis: usize, places: &[Place]) -> Kernel {
+    let wide = if matches!(ty.dtype, DType::F16 | DType::Bf16) { DType::F32 } else { ty.dtype };
+    let convert = |to: DType, from: DType, e: Expr| if to == from { e } else { Expr::cast(to, e) };
+    let here = points(ty.rank(), axis, &Expr::name("j"));
+    let sum = Expr::scalar(ScalarOp::Add {}, [Expr::name("s"), convert(wide, ty.dtype, Expr::name("v"))]);
+    let body = vec![
+        Stmt::Buffer(Buffer { space: Space::Reg, name: "s".into(), dtype: wide, axes: Vec::new(), attrs: Vec::new() }),
+        Stmt::Set { name: "s".into(), value: Expr::cast(wide, Expr::Int(0)) },
+        repeat(
+            "j",
+            dim(&ty.shape[axis]),
+            vec![
+                load("v", Access::new("in0", here.clone())),
+                Stmt::Set { name: "s".into(), value: sum },
+                store(Access::new("out", here), convert(ty.dtype, wide, Expr::name("s"))),
+            ],
+        ),
+    ];
+    let arguments = vec![argument(Space::In, "in0", ty), argument(Space::Out, "out", ty)];
+    kernel(name, symbols, arguments, vec![grid(&ty.shape, axis, body)], places)
+}
+
+/// `out = in0` with `in2` added at `in1` along `axis`, in order; one grid point owns a whole line along `axis`.
+pub fn scatter_add(name: &str, symbols: &[SymbolDecl], types: [&Type; 3], axis: usize, places: &[Place]) -> Kernel {
+    let [base, ids, source] = types;
+    let here = points(base.rank(), axis, &Expr::name("j"));
+    let there = points(base.rank(), axis, &Expr::name("at"));
+    let copy =
+        vec![load("b", Access::new("in0", here.clone())), store(Access::new("out", here.clone()), Expr::name("b"))];
+    let scatter = vec![
+        load("id", Access::new("in1", here.clone())),
+        Stmt::Let { names: vec!["at".into()], value: Expr::cast(DType::I64, Expr::name("id")) },
+        load("v", Access::new("in2", here)),
+        load("o", Access::new("out", there.clone())),
+        store(Access::new("out", there), Expr::scalar(ScalarOp::Add {}, [Expr::name("o"), Expr::name("v")])),
+    ];
+    let body = vec![repeat("j", dim(&base.shape[axis]), copy), repeat("j", dim(&ids.shape[axis]), scatter)];
+    let arguments = vec![
+        argument(Space::In, "in0", base),
+        argument(Space::In, "in1", ids),
+        argument(Space::In, "in2", source),
+        argument(Space::InOut, "out", base),
+    ];
+    kernel(name, symbols, arguments, vec![grid(&base.shape, axis, body)], places)
+}
+
+/// Writes `in0` into the box of `out` at `start`. Errors: a broken invariant where the ranks differ.
+pub fn update_slice(
+    name: &str,
+    symbols: &[SymbolDecl],
+    out: &Type,
+    update: &Type,
+    start: &[Dim],
+    places: &[Place],
+) -> Result<Kernel, Diagnostic> {
+    if out.rank() != update.rank() || start.len() != out.rank() {
+        return Err(Diagnostic::bug("an update of another rank"));
+    }
+    let last = update.rank().saturating_sub(1);
+    let at = |i: usize| Expr::name(&format!("d{i}"));
+    let source = argument(Space::In, "in0", update);
+    let mut target = argument(Space::InOut, "out", out);
+    for (i, axis) in target.axes.iter_mut().enumerate() {
+        axis.0 = format!("x{i}").into();
+    }
+    let view = View {
+        name: "box".into(),
+        axes: source.axes.clone(),
+        buffer: "out".into(),
+        dims: start.iter().enumerate().map(|(i, s)| (add(dim(s), at(i)), false)).collect(),
+    };
+    let mut dims: Vec<IndexDim> = (0..last).map(|i| point(Expr::name(&format!("i{i}")))).collect();
+    let mut body = Vec::new();
+    let mut vars: Vec<(Ident, Expr)> = (0..last).map(|i| (format!("i{i}").into(), dim(&update.shape[i]))).collect();
+    let mut open = false;
+    if let Some(n) = update.shape.last() {
+        let (size, clipped) = tile_of(n, super::TILE);
+        open = clipped;
+        vars.push(("t".into(), ceil(dim(n), size)));
+        let start = mul(Expr::name("t"), Expr::Int(size));
+        dims.push(IndexDim::Range { start, size: Expr::Int(size), open, upto: None });
+    } else {
+        vars.push(("z".into(), Expr::Int(1)));
+    }
+    let mods = LoadMods { pad: open.then_some(Expr::Int(0)), ..LoadMods::default() };
+    body.push(Stmt::Load { name: "v".into(), access: Access::new("in0", dims.clone()), mods });
+    body.push(store(Access::new("box", dims), Expr::name("v")));
+    let par = Stmt::Par { vars, level: Level::Grid, body };
+    let mut k = kernel(name, symbols, vec![source, target], vec![par], places);
+    k.views.push(view);
+    Ok(k)
+}
