@@ -1,3 +1,4 @@
 //! Tilewright: a tensor compiler for transformer models.
 
 pub mod formats;
+pub mod models;
