@@ -8,6 +8,7 @@ pub mod dsl;
 pub mod flops;
 pub mod graph;
 pub mod infer;
+pub mod interp_kernel;
 pub mod kernel;
 pub mod op;
 pub mod text;

@@ -99,9 +99,13 @@ pub(super) fn lex(source: &Source) -> Result<Vec<Spot>, Diagnostic> {
         line = line.saturating_add(1);
         let mut fresh = true;
         let mut at = 0usize;
+        // characters up to `at`, counted once
+        let (mut counted, mut column) = (0usize, 1u32);
         while let Some(c) = text[at..].chars().next() {
             let rest = &text[at..];
-            let column = u32::try_from(text[..at].chars().count()).unwrap_or(u32::MAX).saturating_add(1);
+            let passed = u32::try_from(text[counted..at].chars().count()).unwrap_or(u32::MAX);
+            column = column.saturating_add(passed);
+            counted = at;
             if c.is_whitespace() {
                 at += c.len_utf8();
                 continue;
