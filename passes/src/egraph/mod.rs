@@ -1,0 +1,21 @@
+//! The e-graph: values as scalar functions of named axes, rules in text files, a checker of rules, saturation.
+
+pub mod check;
+mod compile;
+mod eval;
+pub mod facts;
+pub mod lang;
+mod push;
+pub mod rules;
+pub mod saturate;
+mod term;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Counterexample, RuleReport, check_rule};
+pub use compile::{IndexRewrite, Numerics, assumptions, compile};
+pub use facts::{AxisInfo, Facts, Graph, InputInfo, Sort, Tables};
+pub use lang::{Affine, Attr, AxisId, AxisSet, ENode, Fold, GATHERED, Head, MAX_AXES, Number};
+pub use rules::{Class, Condition, ConditionKind, Rule, RuleSet, shipped};
+pub use saturate::{Limits, Saturation, Stop, saturate};
+pub use term::{Line, Term};

@@ -1,0 +1,97 @@
+//! push-at: `(at m (op x y))` = `(op (at m x) (at m y))` for elementwise heads, down to loads. Exact. A fold stays
+//! behind its `at`: pushing it would make a second copy of the loop.
+
+use super::compile::IndexRewrite;
+use super::facts::{Graph, Tables};
+use super::lang::{Affine, Attr, AxisId, AxisSet, ENode, GATHERED, Head, axis_bit};
+use egg::{Applier, ENodeOrVar, Id, Pattern, PatternAst, Rewrite, Subst, Symbol, Var};
+use tilewright_ir::diag::Diagnostic;
+
+/// The rewrite. Errors: a bug where egg refuses it.
+pub(super) fn push_at() -> Result<IndexRewrite, Diagnostic> {
+    let variable = |name: &str| name.parse::<Var>().map_err(|e| Diagnostic::bug(format!("`{name}`: {e}")));
+    let (map, body) = (variable("?m")?, variable("?x")?);
+    let mut ast = PatternAst::default();
+    let children = vec![ast.add(ENodeOrVar::Var(map)), ast.add(ENodeOrVar::Var(body))];
+    ast.add(ENodeOrVar::ENode(ENode::new(Head::At, children)));
+    let applier = PushAt { map, body };
+    Rewrite::new("push-at", Pattern::new(ast), applier).map_err(|e| Diagnostic::bug(format!("push-at: {e}")))
+}
+
+struct PushAt {
+    map: Var,
+    body: Var,
+}
+
+impl Applier<ENode, Tables> for PushAt {
+    fn apply_one(
+        &self,
+        graph: &mut Graph,
+        class: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<ENode>>,
+        _: Symbol,
+    ) -> Vec<Id> {
+        let (Some(&leaf), Some(&body)) = (subst.get(self.map), subst.get(self.body)) else { return Vec::new() };
+        let Some(Attr::Subst(map)) = graph[leaf].data.attr.clone() else { return Vec::new() };
+        let domain = map.iter().fold(0, |set, (axis, _)| set | axis_bit(*axis));
+        let mut made = Vec::new();
+        if graph[body].data.free & domain == 0 {
+            made.push(body);
+        }
+        for node in graph[body].nodes.clone() {
+            if let Some(new) = push(graph, leaf, &map, domain, &node) {
+                made.push(new);
+            }
+        }
+        made.retain(|&id| graph.union(class, id));
+        made
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        vec![self.map, self.body]
+    }
+}
+
+/// `at` of a class, or the class itself where the map does not touch it.
+fn at(graph: &mut Graph, leaf: Id, domain: AxisSet, id: Id) -> Id {
+    if graph[id].data.free & domain == 0 { id } else { graph.add(ENode::new(Head::At, vec![leaf, id])) }
+}
+
+fn push(graph: &mut Graph, leaf: Id, map: &[(AxisId, Affine)], domain: AxisSet, node: &ENode) -> Option<Id> {
+    let attr = |graph: &Graph, i: usize| node.children.get(i).and_then(|c| graph[*c].data.attr.clone());
+    match &node.head {
+        Head::Scalar(_) => {
+            let children = node.children.iter().map(|&c| at(graph, leaf, domain, c)).collect();
+            Some(graph.add(ENode::new(node.head.clone(), children)))
+        }
+        Head::At => {
+            let Some(Attr::Subst(inner)) = attr(graph, 0) else { return None };
+            let mut both: Vec<(AxisId, Affine)> =
+                inner.iter().map(|(axis, e)| Some((*axis, e.substitute(map)?))).collect::<Option<_>>()?;
+            both.extend(map.iter().filter(|t| !inner.iter().any(|u| u.0 == t.0)).cloned());
+            both.sort();
+            let both = graph.add(ENode::attr(Attr::Subst(both)));
+            Some(graph.add(ENode::new(Head::At, vec![both, *node.children.get(1)?])))
+        }
+        Head::Load | Head::Gather => {
+            let Some(Attr::Map(dims)) = attr(graph, 1) else { return None };
+            // The stand-in for the loaded index is no axis that a map could replace.
+            debug_assert!(!map.iter().any(|t| t.0 == GATHERED));
+            let dims: Vec<Affine> = dims.iter().map(|e| e.substitute(map)).collect::<Option<_>>()?;
+            let dims = graph.add(ENode::attr(Attr::Map(dims)));
+            let mut children = vec![*node.children.first()?, dims];
+            if let Some(&index) = node.children.get(2) {
+                children.push(at(graph, leaf, domain, index));
+            }
+            Some(graph.add(ENode::new(node.head.clone(), children)))
+        }
+        Head::Iota => {
+            let axis = node.children.first().and_then(|c| graph[*c].data.axis())?;
+            let target = map.iter().find(|t| t.0 == axis)?.1.as_axis()?;
+            let target = graph.add(ENode::attr(Attr::Axis(target)));
+            Some(graph.add(ENode::new(Head::Iota, vec![target, *node.children.get(1)?])))
+        }
+        Head::Extent | Head::Fold(_) | Head::Attr(_) => None,
+    }
+}

@@ -1,0 +1,135 @@
+//! Tests of rules, checker and saturation.
+
+use super::*;
+use tilewright_ir::types::DType;
+
+fn rule(text: &str) -> Rule {
+    RuleSet::parse("test.rules", text).unwrap().rules.remove(0)
+}
+
+#[test]
+fn shipped_rules_hold() {
+    let set = shipped().unwrap();
+    assert!(set.rules.len() >= 30, "{}", set.rules.len());
+    for group in ["algebra", "reduction", "online", "variance", "views"] {
+        assert!(set.rules.iter().any(|r| &*r.group == group), "{group}");
+    }
+    for r in &set.rules {
+        for seed in [1, 2] {
+            if let Err(e) = check_rule(r, seed) {
+                panic!("{}: {e}", r.line.number);
+            }
+        }
+    }
+}
+
+/// Each `if` condition and each assumed domain is needed: without it the checker finds data.
+#[test]
+fn truth_conditions_are_needed() {
+    for r in shipped().unwrap().rules {
+        for i in 0..r.truth.len() {
+            let mut less = r.clone();
+            let gone = less.truth.remove(i);
+            assert!(check_rule(&less, 3).is_err(), "{} holds without {gone:?}", r.name);
+        }
+    }
+}
+
+#[test]
+fn wrong_rules_are_refused_with_data() {
+    let mut factor = shipped().unwrap().rules.into_iter().find(|r| &*r.name == "sum-factor").unwrap();
+    factor.truth.clear();
+    let error = check_rule(&factor, 1).unwrap_err();
+    assert!(error.data.iter().any(|l| l.starts_with("?a[")), "{error}");
+    let sign = rule("mul-distribute: reassociates\n  (mul ?a (add ?b ?c)) => (sub (mul ?a ?b) (mul ?a ?c))\n");
+    assert!(check_rule(&sign, 1).unwrap_err().to_string().contains("?c["));
+    let right = rule("mul-distribute: reassociates\n  (mul ?a (add ?b ?c)) => (add (mul ?a ?b) (mul ?a ?c))\n");
+    assert!(check_rule(&right, 1).is_ok());
+    // The same algebra does not keep every bit, and a sum with zero loses the sign of -0.
+    let exact = rule("mul-distribute: exact\n  (mul ?a (add ?b ?c)) => (add (mul ?a ?b) (mul ?a ?c))\n");
+    assert!(check_rule(&exact, 1).is_err());
+    assert!(check_rule(&rule("add-zero: exact\n  (add ?a 0) => ?a\n"), 1).is_err());
+    assert!(check_rule(&rule("mul-zero: exact\n  (mul ?a 0) => 0\n"), 1).is_err());
+    // What cannot be evaluated is refused too.
+    assert!(check_rule(&rule("e: exact\n  (erf (neg ?a)) => (neg (erf ?a))\n"), 1).is_err());
+}
+
+#[test]
+fn loader_says_where() {
+    let cases = [
+        ("a: exact\n  (foo ?a) => ?a\n", "unknown-head", 2, 4, 3),
+        ("a: exact\n  (neg ?a ?b) => ?a\n", "operand-count", 2, 3, 11),
+        ("a: exact\n  (neg ?a) => ?b\n", "unbound-variable", 2, 3, 14),
+        ("a: exact\n  (sum ?j ?a) => ?a\n", "axis-capture", 2, 3, 17),
+        ("a: nearly\n  (neg ?a) => ?a\n", "rule-syntax", 1, 4, 6),
+        ("a: exact\n  (neg ?a) => ?a\n  if near(?a)\n", "unknown-condition", 3, 6, 8),
+        ("a: exact\n  (neg ?a) => ?a\n  if finite(?a)\n", "unknown-condition", 3, 6, 10),
+        ("a: exact\n  (neg ?a) => ?a\na: exact\n  (neg ?a) => ?a\n", "duplicate-rule", 3, 1, 1),
+        ("a: exact\n  (neg ?a => ?a\n", "rule-syntax", 2, 3, 1),
+        ("a: exact\n  (neg ?a) ?a\n", "rule-syntax", 2, 3, 11),
+        ("a: exact\n", "rule-syntax", 1, 1, 1),
+        ("  (neg ?a) => ?a\n", "rule-syntax", 1, 3, 14),
+        ("a: exact\n  ?a => (neg ?a)\n", "rule-syntax", 2, 3, 14),
+        ("a: exact\n  (sum 1 ?a) => ?a\n", "rule-syntax", 2, 3, 10),
+    ];
+    for (text, code, line, column, length) in cases {
+        let d = RuleSet::parse("x.rules", text).unwrap_err();
+        assert_eq!(d.code, code, "{text}\n{d}");
+        let want = tilewright_ir::diag::Place::Text { file: "x.rules".into(), line, column, length };
+        assert_eq!(d.labels[0].0, want, "{text}\n{d}");
+        assert!(d.to_string().contains('^'), "{d}");
+    }
+}
+
+#[test]
+fn loader_survives_damage() {
+    let text = include_str!("rules/online.rules");
+    for cut in (0..text.len()).step_by(7) {
+        let _ = RuleSet::parse("cut", text.get(..cut).unwrap_or(""));
+        let mut damaged = text.to_string();
+        damaged.replace_range(cut..cut + 1, "(");
+        let _ = RuleSet::parse("damaged", &damaged);
+    }
+    assert!(RuleSet::parse("deep", &format!("a: exact\n  {} => ?a\n", "(neg ".repeat(10_000))).is_err());
+}
+
+fn tiny() -> (Graph, egg::Id) {
+    let mut g = Graph::default();
+    for name in ["i", "j"] {
+        g.analysis.axes.push(AxisInfo { name: name.into(), dim: 5.into() });
+    }
+    g.analysis.inputs.push(InputInfo { name: "x".into(), dtype: DType::F32 });
+    let j = g.add(ENode::attr(Attr::Axis(1)));
+    let input = g.add(ENode::attr(Attr::Input(0)));
+    let map = g.add(ENode::attr(Attr::Map(vec![Affine::axis(0), Affine::axis(1)])));
+    let x = g.add(ENode::new(Head::Load, vec![input, map]));
+    let op = |op| Head::Scalar(op);
+    let e = g.add(ENode::new(op(tilewright_ir::op::ScalarOp::Exp {}), vec![x]));
+    let l = g.add(ENode::new(Head::Fold(Fold::Sum), vec![j, e]));
+    let out = g.add(ENode::new(op(tilewright_ir::op::ScalarOp::Div {}), vec![e, l]));
+    g.rebuild();
+    (g, out)
+}
+
+#[test]
+fn softmax_becomes_online_and_runs_agree() {
+    let rules = shipped().unwrap();
+    let run = |limits| saturate(tiny().0, &rules, Numerics::Reassociate, limits).unwrap();
+    let s = run(Limits::default());
+    assert_eq!(s.stop, Stop::Saturated);
+    let esum = |g: &Graph| g.classes().any(|c| c.nodes.iter().any(|n| n.head == Head::Fold(Fold::Esum)));
+    assert!(esum(&s.graph));
+    assert_eq!(format!("{:?}", s.graph.dump()), format!("{:?}", run(Limits::default()).graph.dump()));
+    // Exact numerics leave softmax as it was written; a small limit still gives a graph that can be read.
+    assert!(!esum(&saturate(tiny().0, &rules, Numerics::Exact, Limits::default()).unwrap().graph));
+    let small = run(Limits { iterations: 16, nodes: 9 });
+    assert_eq!(small.stop, Stop::Nodes);
+    assert!(small.graph.clean);
+}
+
+#[test]
+fn a_contradiction_is_an_error() {
+    let (g, _) = tiny();
+    let wrong = RuleSet::parse("w", "w: exact\n  (exp ?a) => 1\nv: exact\n  (exp ?a) => 2\n").unwrap();
+    assert_eq!(saturate(g, &wrong, Numerics::Exact, Limits::default()).unwrap_err().code, "bug");
+}
