@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::Place;
+use tilewright_ir::dsl::{Attention, Graph, nn};
 use tilewright_ir::graph::{Function, Module, NodeId, Param, Role, Value};
 use tilewright_ir::infer::shown_name;
 use tilewright_ir::op::{DotDims, GraphKind, GraphOp, Literal, ReduceKind, ScalarKind, ScalarOp};
@@ -20,7 +21,7 @@ const SAMPLE: &str = r#"func @"two words"(%x: f32[n], %acc: f32[]) -> (f32[], f3
   return %1, %x
 }
 
-func @main(%x: f32[batch, 768], weight %blocks.3.w: f32[768, 16], donated %"0": f16[batch, 16]) -> (f16[batch, 16], f32[]) where batch in 8..=4096 by 8, n in 0..=64 {
+func @main(%x: f32[batch, 768], weight %blocks.3.w: f32[768, 16] @"blocks.3", donated %"0": f16[batch, 16]) -> (f16[batch, 16], f32[]) where batch in 8..=4096 by 8, n in 0..=64 {
   %0 = dot %x, %blocks.3.w batch=[]x[] contract=[1]x[0] : f32[batch, 16] @"blocks.3"
   %1 = cast %0 to=f16 : f16[batch, 16] @"blocks.3"
   %2 = add %1, %"0" : f16[batch, 16]
@@ -46,7 +47,8 @@ fn sample_prints_as_it_is() {
     assert_eq!(print(&module), SAMPLE.replace("floordiv(batch + 3, 4)*batch - 1] dtype=i32", &line));
     let main = &module.functions["main"];
     assert_eq!(main.params[1].role, Role::Weight);
-    assert_eq!(&*main.nodes[3].scope, "blocks.3");
+    assert_eq!([0, 1, 2, 3, 5].map(|i| &*main.nodes[i].scope), ["", "blocks.3", "", "blocks.3", ""]);
+    assert_eq!(main.nodes[1].places, [Place::Text { file: "sample".into(), line: 7, column: 41, length: 10 }]);
     assert_eq!(main.nodes[5].op, GraphOp::Map { op: ScalarOp::Add {} });
     assert_eq!(main.nodes[3].places, [Place::Text { file: "sample".into(), line: 8, column: 8, length: 3 }]);
     let GraphOp::Constant { value } = &main.nodes[6].op else { panic!("{:?}", main.nodes[6]) };
@@ -206,6 +208,7 @@ fn function(r: &mut Random, module: &Module, name: &str) -> Function {
     }
     let mut f = Function::new(name, symbols, params);
     let scopes: Vec<Arc<str>> = ["", "", "blocks.3.attn", "a \"b\"\\ é"].map(Arc::from).to_vec();
+    f.nodes.iter_mut().for_each(|n| n.scope = r.of(&scopes));
     for _ in 0..150 {
         let scope = r.of(&scopes);
         grow(r, module, &mut f, &scope);
@@ -302,6 +305,8 @@ fn errors_point_at_the_place() {
         ("%0 = reshape %x shape=[m]", ("unknown-symbol", 2, 26)),
         ("%0 = reshape %x shape=[9223372036854775808]", ("dim-overflow", 2, 26)),
         ("%0 = reshape %x shape=[9223372036854775807*2]", ("dim-overflow", 2, 46)),
+        ("%0 = reshape %x shape=[1.5, 0x4]", ("syntax", 2, 26)),
+        ("%0 = reshape %x shape=[2*0x4]", ("syntax", 2, 28)),
         ("%0 = reshape %x shape=[floordiv(n, 0)]", ("bad-attribute", 2, 38)),
         ("%0 = argmax %x axis=99999999999999999999", ("bad-attribute", 2, 23)),
         ("%0 = constant f32[99999999999] = [1.0]", ("array-size", 2, 36)),
@@ -393,4 +398,21 @@ fn long_lines_and_chains_take_linear_time() {
     assert!(printed.ends_with("return %99999\n}\n"));
     // A quadratic step would take minutes; a busy machine does not make 20 seconds of less than one.
     assert!(parsed.as_secs() < 20, "{parsed:?}");
+}
+
+#[test]
+fn a_model_from_the_dsl_survives_text() {
+    let g = Graph::new("main");
+    let (s, p) = (g.symbol("seq", 1..=64), g.symbol("past", 0..=64));
+    let all = s.checked_add(&p).unwrap();
+    let q = g.input("q", DType::F32, (2, 9, &s, 64));
+    let (k, v) = (g.input("k", DType::F32, (2, 3, &all, 64)), g.input("v", DType::F32, (2, 3, &all, 32)));
+    let out = q.attention(&k, &v, Attention { causal: true, ..Attention::default() });
+    let up = g.scope("mlp", || nn::Linear::new(&g, "up", DType::Q4_1, 32, 64, true).forward(&out));
+    let m = g.finish(&[&up]).unwrap_or_else(|e| panic!("{e}"));
+    verify(&m).unwrap_or_else(|e| panic!("{e}"));
+    let text = print(&m);
+    assert!(text.contains("weight %mlp.up.weight: q4_1[64, 32]") && text.contains("@\"mlp\""), "{text}");
+    let back = parse("t", &text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    assert_eq!(difference(&m, &back), None);
 }

@@ -48,6 +48,9 @@ impl<'t> Parser<'t> {
         let at = self.token;
         let mut product = if at.kind == TokenKind::Number {
             // The sign goes with the number, so that the smallest i64 can be written.
+            if !at.text.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(self.unexpected("an integer"));
+            }
             let magnitude = at.text.parse::<i128>().map_err(|_| self.overflow(&at))?;
             self.advance()?;
             let signed = if negative { -magnitude } else { magnitude };

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Parameters go by their names, other values by number, result i of several as `%4#i`. Line ends mean nothing. The
-//! type of a node may be left out; where it stands it is checked. Names that are no identifiers stand in quotes.
+//! type of a node may be left out; where it stands it is checked. A scope may also stand behind the type of a
+//! parameter. Names that are no identifiers stand in quotes.
 
 mod attrs;
 mod dims;

@@ -2,7 +2,7 @@
 
 use super::lexer::{Lexer, Token, TokenKind};
 use super::names;
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Place};
 use crate::graph::{Function, Module, NodeId, Param, Role, Value};
 use crate::op::{Attr, GraphKind, GraphOp, ReduceKind, ScalarKind, ScalarOp};
 use crate::types::{Symbol, SymbolDecl};
@@ -130,6 +130,9 @@ impl<'t> Parser<'t> {
 
     /// A number without sign.
     pub(super) fn integer(&mut self, want: &str) -> Result<i64, Diagnostic> {
+        if !self.token.text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(self.unexpected(want));
+        }
         let at = self.of_kind(TokenKind::Number, want)?;
         at.text.parse().map_err(|_| {
             let message = format!("expected {want} below 2^63, found {}", at.shown());
@@ -217,12 +220,16 @@ impl<'t> Parser<'t> {
         (self.declared, self.pending) = (None, Vec::new());
         self.expect("(")?;
         let mut values = Values::new();
-        let params = self.items(")", |p| p.param(&mut values))?;
+        let mut origins = Vec::new();
+        let params = self.items(")", |p| p.param(&mut values, &mut origins))?;
         let results_at = self.token;
         let claimed = if self.eat("->")? { Some(self.type_list()?) } else { None };
         let symbols = self.symbols()?;
         self.expect("{")?;
         let mut f = Function::new(&name, symbols, params);
+        for (node, (place, scope)) in f.nodes.iter_mut().zip(origins) {
+            (node.places, node.scope) = (vec![place], scope);
+        }
         while !self.keyword("return")? {
             self.node(module, &mut f, &mut values)?;
         }
@@ -243,7 +250,8 @@ impl<'t> Parser<'t> {
         Ok(f)
     }
 
-    fn param(&mut self, values: &mut Values) -> Result<Param, Diagnostic> {
+    /// `role %name: type @"scope"`.
+    fn param(&mut self, values: &mut Values, origins: &mut Vec<(Place, Arc<str>)>) -> Result<Param, Diagnostic> {
         let role = match self.token.text {
             "weight" => Role::Weight,
             "donated" => Role::Donated,
@@ -257,6 +265,8 @@ impl<'t> Parser<'t> {
         let name = self.name("the name of a parameter")?;
         self.expect(":")?;
         let ty = self.ty()?;
+        self.scope()?;
+        origins.push((self.lexer.place(&at), self.scope.clone()));
         let id = NodeId(values.len() as u32);
         if values.insert(ValueName::Name(name.clone()), id).is_some() {
             return Err(self.error(&at, "duplicate-name", format!("`%{}` is declared twice", at.text), ""));
@@ -296,6 +306,15 @@ impl<'t> Parser<'t> {
         Ok(out)
     }
 
+    /// `@"scope"` or nothing, into `self.scope`.
+    fn scope(&mut self) -> Result<(), Diagnostic> {
+        let scope = if self.eat("@")? { self.name("a scope")? } else { String::new() };
+        if *scope != *self.scope {
+            self.scope = scope.into();
+        }
+        Ok(())
+    }
+
     /// `%name = op operands attributes : types @"scope"`.
     fn node(&mut self, module: &Module, f: &mut Function, values: &mut Values) -> Result<(), Diagnostic> {
         if !self.token.is_mark("%") {
@@ -319,14 +338,7 @@ impl<'t> Parser<'t> {
         let op = self.op(&at, row)?;
         let types_at = self.token;
         let claimed = if self.eat(":")? { Some(self.type_list()?) } else { None };
-        if self.eat("@")? {
-            let scope = self.name("a scope")?;
-            if *scope != *self.scope {
-                self.scope = scope.into();
-            }
-        } else if !self.scope.is_empty() {
-            self.scope = "".into();
-        }
+        self.scope()?;
         let place = self.lexer.place(&at);
         let id = f.push(module, op, &args, Some(place), &self.scope).map_err(|d| self.lexer.with_lines(d))?;
         let types = &f.nodes[id.index()].types;

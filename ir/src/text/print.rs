@@ -33,13 +33,15 @@ fn list<T>(out: &mut String, items: &[T], item: impl Fn(&mut String, &T)) {
 
 fn function(out: &mut String, f: &Function) {
     put(out, format_args!("func @{}(", names::shown(&f.name)));
-    list(out, &f.params, |out, p| {
+    let params: Vec<_> = f.params.iter().enumerate().collect();
+    list(out, &params, |out, (i, p)| {
         out.push_str(match p.role {
             Role::Input => "",
             Role::Weight => "weight ",
             Role::Donated => "donated ",
         });
         put(out, format_args!("%{}: {}", names::shown(&p.name), p.ty));
+        scope(out, f.nodes.get(*i).map_or("", |n| &n.scope));
     });
     out.push_str(") -> ");
     let known = |r: &Value| f.nodes.get(r.node.index()).and_then(|n| n.types.get(r.index as usize));
@@ -73,6 +75,12 @@ fn types(out: &mut String, all: &[&Type]) {
     out.push(')');
 }
 
+fn scope(out: &mut String, scope: &str) {
+    if !scope.is_empty() {
+        put(out, format_args!(" @{}", names::quoted(scope)));
+    }
+}
+
 /// The attributes of an op that its name in text does not tell, with their names.
 fn shown_attrs(op: &GraphOp) -> Vec<(&'static str, Attr)> {
     let named = |info: &'static crate::op::OpInfo, attrs: Vec<Attr>| {
@@ -96,9 +104,7 @@ fn node(out: &mut String, f: &Function, n: &Node) {
     }
     out.push_str(" : ");
     types(out, &n.types.iter().collect::<Vec<_>>());
-    if !n.scope.is_empty() {
-        put(out, format_args!(" @{}", names::quoted(&n.scope)));
-    }
+    scope(out, &n.scope);
 }
 
 fn bracketed<T: Display>(out: &mut String, items: &[T]) {

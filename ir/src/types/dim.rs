@@ -186,7 +186,13 @@ impl Dim {
     pub fn ceil_div(&self, n: i64) -> Dim {
         match self.checked_add(&Dim::constant(n - 1)) {
             Some(up) if self.div_exact(&Dim::constant(n)).is_none() => up.floor_div(n),
-            Some(_) | None => self.floor_div(n),
+            Some(_) => self.floor_div(n),
+            // Where the sum overflows: -floor(-self / n).
+            None => {
+                let minus = Dim::constant(-1);
+                let up = self.checked_mul(&minus).and_then(|m| m.floor_div(n).checked_mul(&minus));
+                up.unwrap_or_else(|| self.floor_div(n))
+            }
         }
     }
 
@@ -329,5 +335,28 @@ impl fmt::Display for Dim {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ceil_div_at_the_edge() {
+        for (x, n, want) in [(7, 2, 4), (-7, 2, -3), (8, 2, 4), (i64::MAX, 2, 1 << 62), (i64::MAX, i64::MAX - 1, 2)] {
+            assert!(Dim::constant(x).ceil_div(n).is(want), "{x} / {n}");
+        }
+        assert_eq!(Dim::symbol("n").ceil_div(4).to_string(), "floordiv(n + 3, 4)");
+    }
+
+    #[test]
+    fn heavy_dims_overflow() {
+        let sum = |name: &str| {
+            (0..40).fold(Dim::constant(1), |d, i| d.checked_add(&Dim::symbol(&format!("{name}{i}"))).unwrap())
+        };
+        let square = sum("a").checked_mul(&sum("b")).unwrap();
+        assert_eq!(square.terms().count(), 41 * 41);
+        assert_eq!(square.checked_mul(&sum("c")), None);
     }
 }
