@@ -1,4 +1,5 @@
 //! Tilewright: a tensor compiler for transformer models.
 
+pub mod conformance;
 pub mod formats;
 pub mod models;

@@ -3,11 +3,13 @@
 //! This crate chooses nothing and emits nothing; the other crates read and transform what is declared here.
 
 pub mod array;
+pub mod blocks;
 pub mod diag;
 pub mod dsl;
 pub mod flops;
 pub mod graph;
 pub mod infer;
+pub mod interp;
 pub mod interp_kernel;
 pub mod kernel;
 pub mod op;

@@ -1,0 +1,56 @@
+//! The reference interpreter: what a Graph IR module means. Obvious and slow; no optimisation decides a value here.
+//!
+//! Floats are held as f64 whatever their dtype, integers as i64 (u64 as its bits), so that each op is written once.
+//! Every operand is checked against its type with all sizes known before an op runs, by the same rules that type
+//! inference uses; values are freed after their last use. Cost: O(elements) per op, O(products) for `dot`.
+
+mod control;
+mod dot;
+mod eval;
+mod frame;
+mod indexing;
+mod map;
+mod movement;
+mod reduce;
+mod scalar;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use crate::array::Array;
+use crate::diag::Diagnostic;
+use crate::graph::Module;
+use crate::types::Bindings;
+
+/// How float values are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// What the program means: every float is computed and accumulated in f64. A value is rounded to its dtype only by a
+    /// `cast` to a float dtype that does not hold every value of the operand's, where an input was given in that dtype,
+    /// and at the end, where it becomes a result.
+    Meaning,
+    /// Every op rounds its result to its dtype; sums and products are folded left to right in row-major order, rounded
+    /// after every product and every addition. Elementary functions are those of f64, rounded.
+    Strict,
+}
+
+/// Evaluates `function` of `module` on `inputs`, one per parameter.
+///
+/// A parameter dim that is a bare symbol binds it to the size found; `bindings` adds values of other symbols, and must
+/// agree. Results have the dtypes and sizes of the function's results.
+///
+/// Errors: `unknown-function`, `operand-count`, `dtype-mismatch`, `shape-mismatch` and `unbound-symbol` for inputs that
+/// do not fit; `symbol-range` for sizes outside their declared range; `index-range` for indices outside an axis;
+/// `too-large` for a value above 4 GiB; `call-depth`; and those of [`crate::infer::infer`] for a module that is wrong.
+pub fn run(
+    module: &Module,
+    function: &str,
+    inputs: &[Array],
+    bindings: &Bindings,
+    mode: Mode,
+) -> Result<Vec<Array>, Diagnostic> {
+    let arguments = inputs.iter().map(|a| frame::Argument::Array(a.clone())).collect();
+    let machine = frame::Machine { module, mode };
+    let results = machine.call(function, arguments, bindings, frame::Depth::ENTRY)?;
+    results.iter().map(value::Tensor::to_array).collect()
+}

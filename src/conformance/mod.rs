@@ -1,0 +1,112 @@
+//! Conformance: runs reference data through a device and compares with the expected results.
+//!
+//! A data folder has one folder per set. A case passes, or fails with a reason and its largest error; nothing is skipped
+//! by name. The binary `conformance` is the command line of this module.
+
+mod execute;
+mod ops;
+
+pub use execute::{Device, execute};
+pub use ops::ops;
+
+use std::fmt;
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::types::DType;
+
+/// How cases are run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where.
+    pub device: Device,
+    /// Whether gradients are compared, too.
+    pub grads: bool,
+    /// Optimisation level, from 0.
+    pub opt_level: u8,
+    /// Dtype of the floats of a case: f64 or f32.
+    pub float: DType,
+}
+
+/// A case that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Name of the case.
+    pub case: String,
+    /// What failed.
+    pub reason: String,
+    /// Largest absolute error, where there are numbers to compare.
+    pub error: Option<f64>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.case, self.reason)?;
+        match self.error {
+            Some(e) => write!(f, " (largest error {e:.3e})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a set gave.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Name of the set.
+    pub set: String,
+    /// Name of the device.
+    pub device: String,
+    /// Cases that passed.
+    pub passed: usize,
+    /// Cases that failed.
+    pub failures: Vec<Failure>,
+    /// Cases that the device has no ops for.
+    pub skipped: usize,
+    /// Largest error as a part of what was allowed, over all comparisons that passed.
+    pub largest_part: f64,
+}
+
+/// The last line of a run: `ops on interpreter: 123 passed, 0 failed, 0 skipped`.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (set, device, failed) = (&self.set, &self.device, self.failures.len());
+        write!(f, "{set} on {device}: {} passed, {failed} failed, {} skipped", self.passed, self.skipped)
+    }
+}
+
+/// The sets that there are.
+pub const SETS: &[&str] = &["ops"];
+
+/// Runs the set `name` of the folder `data`.
+///
+/// Errors: `conformance-set` for an unknown name; those of reading the set. Cases that fail are part of the report.
+pub fn run_set(name: &str, data: &std::path::Path, options: &Options) -> Result<Report, Diagnostic> {
+    match name {
+        "ops" => ops(&data.join("ops"), options),
+        other => Err(Diagnostic::new(
+            "conformance-set",
+            format!("there is no set `{other}`, expected one of {}", SETS.join(" ")),
+        )),
+    }
+}
+
+/// Largest absolute difference of two arrays of one shape; equal infinities and NaN beside NaN differ by 0.
+///
+/// Errors: `conformance-result` for shapes or dtypes that cannot be compared.
+pub fn largest_error(found: &Array, expected: &Array) -> Result<f64, Diagnostic> {
+    let message = || format!("expected a shape {:?}, found {:?}", expected.shape(), found.shape());
+    let differ = || Diagnostic::new("conformance-result", message());
+    if found.shape() != expected.shape() {
+        return Err(differ());
+    }
+    let (a, b) = (found.to_f64().ok_or_else(differ)?, expected.to_f64().ok_or_else(differ)?);
+    let error = |(x, y): (&f64, &f64)| {
+        if x == y || (x.is_nan() && y.is_nan()) {
+            0.0
+        } else if x.is_nan() || y.is_nan() {
+            f64::INFINITY
+        } else {
+            (x - y).abs()
+        }
+    };
+    Ok(a.iter().zip(&b).map(error).fold(0.0, f64::max))
+}
