@@ -5,7 +5,9 @@ use super::{Gpt2Config, LlamaConfig, Outputs, WeightTypes, bind_weights, gpt2, l
 use crate::formats::Gguf;
 use tilewright_ir::dsl::RopeLayout;
 use tilewright_ir::graph::{Module, Role};
+use tilewright_ir::text::{difference, parse, print};
 use tilewright_ir::types::DType;
+use tilewright_ir::verify::verify;
 
 fn tiny(layers: usize) -> LlamaConfig {
     LlamaConfig {
@@ -27,7 +29,12 @@ fn tiny(layers: usize) -> LlamaConfig {
     }
 }
 
+/// Types of the results of a module that the verifier accepts, and whose text parses back to it.
 fn results(module: &Module) -> Vec<String> {
+    verify(module).unwrap_or_else(|d| panic!("{d}"));
+    let printed = print(module);
+    let again = parse("printed", &printed).unwrap_or_else(|d| panic!("{d}"));
+    assert_eq!(difference(module, &again), None);
     let entry = module.entry().expect("an entry");
     entry.results.iter().map(|&r| entry.ty(r).to_string()).collect()
 }

@@ -112,8 +112,7 @@ impl Graph {
         let op = GraphOp::Parameter { index: function.params.len() };
         let value = Value { node: NodeId(function.nodes.len() as u32), index: 0 };
         function.params.push(param);
-        let node =
-            Node { op, args: Vec::new(), types: vec![ty.clone()], places: vec![place], scope: open.scope.clone() };
+        let node = Node { op, args: Vec::new(), types: vec![ty.clone()], places: vec![place], scope: "".into() };
         function.nodes.push(node);
         Tensor::new(self, ty, Some((open.number, value)))
     }

@@ -9,6 +9,7 @@
 
 mod attention;
 mod composite;
+mod control;
 mod einops;
 mod einsum;
 mod elementwise;

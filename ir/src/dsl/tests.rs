@@ -3,7 +3,7 @@
 use super::{Attention, Graph, RopeLayout, Tensor, concat, einsum, nn, stack};
 use crate::diag::{Diagnostic, Place};
 use crate::graph::{Module, Role};
-use crate::op::{GraphOp, ReduceKind};
+use crate::op::ReduceKind;
 use crate::types::DType::{Bool, F32, I64, Q4_1};
 
 fn shape(t: &Tensor) -> String {
@@ -26,19 +26,12 @@ fn lines(d: &Diagnostic) -> Vec<u32> {
     d.labels.iter().filter_map(|(p, _)| line(p)).collect()
 }
 
-/// Operands precede users, parameters come first, every type follows from the operands.
+/// The module satisfies the verifier, and its text parses back to the same module.
 fn verify(module: &Module) {
-    for f in module.functions.values() {
-        for (i, node) in f.nodes.iter().enumerate() {
-            if i < f.params.len() {
-                assert_eq!(node.op, GraphOp::Parameter { index: i });
-                continue;
-            }
-            assert!(node.args.iter().all(|a| a.node.index() < i));
-            let types: Vec<_> = node.args.iter().map(|&a| f.ty(a)).collect();
-            assert_eq!(crate::infer::infer(module, &node.op, &types).expect("a type"), node.types);
-        }
-    }
+    crate::verify::verify(module).unwrap_or_else(|d| panic!("{d}"));
+    let text = crate::text::print(module);
+    let again = crate::text::parse("printed", &text).unwrap_or_else(|d| panic!("{d}\n{text}"));
+    assert_eq!(crate::text::difference(module, &again), None, "{text}");
 }
 
 #[test]
@@ -286,4 +279,23 @@ fn attention_types() {
     let logits = g.input("logits", F32, (&s, 100));
     assert_eq!(shape(&logits.cross_entropy(&g.input("targets", I64, (&s,)))), "f32[]");
     verify(&g.finish(&[&out]).expect("a module"));
+}
+
+#[test]
+fn cond_and_scan_call_functions() {
+    let g = Graph::new("main");
+    g.function("step", |g| {
+        let (sum, x) = (g.input("sum", F32, [3]), g.input("x", F32, [3]));
+        let next = sum + x;
+        [next.clone(), next.exp()]
+    });
+    g.function("up", |g| [g.input("x", F32, [3]).exp()]);
+    g.function("down", |g| [-g.input("x", F32, [3])]);
+    let n = g.symbol("n", 1..=9);
+    let x = g.input("x", F32, (&n, 3));
+    let scanned = g.scan("step", &[&g.full(F32, [3], 0.0)], &[&x], &n);
+    assert_eq!(scanned.iter().map(shape).collect::<Vec<_>>(), ["f32[3]", "f32[n, 3]"]);
+    let chosen = g.cond(&scanned[0].sum(&[0]).gt(1i64), "up", "down", &[&scanned[0]]);
+    assert_eq!(shape(&chosen[0]), "f32[3]");
+    verify(&g.finish(&[&chosen[0], &scanned[1]]).expect("a module"));
 }
