@@ -1,0 +1,187 @@
+//! Addresses of buffer elements: dims of an access, views, masks.
+
+use super::emitter::{Axes, Binding, Element, Emitted, Emitter, Memory, Stop};
+use super::value::bare;
+use super::{invalid, scalar, unsupported};
+use tilewright_ir::kernel::expr::{Access, Expr, Ident, IndexDim};
+use tilewright_ir::kernel::tree::View;
+use tilewright_ir::types::DType;
+
+/// One element of a buffer.
+pub(super) struct Address {
+    /// `buffer[offset]`.
+    pub place: String,
+    /// Where it lies inside, if that is not certain.
+    pub mask: Option<String>,
+    pub memory: Memory,
+}
+
+impl Address {
+    /// The value, or `pad` where masked.
+    pub fn read(self, pad: Option<String>) -> String {
+        let zero = if self.memory.dtype == DType::Bool { "false" } else { "0" };
+        let value = scalar::read(self.memory.dtype, self.place);
+        match self.mask {
+            None => value,
+            Some(m) => format!("{m} ? {value} : {}", pad.unwrap_or_else(|| zero.to_string())),
+        }
+    }
+}
+
+/// Axes that an access indexes: name, size as C, constant size.
+type Surface = Vec<(Ident, String, Option<i64>)>;
+
+impl Emitter<'_> {
+    /// The buffer of a name; a tile becomes one by living in shared memory.
+    fn memory(&self, name: &str) -> Emitted<Memory> {
+        match self.lookup(name)? {
+            Binding::Memory(m) => Ok(m),
+            Binding::Tile(t) if t.shared => {
+                let axes = t.axes.iter().map(|a| (a.0.clone(), a.1.to_string(), Some(a.1))).collect();
+                Ok(Memory { c: t.c, dtype: t.dtype, axes, exchanged: true, writable: true })
+            }
+            Binding::Tile(t) if t.axes.is_empty() => Err(invalid(format!("`{name}` is a scalar, not a buffer")).into()),
+            Binding::Tile(t) => Err(Stop::Shared(t.c)),
+            Binding::View(_) | Binding::Index(_) | Binding::Constant(_) => {
+                Err(invalid(format!("`{name}` is not a buffer")).into())
+            }
+        }
+    }
+
+    fn surface(&mut self, a: &Access) -> Emitted<(Memory, Option<View>, Surface)> {
+        if a.back != 0 || a.field.is_some() {
+            return Err(unsupported(format!("slots and fields of `{}`", a.buffer)).into());
+        }
+        let view = match self.lookup(&a.buffer)? {
+            Binding::View(v) => Some(v),
+            Binding::Memory(_) | Binding::Tile(_) | Binding::Index(_) | Binding::Constant(_) => None,
+        };
+        let memory = self.memory(view.as_ref().map_or(&a.buffer, |v| &v.buffer))?;
+        let surface = match &view {
+            None => memory.axes.clone(),
+            Some(v) => {
+                let sized = v.axes.iter().map(|(n, s)| Ok((n.clone(), self.index(s)?, self.constant(s))));
+                sized.collect::<Emitted<Surface>>()?
+            }
+        };
+        if a.dims.as_ref().is_some_and(|d| d.len() != surface.len()) {
+            return Err(invalid(format!("expected {} dims of `{}`", surface.len(), a.buffer)).into());
+        }
+        Ok((memory, view, surface))
+    }
+
+    /// Dtype of the buffer and axes of the tile that an access names.
+    pub fn access_type(&mut self, a: &Access) -> Emitted<(DType, Axes)> {
+        let (memory, _, surface) = self.surface(a)?;
+        let mut axes = Axes::new();
+        for (i, (name, _, size)) in surface.iter().enumerate() {
+            let constant = |n: Option<i64>| {
+                n.ok_or_else(|| invalid(format!("expected a constant size of axis `{name}` of `{}`", a.buffer)))
+            };
+            match a.dims.as_ref().and_then(|d| d.get(i)).unwrap_or(&IndexDim::All) {
+                IndexDim::All => axes.push((name.clone(), constant(*size)?)),
+                IndexDim::Range { size, .. } => axes.push((name.clone(), constant(self.constant(size))?)),
+                IndexDim::Point { .. } => {}
+                IndexDim::Gather(t) => axes.extend(self.axes(&Expr::Name(t.clone()))?),
+            }
+        }
+        Ok((memory.dtype, axes))
+    }
+
+    /// The element of an access at an element of its tile.
+    pub fn address(&mut self, a: &Access, at: &Element) -> Emitted<Address> {
+        let (memory, view, surface) = self.surface(a)?;
+        let mut masks = Vec::new();
+        let mut index = Vec::new();
+        for (i, (name, size, _)) in surface.iter().enumerate() {
+            let dim = a.dims.as_ref().and_then(|d| d.get(i)).cloned().unwrap_or(IndexDim::All);
+            index.push(self.dim(&dim, name, size, at, &mut masks)?);
+        }
+        if let Some(v) = view {
+            index = self.through(&v, &memory, &index, &mut masks)?;
+        }
+        if memory.exchanged {
+            self.fresh = false;
+        }
+        let mut offset = String::new();
+        for (i, (_, size, _)) in index.iter().zip(&memory.axes) {
+            offset = if offset.is_empty() { i.clone() } else { format!("{} * {size} + {i}", grouped(&offset)) };
+        }
+        let offset = if offset.is_empty() { "0".to_string() } else { offset };
+        let place = format!("{}[{}]", memory.c, bare(&offset));
+        let mask = if masks.is_empty() { None } else { Some(format!("({})", masks.join(" && "))) };
+        Ok(Address { place, mask, memory })
+    }
+
+    fn dim(
+        &mut self,
+        dim: &IndexDim,
+        name: &Ident,
+        size: &str,
+        at: &Element,
+        masks: &mut Vec<String>,
+    ) -> Emitted<String> {
+        match dim {
+            IndexDim::All => at.index_of(name),
+            IndexDim::Point { at: point, open } => {
+                let i = self.index(point)?;
+                if *open {
+                    masks.push(format!("{} < {size}", grouped(bare(&i))));
+                }
+                Ok(i)
+            }
+            IndexDim::Range { start, open, upto, .. } => {
+                let (start, i) = (self.index(start)?, at.index_of(name)?);
+                let i = if start == "0" { i } else { format!("({} + {i})", bare_sum(&start)) };
+                if *open {
+                    masks.push(format!("{} < {size}", bare(&i)));
+                }
+                if let Some(limit) = upto {
+                    let limit = self.index(limit)?;
+                    masks.push(format!("{} < {limit}", bare(&i)));
+                }
+                Ok(i)
+            }
+            IndexDim::Gather(t) => {
+                let e = Expr::Name(t.clone());
+                let d = self.dtype(&e)?.filter(|d| d.is_int());
+                let d = d.ok_or_else(|| invalid(format!("expected the integer tile `{t}` to gather by")))?;
+                let i = self.value(&e, d, at)?;
+                Ok(format!("(long long){i}"))
+            }
+        }
+    }
+
+    /// Indices of the buffer from those of the view.
+    fn through(&mut self, v: &View, m: &Memory, index: &[String], masks: &mut Vec<String>) -> Emitted<Vec<String>> {
+        if v.dims.len() != m.axes.len() {
+            return Err(invalid(format!("expected {} dims of view `{}`", m.axes.len(), v.name)).into());
+        }
+        self.push_scope();
+        for ((axis, _), c) in v.axes.iter().zip(index) {
+            self.bind(axis, Binding::Index(c.clone()));
+        }
+        let mut out = Vec::new();
+        for ((e, open), (_, size, _)) in v.dims.iter().zip(&m.axes) {
+            let i = self.index(e)?;
+            if *open {
+                masks.push(format!("0 <= {i} && {i} < {size}"));
+            }
+            out.push(i);
+        }
+        self.pop_scope();
+        Ok(out)
+    }
+}
+
+/// In parentheses unless it is one operand already.
+fn grouped(text: &str) -> String {
+    let simple = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if simple || bare(text) != text { text.to_string() } else { format!("({text})") }
+}
+
+/// A sum inside a sum needs no parentheses.
+fn bare_sum(text: &str) -> &str {
+    let inner = bare(text);
+    if inner.contains(['?', '&', '|', '<', '>', '=']) { text } else { inner }
+}

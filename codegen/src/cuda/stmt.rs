@@ -1,0 +1,375 @@
+//! Statements.
+
+use super::emitter::{Axes, Binding, Element, Emitted, Emitter, Memory, Tile};
+use super::value::bare;
+use super::{invalid, prelude, scalar, unsupported};
+use tilewright_ir::kernel::expr::{Access, Expr, Ident};
+use tilewright_ir::kernel::tree::{Buffer, Level, LoadMods, Space, Stmt, SyncScope};
+use tilewright_ir::types::DType;
+
+impl Emitter<'_> {
+    /// The whole text.
+    pub fn kernel(mut self) -> Emitted<String> {
+        let kernel = self.kernel;
+        for (name, value) in &kernel.constants {
+            self.bind(name, Binding::Constant(*value));
+        }
+        let mut parameters = Vec::new();
+        let symbols: Vec<String> = kernel.symbols.iter().map(|s| self.c_name(&s.name)).collect();
+        for (s, c) in kernel.symbols.iter().zip(&symbols) {
+            self.bind(&s.name, Binding::Index(c.clone()));
+        }
+        for b in &kernel.arguments {
+            let (text, memory) = self.argument(b)?;
+            parameters.push(text);
+            self.bind(&b.name, Binding::Memory(memory));
+        }
+        parameters.extend(symbols.iter().map(|c| format!("long long {c}")));
+        for v in &kernel.views {
+            self.bind(&v.name, Binding::View(v.clone()));
+        }
+        self.collect_grids(&kernel.body)?;
+        self.line("const int tid = threadIdx.x;");
+        for s in &kernel.body {
+            self.stmt(s)?;
+        }
+        let name: String = kernel.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let places: Vec<String> =
+            kernel.places.iter().map(|p| format!("// from: {}\n", p.to_string().replace(['\n', '\r'], " "))).collect();
+        let head = format!(
+            "// kernel {} target {} threads({})\n{}",
+            kernel.name,
+            kernel.target,
+            self.threads,
+            places.concat()
+        );
+        Ok(format!(
+            "{head}{}\nextern \"C\" __global__ void __launch_bounds__({}) {name}({}) {{\n{}}}\n",
+            prelude::helpers(&self.out),
+            self.threads,
+            parameters.join(", "),
+            self.out
+        ))
+    }
+
+    fn argument(&mut self, b: &Buffer) -> Emitted<(String, Memory)> {
+        let writable = match b.space {
+            Space::In => false,
+            Space::Out | Space::InOut | Space::Work => true,
+            Space::Shared | Space::Cache | Space::Reg => {
+                return Err(invalid(format!("argument `{}` is scratch", b.name)).into());
+            }
+        };
+        let c = self.c_name(&b.name);
+        let ty = scalar::stored(b.dtype)?;
+        let constant = if writable { "" } else { "const " };
+        let axes =
+            b.axes.iter().map(|(n, s)| Ok((n.clone(), self.index(s)?, self.constant(s)))).collect::<Emitted<_>>()?;
+        let text = format!("{constant}{ty}* __restrict__ {c}");
+        // A writable argument may be read back by another thread of the block.
+        let exchanged = matches!(b.space, Space::InOut | Space::Work);
+        Ok((text, Memory { c, dtype: b.dtype, axes, exchanged, writable }))
+    }
+
+    /// One statement with its comment.
+    pub fn stmt(&mut self, s: &Stmt) -> Emitted<()> {
+        let comment = super::describe::line(s);
+        self.line(format!("// {comment}"));
+        match s {
+            Stmt::Buffer(b) => self.buffer(b),
+            Stmt::Par { vars, level: Level::Grid, body } if !self.in_grid => self.par_grid(vars, body),
+            Stmt::For { var, low, high, step, unroll, body } => {
+                let (low, high) = (self.index(low)?, self.index(high)?);
+                let step = step.as_ref().map_or(Ok("1".to_string()), |s| self.index(s))?;
+                let c = self.c_name(var);
+                if *unroll {
+                    self.line("#pragma unroll");
+                }
+                self.open(format!(
+                    "for (long long {c} = {}; {c} < {}; {c} += {})",
+                    bare(&low),
+                    bare(&high),
+                    bare(&step)
+                ));
+                self.push_scope();
+                self.bind(var, Binding::Index(c));
+                self.fresh = false;
+                self.scoped(body)?;
+                self.fresh = false;
+                self.pop_scope();
+                self.close();
+                Ok(())
+            }
+            Stmt::If { condition, yes, no } => {
+                let condition = self.index(condition)?;
+                self.open(format!("if ({})", bare(&condition)));
+                self.scoped(yes)?;
+                self.close();
+                self.fresh = false;
+                if !no.is_empty() {
+                    self.open("else");
+                    self.scoped(no)?;
+                    self.close();
+                    self.fresh = false;
+                }
+                Ok(())
+            }
+            Stmt::Load { name, access, mods } => self.load(name, access, mods),
+            Stmt::Let { names, value } => self.let_value(names, value),
+            Stmt::Set { name, value } => {
+                let Binding::Tile(t) = self.lookup(name)? else {
+                    return Err(invalid(format!("`{name}` is not a reg buffer")).into());
+                };
+                let value = self.hoist(value, name)?;
+                self.assign(&t, &value)
+            }
+            Stmt::Store { access, mods, value, add } => self.store(access, mods, value, *add),
+            Stmt::Copy { to, from, mods } => self.copy(to, from, mods),
+            Stmt::Mma { to, terms, via, init, on } => {
+                if &**via != "simt_f32" || on.is_some() {
+                    return Err(unsupported(format!("products via `{via}`, expected simt_f32 without a queue")).into());
+                }
+                self.mma(to, terms, init)
+            }
+            Stmt::Sync(SyncScope::Block | SyncScope::Team, false) => {
+                self.sync();
+                Ok(())
+            }
+            Stmt::Par { .. }
+            | Stmt::Pipe(_)
+            | Stmt::Queue(..)
+            | Stmt::Roles(_)
+            | Stmt::Pipeline(..)
+            | Stmt::Skip(..) => Err(unsupported(format!("`{comment}`")).into()),
+            Stmt::Await(..) | Stmt::Sync(..) | Stmt::TurnWait(..) | Stmt::TurnNext(_) => {
+                Err(unsupported(format!("`{comment}`")).into())
+            }
+        }
+    }
+
+    fn par_grid(&mut self, vars: &[(Ident, Expr)], body: &[Stmt]) -> Emitted<()> {
+        self.in_grid = true;
+        self.push_scope();
+        let mut names = Vec::new();
+        let mut lines = Vec::new();
+        let mut rest = "(long long)blockIdx.x".to_string();
+        if vars.len() > 1 {
+            self.line(format!("const long long block = {rest};"));
+            rest = "block".to_string();
+        }
+        for (i, (var, extent)) in vars.iter().enumerate().rev() {
+            let c = self.c_name(var);
+            let extent = self.index(extent)?;
+            let taken = if i == 0 { rest.clone() } else { format!("{rest} % {extent}") };
+            lines.push(format!("const long long {c} = {taken};"));
+            rest = if rest == "block" { format!("block / {extent}") } else { format!("{rest} / {extent}") };
+            names.push((var.clone(), c));
+        }
+        lines.iter().rev().for_each(|l| self.line(l));
+        for (var, c) in names {
+            self.bind(&var, Binding::Index(c));
+        }
+        for s in body {
+            self.stmt(s)?;
+        }
+        self.pop_scope();
+        Ok(())
+    }
+
+    fn buffer(&mut self, b: &Buffer) -> Emitted<()> {
+        let sizes = b.axes.iter().map(|(n, s)| {
+            let size = self.constant(s).ok_or_else(|| invalid(format!("expected a constant size of `{}`", b.name)))?;
+            Ok((n.clone(), size))
+        });
+        let axes = sizes.collect::<Emitted<Axes>>()?;
+        match b.space {
+            Space::Reg => self.declare_tile(&b.name, axes, b.dtype, false).map(|_| ()),
+            Space::Shared | Space::Cache => {
+                let elements = self.elements(&axes)?;
+                let c = self.c_name(&b.name);
+                self.declare_shared(b.dtype, &c, elements)?;
+                let axes = axes.into_iter().map(|(n, s)| (n, s.to_string(), Some(s))).collect();
+                let memory = Memory { c, dtype: b.dtype, axes, exchanged: true, writable: true };
+                self.bind(&b.name, Binding::Memory(memory));
+                Ok(())
+            }
+            Space::In | Space::Out | Space::InOut | Space::Work => {
+                Err(invalid(format!("expected `{}` among the arguments", b.name)).into())
+            }
+        }
+    }
+
+    /// Where this thread keeps its element of a tile.
+    pub fn owned(&mut self, t: &Tile, at: &Element) -> Emitted<String> {
+        if t.axes.is_empty() {
+            return Ok(t.c.clone());
+        }
+        if t.shared {
+            let mut offset = String::new();
+            for (axis, size) in &t.axes {
+                let i = at.index_of(axis)?;
+                offset = if offset.is_empty() { i } else { format!("({offset}) * {size} + {i}") };
+            }
+            return Ok(format!("{}[{offset}]", t.c));
+        }
+        Ok(format!("{}[{}]", t.c, at.slot.as_deref().unwrap_or("r")))
+    }
+
+    /// Writes all elements of a tile.
+    fn fill(&mut self, t: &Tile, value: impl FnOnce(&mut Self, &Element) -> Emitted<String>) -> Emitted<()> {
+        if t.shared {
+            self.before_write();
+        }
+        self.each(&t.axes, |this, at| {
+            let x = value(this, at)?;
+            let place = this.owned(t, at)?;
+            let x = if t.shared { scalar::write(t.dtype, bare(&x).to_string()) } else { bare(&x).to_string() };
+            this.line(format!("{place} = {x};"));
+            Ok(())
+        })?;
+        if t.shared {
+            self.sync();
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, t: &Tile, value: &Expr) -> Emitted<()> {
+        if let Some(a) = self.axes(value)?.iter().find(|a| !t.axes.contains(a)) {
+            return Err(invalid(format!("`{}` has no axis `{}`; reduce it", t.c, a.0)).into());
+        }
+        self.fill(t, |this, at| this.value(value, t.dtype, at))
+    }
+
+    fn plain(&self, mods: &LoadMods) -> Emitted<()> {
+        match mods.on.is_some() || mods.multicast {
+            true => Err(unsupported("asynchronous copies").into()),
+            false => Ok(()),
+        }
+    }
+
+    fn load(&mut self, name: &Ident, access: &Access, mods: &LoadMods) -> Emitted<()> {
+        self.plain(mods)?;
+        let (dtype, axes) = self.access_type(access)?;
+        let t = self.declare_tile(name, axes, dtype, false)?;
+        let pad = mods.pad.clone().unwrap_or(Expr::Int(0));
+        self.fill(&t, |this, at| {
+            let pad = this.value(&pad, dtype, at)?;
+            Ok(this.address(access, at)?.read(Some(pad)))
+        })
+    }
+
+    fn let_value(&mut self, names: &[Ident], value: &Expr) -> Emitted<()> {
+        if let Expr::Order(args, kind) = value {
+            let ([m, n], [t, _, columns], "row") = (names, args.as_slice(), &**kind) else {
+                return Err(unsupported(format!("the order `{kind}`")).into());
+            };
+            let (t, columns) = (self.index(t)?, self.index(columns)?);
+            for (name, sign) in [(m, "/"), (n, "%")] {
+                let c = self.c_name(name);
+                self.line(format!("const long long {c} = {t} {sign} {columns};"));
+                self.bind(name, Binding::Index(c));
+            }
+            return Ok(());
+        }
+        let [name] = names else { return Err(invalid("expected one name").into()) };
+        let value = self.hoist(value, name)?;
+        let axes = self.axes(&value)?;
+        let dtype = self.dtype(&value)?.unwrap_or(if matches!(value, Expr::Real(_)) { DType::F32 } else { DType::I64 });
+        if axes.is_empty() && dtype == DType::I64 && !matches!(value, Expr::Name(_)) {
+            let text = self.index(&value)?;
+            let c = self.c_name(name);
+            self.line(format!("const long long {c} = {};", bare(&text)));
+            self.bind(name, Binding::Index(c));
+            return Ok(());
+        }
+        // The value may mention an outer value of the same name: it is bound only after its text is made.
+        let outer = self.lookup(name).ok();
+        let t = self.declare_tile(name, axes, dtype, false)?;
+        let own = self.lookup(name)?;
+        if let Some(outer) = outer {
+            self.bind(name, outer);
+        }
+        self.assign(&t, &value)?;
+        self.bind(name, own);
+        Ok(())
+    }
+
+    fn store(&mut self, access: &Access, mods: &LoadMods, value: &Expr, add: bool) -> Emitted<()> {
+        self.plain(mods)?;
+        let value = self.hoist(value, &access.buffer)?;
+        let (_, axes) = self.access_type(access)?;
+        if let Some(a) = self.axes(&value)?.iter().find(|a| !axes.contains(a)) {
+            return Err(invalid(format!("the destination `{}` has no axis `{}`", access.buffer, a.0)).into());
+        }
+        self.write(access, &axes, add, |this, d, at| this.value(&value, d, at))
+    }
+
+    fn copy(&mut self, to: &Access, from: &Access, mods: &LoadMods) -> Emitted<()> {
+        self.plain(mods)?;
+        if to.buffer == from.buffer {
+            return Err(unsupported(format!("a copy within `{}`", to.buffer)).into());
+        }
+        let (_, axes) = self.access_type(to)?;
+        let (source, _) = self.access_type(from)?;
+        let pad = mods.pad.clone().unwrap_or(Expr::Int(0));
+        self.write(to, &axes, false, |this, d, at| {
+            let pad = this.value(&pad, source, at)?;
+            let value = format!("({})", this.address(from, at)?.read(Some(pad)));
+            Ok(scalar::cast(source, d, value)?)
+        })
+    }
+
+    /// Writes the elements of a tile to a buffer; a scalar by the first thread.
+    fn write(
+        &mut self,
+        access: &Access,
+        axes: &Axes,
+        add: bool,
+        value: impl FnOnce(&mut Self, DType, &Element) -> Emitted<String>,
+    ) -> Emitted<()> {
+        let exchanged = {
+            let none =
+                Element { axes: axes.clone(), index: axes.iter().map(|_| "0".to_string()).collect(), slot: None };
+            let before = self.fresh;
+            let memory = self.address_memory(access, &none)?;
+            self.fresh = before;
+            if !memory.writable {
+                return Err(invalid(format!("`{}` is read-only", access.buffer)).into());
+            }
+            memory.exchanged
+        };
+        if exchanged {
+            self.before_write();
+        }
+        self.each(axes, |this, at| {
+            let address = this.address(access, at)?;
+            let d = address.memory.dtype;
+            let mut x = value(this, d, at)?;
+            if add {
+                let old = scalar::read(d, address.place.clone());
+                x = scalar::apply(&tilewright_ir::op::ScalarOp::Add {}, d, &[old, x])?;
+            }
+            let bits = scalar::write(d, bare(&x).to_string());
+            let first = if axes.is_empty() { Some("tid == 0".to_string()) } else { None };
+            let guards: Vec<String> = first.into_iter().chain(address.mask).collect();
+            let guard = if guards.is_empty() { String::new() } else { format!("if ({}) ", bare(&guards.join(" && "))) };
+            this.line(format!("{guard}{} = {bits};", address.place));
+            Ok(())
+        })?;
+        if exchanged {
+            self.sync();
+        }
+        Ok(())
+    }
+
+    fn address_memory(&mut self, access: &Access, at: &Element) -> Emitted<Memory> {
+        if access
+            .dims
+            .as_ref()
+            .is_some_and(|d| d.iter().any(|d| matches!(d, tilewright_ir::kernel::expr::IndexDim::Gather(_))))
+        {
+            return Err(unsupported("scattered stores").into());
+        }
+        Ok(self.address(access, at)?.memory)
+    }
+}

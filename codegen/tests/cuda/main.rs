@@ -1,0 +1,77 @@
+//! Kernels written by hand, their CUDA C as snapshots. `runtime/tests/nvrtc.rs` compiles the same files.
+
+mod kernels;
+
+use tilewright_codegen::cuda::{emit, grid, threads};
+use tilewright_ir::kernel::expr::Expr;
+use tilewright_ir::kernel::tree::{PipelineOp, Stmt, SyncScope};
+
+fn snapshot(name: &str, kernel: &tilewright_ir::kernel::tree::Kernel) {
+    let text = emit(kernel).unwrap_or_else(|d| d.to_string());
+    assert!(text.contains("extern \"C\" __global__"), "{text}");
+    assert_eq!(text, emit(kernel).unwrap_or_default());
+    insta::with_settings!({ prepend_module_to_snapshot => false }, { insta::assert_snapshot!(name, text) });
+}
+
+#[test]
+fn swiglu() {
+    snapshot("swiglu", &kernels::swiglu());
+}
+
+#[test]
+fn layer_norm() {
+    snapshot("layer_norm", &kernels::layer_norm());
+}
+
+#[test]
+fn softmax() {
+    snapshot("softmax", &kernels::softmax());
+}
+
+#[test]
+fn matmul_bias_gelu() {
+    snapshot("matmul_bias_gelu", &kernels::matmul_bias_gelu());
+}
+
+#[test]
+fn attention_row() {
+    snapshot("attention_row", &kernels::attention_row());
+}
+
+#[test]
+fn scalar_table() {
+    snapshot("scalar_table", &kernels::scalar_table());
+}
+
+#[test]
+fn says_what_it_does_not_know() {
+    let mut k = kernels::swiglu();
+    k.body.push(Stmt::Pipeline(PipelineOp::Acquire, "ab".into()));
+    assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-unsupported"));
+    let mut k = kernels::swiglu();
+    k.body.push(Stmt::Sync(SyncScope::Grid, false));
+    assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-unsupported"));
+    let mut k = kernels::swiglu();
+    k.target = "cpu".into();
+    assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-unsupported"));
+}
+
+#[test]
+fn refuses_what_is_wrong() {
+    let mut k = kernels::swiglu();
+    k.body.push(Stmt::Set { name: "nobody".into(), value: Expr::Int(0) });
+    assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-invalid"));
+    let mut k = kernels::layer_norm();
+    k.attrs[0].args = vec![Expr::Int(100)];
+    assert_eq!(threads(&k).map_err(|d| d.code), Err("cuda-invalid"));
+    // A tile of 2^40 elements.
+    let mut k = kernels::softmax();
+    k.constants[0].1 = 1 << 40;
+    assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-invalid"));
+}
+
+#[test]
+fn grid_is_the_extents_of_the_par() {
+    assert_eq!(grid(&kernels::matmul_bias_gelu()).len(), 2);
+    assert_eq!(threads(&kernels::matmul_bias_gelu()), Ok(128));
+}
