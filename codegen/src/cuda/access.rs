@@ -104,6 +104,12 @@ impl Emitter<'_> {
             self.fresh = false;
         }
         let mut offset = String::new();
+        // Indices of tiles are int; offsets into global memory may not fit.
+        if let Some(first) =
+            index.first_mut().filter(|i| !memory.exchanged && memory.axes.len() > 1 && i.starts_with("i_"))
+        {
+            *first = format!("(long long){first}");
+        }
         for (i, (_, size, _)) in index.iter().zip(&memory.axes) {
             offset = if offset.is_empty() { i.clone() } else { format!("{} * {size} + {i}", grouped(&offset)) };
         }
@@ -176,7 +182,8 @@ impl Emitter<'_> {
 
 /// In parentheses unless it is one operand already.
 fn grouped(text: &str) -> String {
-    let simple = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let text_word = text.strip_prefix("(long long)").unwrap_or(text);
+    let simple = text_word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if simple || bare(text) != text { text.to_string() } else { format!("({text})") }
 }
 

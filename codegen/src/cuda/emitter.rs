@@ -114,7 +114,8 @@ impl<'a> Emitter<'a> {
             shared,
             grids: Vec::new(),
             shared_bytes: 0,
-            fresh: false,
+            // Nothing was read yet.
+            fresh: true,
             in_grid: false,
         })
     }

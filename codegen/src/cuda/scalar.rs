@@ -44,7 +44,13 @@ pub(super) fn read(d: DType, place: String) -> String {
 
 /// The bits of a value for memory.
 pub(super) fn write(d: DType, value: String) -> String {
+    // A value that was just rounded has its bits already.
+    let inner = |call: &str| {
+        value.strip_prefix(call).filter(|v| super::value::bare(v) != *v).map(|v| super::value::bare(v).to_string())
+    };
     match d {
+        DType::F16 if inner("f16_to_f32").is_some() => inner("f16_to_f32").unwrap_or_default(),
+        DType::Bf16 if inner("bf16_to_f32").is_some() => inner("bf16_to_f32").unwrap_or_default(),
         DType::F16 => format!("f32_to_f16({value})"),
         DType::Bf16 => format!("f32_to_bf16({value})"),
         _ => value,
@@ -165,7 +171,7 @@ fn compare(op: &ScalarOp, d: DType, x: &str, y: &str) -> Option<String> {
 fn float(op: &ScalarOp, d: DType, x: &str, y: &str) -> Result<String, Diagnostic> {
     let f = if d == DType::F64 { "" } else { "f" };
     let infix = |sign: &str| format!("({x} {sign} {y})");
-    let call = |name: &str| format!("{name}{f}({x})");
+    let call = |name: &str| format!("{name}{f}({})", super::value::bare(x));
     Ok(match op {
         ScalarOp::Add {} => infix("+"),
         ScalarOp::Sub {} => infix("-"),
