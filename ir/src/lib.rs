@@ -4,6 +4,7 @@
 
 pub mod array;
 pub mod blocks;
+pub mod device;
 pub mod diag;
 pub mod dsl;
 pub mod flops;

@@ -198,5 +198,5 @@ fn try_region(
     };
     let value = Value { node: tilewright_ir::graph::NodeId(u32::try_from(root).unwrap_or(u32::MAX)), index: 0 };
     let region = Builder::region(f, &source, value)?;
-    Ok(if dot { contraction(&region).is_some() } else { region.folds_are_rows() })
+    Ok(if dot { contraction(&region, &|_| false).is_some() } else { region.folds_are_rows() })
 }

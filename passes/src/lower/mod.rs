@@ -6,14 +6,15 @@ mod tests;
 
 use crate::fuse;
 use crate::region::{Builder, Source};
-use crate::schedule::{self, Schedule};
+use crate::schedule::{self, Contraction, Schedule};
 use buffers::Buffers;
+use tilewright_ir::device::ukernel::{self, UKernelShape};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, NodeId, Value};
+use tilewright_ir::graph::{Function, Module, NodeId, Role, Value};
 use tilewright_ir::infer::control::bind_symbols;
-use tilewright_ir::kernel::{CallStep, Kernel, Launch, Program, ProgramParam, Step, expr::Ident};
+use tilewright_ir::kernel::{CallStep, Kernel, Launch, Pack, Program, ProgramParam, Step, expr::Ident};
 use tilewright_ir::op::GraphOp;
-use tilewright_ir::types::Type;
+use tilewright_ir::types::{DType, Dim, Type};
 
 /// What machine programs are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,13 +123,54 @@ impl Lower<'_> {
             Err(_) => Source::Inline,
         };
         let region = Builder::region(self.f, &source, out)?;
-        let schedule = Schedule::choose(&region);
-        let kernel = schedule::region_kernel(&region, schedule, kernel_name, &self.f.symbols)?;
         let mut arguments: Vec<Ident> = region.inputs.iter().map(|(n, _)| n.clone()).collect();
+        let weight =
+            |input: usize| self.f.params.iter().any(|p| p.name == region.inputs[input].0 && p.role == Role::Weight);
+        let product = schedule::contraction(&region, &weight);
+        let row = product.as_ref().and_then(|c| ukernel::find(self.target.isa, c.b_dtype));
+        let kernel = match (product, row) {
+            (Some(c), Some(row)) if c.depth % row.k_step == 0 => {
+                arguments[c.b] = self.pack(&c, row, out)?;
+                schedule::contraction_kernel(&c, row, kernel_name, &self.f.symbols)?
+            }
+            (_, _) => schedule::region_kernel(&region, Schedule::choose(&region), kernel_name, &self.f.symbols)?,
+        };
         self.buffers.work(out, &self.f.nodes[i].types[0], None);
         arguments.push(self.buffers.name(out)?);
         self.push(kernel, arguments);
         Ok(())
+    }
+
+    /// The panels of a contraction's packed operand; operands that are packed twice the same way are packed once.
+    fn pack(&mut self, c: &Contraction, row: &UKernelShape, out: Value) -> Result<Ident, Diagnostic> {
+        let from = c.region.inputs[c.b].0.clone();
+        let (k, n) = (Dim::from(c.depth), c.region.axes[c.n].1.clone());
+        let one = Dim::constant(1);
+        let (k_stride, n_stride) = if c.b_rows { (one, k.clone()) } else { (n.clone(), one) };
+        let nr = usize::try_from(row.nr).map_err(|_| Diagnostic::bug("a panel without columns"))?;
+        let mut pack = Pack { from, to: "".into(), dtype: c.b_dtype, k, n, k_stride, n_stride, nr };
+        for step in &self.steps {
+            if let Step::Pack(old) = step {
+                pack.to = old.to.clone();
+                if *old == pack {
+                    return Ok(pack.to);
+                }
+            }
+        }
+        let panels = pack.n.ceil_div(row.nr);
+        let ty = if c.b_dtype.is_block() {
+            let (per, bytes) = c.b_dtype.block();
+            let steps = pack.k.floor_div(Dim::from(per).as_const().unwrap_or(1));
+            let size = steps.checked_mul(&Dim::from(bytes)).and_then(|s| s.checked_mul(&Dim::from(row.nr)));
+            let size = size.ok_or_else(|| Diagnostic::new("dim-overflow", "a size does not fit in 64 bits"))?;
+            Type::new(DType::U8, [panels, size])
+        } else {
+            Type::new(c.b_dtype, [panels, pack.k.clone(), Dim::from(row.nr)])
+        };
+        pack.to = self.buffers.extra("panels", out, ty);
+        let to = pack.to.clone();
+        self.steps.push(Step::Pack(pack));
+        Ok(to)
     }
 
     fn push(&mut self, kernel: Kernel, arguments: Vec<Ident>) {
@@ -145,7 +187,7 @@ impl Lower<'_> {
         Ok(())
     }
 
-    fn update(&mut self, i: usize, start: &[tilewright_ir::types::Dim], kernel_name: &str) -> Result<(), Diagnostic> {
+    fn update(&mut self, i: usize, start: &[Dim], kernel_name: &str) -> Result<(), Diagnostic> {
         let f = self.f;
         let node = &f.nodes[i];
         let out = Lower::value(i, 0);

@@ -3,8 +3,8 @@
 use super::{Target, lower_module};
 use tilewright_ir::array::Array;
 use tilewright_ir::graph::{Function, Module, Param, Role, Value};
-use tilewright_ir::kernel::Program;
-use tilewright_ir::op::{GraphOp, Literal, ReduceKind, ScalarOp};
+use tilewright_ir::kernel::{Program, Step};
+use tilewright_ir::op::{DotDims, GraphOp, Literal, ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
 
 pub(super) struct Graph {
@@ -105,4 +105,34 @@ fn an_update_of_a_donated_buffer_happens_in_place() {
     assert_eq!((p.kernels.len(), p.work[0].alias_of.as_deref()), (1, Some("x")));
     let p = build(Role::Input);
     assert_eq!((p.kernels.len(), p.work[0].alias_of.clone()), (2, None));
+}
+
+fn linear(weight: DType, level: u8) -> Program {
+    let w = Type::new(weight, [3072i64, 768]);
+    let bias = Type::new(DType::F32, [3072i64]);
+    let mut g = Graph::new(&[("x", rows(768), Role::Input), ("w", w, Role::Weight), ("b", bias, Role::Weight)]);
+    let (x, mut w, b) = (g.f.param(0), g.f.param(1), g.f.param(2));
+    if weight.is_block() {
+        w = g.map(ScalarOp::Cast { to: DType::F32 }, &[w]);
+    }
+    let dims = DotDims { batch: (vec![], vec![]), contract: (vec![1], vec![1]) };
+    let y = g.op(GraphOp::Dot { dims }, &[x, w]);
+    let b = g.spread(b, y, vec![1]);
+    let y = g.map(ScalarOp::Add {}, &[y, b]);
+    let half = g.scalar(0.5, y);
+    let z = g.map(ScalarOp::Mul {}, &[y, half]);
+    let e = g.map(ScalarOp::Erf {}, &[y]);
+    let y = g.map(ScalarOp::Mul {}, &[z, e]);
+    g.program(&[y], level)
+}
+
+#[test]
+fn dot_bias_gelu_is_a_pack_and_a_kernel() {
+    for dtype in [DType::F32, DType::Q4_1] {
+        let p = linear(dtype, 1);
+        assert_eq!((p.kernels.len(), p.steps.len()), (1, 2));
+        let Step::Pack(pack) = &p.steps[0] else { panic!("{:?}", p.steps) };
+        assert_eq!((&*pack.from, pack.dtype, pack.nr), ("w", dtype, 32));
+    }
+    assert_eq!(linear(DType::F32, 0).kernels.len(), 7);
 }

@@ -33,8 +33,8 @@ pub(super) struct Emitter<'r> {
     pub(super) frames: Vec<Frame>,
     pub(super) arguments: Vec<Buffer>,
     pub(super) views: Vec<View>,
-    /// What the region's contraction reads as: `(buffer, dims)` of an access.
-    pub(super) product: Option<Access>,
+    /// The term that is the region's contraction, and where its value lies.
+    pub(super) product: Option<(TermId, Access)>,
     named: Vec<bool>,
     count: usize,
 }
@@ -121,7 +121,21 @@ pub fn region_kernel(
     })
 }
 
+impl Frame {
+    pub(super) fn with(binds: BTreeMap<AxisId, Bind>) -> Frame {
+        Frame { binds, ..Frame::default() }
+    }
+}
+
 impl<'r> Emitter<'r> {
+    /// Fixes the names of an argument's axes.
+    pub(super) fn rename(&mut self, input: usize, names: &[&str]) {
+        for (slot, name) in self.arguments[input].axes.iter_mut().zip(names) {
+            slot.0 = (*name).into();
+        }
+        self.named[input] = true;
+    }
+
     pub(super) fn new(region: &'r Region) -> Emitter<'r> {
         let buffer =
             |space, name: String, dtype, axes| Buffer { space, name: name.into(), dtype, axes, attrs: Vec::new() };
@@ -190,6 +204,11 @@ impl<'r> Emitter<'r> {
         if let Some(e) = self.frames[place].memo.get(&term) {
             return Ok(e.clone());
         }
+        if let Some((_, access)) = self.product.clone().filter(|p| p.0 == term) {
+            let name = self.fresh("c");
+            self.frames[place].stmts.push(Stmt::Load { name: name.clone(), access, mods: LoadMods::default() });
+            return Ok(self.remember(term, place, Expr::Name(name)));
+        }
         let region = self.region;
         let (what, dtype) = &region.terms[term];
         let value = match what {
@@ -199,12 +218,7 @@ impl<'r> Emitter<'r> {
             Term::Size(d) => dim(d),
             Term::Iota(a) => self.iota(a)?,
             Term::Load { input, map, open } => return self.load(term, *input, map, *open, place),
-            Term::Product => {
-                let access = self.product.clone().ok_or_else(|| Diagnostic::bug("a product without a contraction"))?;
-                let name = self.fresh("c");
-                self.frames[place].stmts.push(Stmt::Load { name: name.clone(), access, mods: LoadMods::default() });
-                return Ok(self.remember(term, place, Expr::Name(name)));
-            }
+            Term::Product => return Err(Diagnostic::bug("a product without a contraction")),
             Term::Map(op, args) => {
                 let args = args.iter().map(|&a| self.emit(a)).collect::<Result<Vec<_>, _>>()?;
                 Expr::Scalar(op.clone(), args)

@@ -5,7 +5,7 @@ mod emit;
 mod index;
 mod special;
 
-pub use contraction::{Contraction, contraction};
+pub use contraction::{Contraction, contraction, contraction_kernel};
 pub use emit::region_kernel;
 pub use special::{cumsum, scatter_add, update_slice};
 

@@ -1,0 +1,3 @@
+//! What a device can do, as data that passes read; the code for it lives in the back ends.
+
+pub mod ukernel;
