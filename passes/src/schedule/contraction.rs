@@ -141,7 +141,7 @@ fn flatten(
     (a, b): (usize, usize),
 ) -> Option<Region> {
     let mut flat = region.clone();
-    let (m_entry, n_entry) = (("m".into(), size.clone()), region.axes[n].clone());
+    let (m_entry, n_entry) = (("m".into(), size.clone()), ("n".into(), region.axes[n].1.clone()));
     flat.axes = if m_axis == 0 { vec![m_entry, n_entry] } else { vec![n_entry, m_entry] };
     flat.axes.push(region.axes[k].clone());
     flat.rank = 2;
