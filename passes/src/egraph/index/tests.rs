@@ -1,0 +1,101 @@
+//! Tests of the import and of what rules find in imported graphs.
+
+use super::super::*;
+use super::*;
+use tilewright_ir::dsl::{Attention, Graph as Dsl, Tensor};
+use tilewright_ir::types::DType;
+
+fn built(dsl: &Dsl, results: &[&Tensor]) -> Function {
+    dsl.finish(results).unwrap().entry().unwrap().clone()
+}
+
+fn has(graph: &Graph, class: Id, fold: Fold) -> bool {
+    let (mut seen, mut stack) = (std::collections::BTreeSet::new(), vec![graph.find(class)]);
+    while let Some(id) = stack.pop() {
+        if seen.insert(id) {
+            for node in &graph[id].nodes {
+                if node.head == Head::Fold(fold) {
+                    return true;
+                }
+                stack.extend(node.children.iter().map(|c| graph.find(*c)));
+            }
+        }
+    }
+    false
+}
+
+fn grown(import: &Import, rules: &RuleSet) -> Saturation {
+    saturate(import.graph.clone(), rules, Numerics::Reassociate, Limits::default()).unwrap()
+}
+
+fn attention() -> Function {
+    let g = Dsl::new("main");
+    let s = g.symbol("s", 1..=4096);
+    let (x, w) = (g.input("x", DType::F32, [2.into(), s.clone(), 24.into()]), g.weight("w", DType::F32, [24, 72]));
+    let qkv = x.matmul(&w);
+    let head = |i: i64| {
+        let part = qkv.slice(2, 24 * i, 24 * (i + 1));
+        part.reshape([2.into(), s.clone(), 4.into(), 6.into()]).permute(&[0, 2, 1, 3])
+    };
+    let (q, k, v) = (head(0), head(1), head(2));
+    let out = q.attention(&k, &v, Attention { causal: true, ..Attention::default() });
+    built(&g, &[&out.permute(&[0, 2, 1, 3]).reshape([2.into(), s.clone(), 24.into()])])
+}
+
+#[test]
+fn causal_attention_becomes_one_pass() {
+    let f = attention();
+    let import = import(&f).unwrap();
+    assert_eq!(import.barriers, BTreeMap::new());
+    let rules = shipped().unwrap();
+    let s = grown(&import, &rules);
+    assert_eq!(s.stop, Stop::Saturated);
+    assert!(s.iterations < 10, "{}", s.iterations);
+    let root = import.roots[0].class;
+    assert!(has(&s.graph, root, Fold::EsumIf));
+    assert!(!has(&grown(&import, &rules.without_group("online")).graph, root, Fold::EsumIf));
+}
+
+#[test]
+fn layer_norm_becomes_m2() {
+    for symbolic in [false, true] {
+        let g = Dsl::new("main");
+        let c = if symbolic { g.symbol("c", 1..=4096) } else { 12.into() };
+        let x = g.input("x", DType::F32, [5.into(), c.clone()]);
+        let (w, b) = (g.weight("w", DType::F32, [c.clone()]), g.weight("b", DType::F32, [c]));
+        let f = built(&g, &[&x.layer_norm(Some(&w), Some(&b), 1e-5)]);
+        let import = import(&f).unwrap();
+        assert_eq!(import.barriers, BTreeMap::new());
+        let rules = shipped().unwrap();
+        let root = import.roots[0].class;
+        assert!(has(&grown(&import, &rules).graph, root, Fold::M2), "symbolic {symbolic}");
+        assert!(!has(&grown(&import, &rules.without_group("variance")).graph, root, Fold::M2));
+    }
+}
+
+#[test]
+fn views_make_no_terms() {
+    let g = Dsl::new("main");
+    let x = g.input("x", DType::F32, [4, 6]);
+    let y = x.reshape([4, 2, 3]).permute(&[2, 0, 1]).reshape([3, 8]).exp();
+    let import = import(&built(&g, &[&y])).unwrap();
+    assert_eq!((import.copies, import.barriers.len(), import.roots[0].axes.len()), (0, 0, 3));
+    assert_eq!(import.stored[0].atoms, [4.into(), 2.into(), 3.into()]);
+}
+
+#[test]
+fn what_does_not_factor_is_a_barrier() {
+    let g = Dsl::new("main");
+    let x = g.input("x", DType::F32, [6, 10]);
+    let import = import(&built(&g, &[&x.exp().reshape([4, 15]).exp()])).unwrap();
+    assert_eq!(import.barriers.len(), 1);
+    assert_eq!((import.roots.len(), import.stored.len()), (2, 2));
+}
+
+#[test]
+fn transposed_sum_needs_a_copy() {
+    let g = Dsl::new("main");
+    let x = g.input("x", DType::F32, [5, 5]);
+    let import = import(&built(&g, &[&(&x + x.transpose(0, 1))])).unwrap();
+    assert_eq!((import.copies, import.barriers.len(), import.graph.analysis.axes.len()), (1, 0, 2));
+}
