@@ -12,6 +12,9 @@ use crate::types::DType;
 /// Rows of k and columns of one tile of the right operand: 256 KiB of f64.
 const TILE: (usize, usize) = (128, 256);
 
+/// Rows of the left operand up to which a right operand with k innermost is read where it is.
+const FEW_ROWS: usize = 4;
+
 /// Sizes of one batch of the product.
 #[derive(Clone, Copy)]
 struct Sizes {
@@ -29,6 +32,15 @@ pub(super) fn dot(mode: Mode, dims: &DotDims, a: &Tensor, b: &Tensor) -> Result<
     let sizes = Sizes { rows: product(a, &free_a), k: product(a, &dims.contract.0), columns: product(b, &free_b) };
     let batch = product(a, &dims.batch.0);
     let left = ordered(a, &[&dims.batch.0[..], &free_a, &dims.contract.0].concat())?;
+    // A few rows against a matrix whose k is innermost: reordering it would cost more than the product.
+    let columns_first = [&dims.batch.1[..], &free_b, &dims.contract.1].concat();
+    if sizes.rows <= FEW_ROWS
+        && columns_first.iter().copied().eq(0..b.shape.len())
+        && let (Mode::Meaning, Data::Float(x), Data::Float(y)) = (mode, left.as_ref().unwrap_or(&*a.data), &*b.data)
+    {
+        allowed(a.dtype, &[batch, sizes.rows, sizes.columns])?;
+        return Ok(Data::Float(product_by_columns(batch, sizes, x, y)));
+    }
     let right = ordered(b, &[&dims.batch.1[..], &dims.contract.1, &free_b].concat())?;
     let dtype = a.dtype;
     allowed(dtype, &[batch, sizes.rows, sizes.columns])?;
@@ -92,6 +104,30 @@ fn product_of<T: Copy>(
                     let c = &mut out[i * s.columns + j0..i * s.columns + j1];
                     tile_row(&a[i * s.k + k0..i * s.k + k1], &b[k0 * s.columns..], s.columns, j0, c, step);
                 }
+            }
+        }
+    }
+    out
+}
+
+/// The same sums in the same order for `b[j, k]`, four columns at a time so that additions need not wait for each other.
+fn product_by_columns(batch: usize, s: Sizes, a: &[f64], b: &[f64]) -> Vec<f64> {
+    let mut out = Vec::with_capacity(batch * s.rows * s.columns);
+    for n in 0..batch {
+        let column = |j: usize| &b[(n * s.columns + j) * s.k..][..s.k];
+        for i in 0..s.rows {
+            let row = &a[(n * s.rows + i) * s.k..][..s.k];
+            let fours = s.columns / 4 * 4;
+            for j in (0..fours).step_by(4) {
+                let (b0, b1, b2, b3) = (column(j), column(j + 1), column(j + 2), column(j + 3));
+                let mut c = [0f64; 4];
+                for (k, &x) in row.iter().enumerate() {
+                    c = [c[0] + x * b0[k], c[1] + x * b1[k], c[2] + x * b2[k], c[3] + x * b3[k]];
+                }
+                out.extend(c);
+            }
+            for j in fours..s.columns {
+                out.push(row.iter().zip(column(j)).fold(0.0, |c, (x, y)| c + x * y));
             }
         }
     }

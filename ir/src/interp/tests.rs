@@ -167,6 +167,22 @@ fn dot_is_the_sum_of_products_whatever_the_tiles() {
 }
 
 #[test]
+fn few_rows_give_the_bits_of_many() {
+    // The same row five times takes the tiles, once the columns where they are.
+    let (k, n) = (131, 7);
+    let value = |i: usize| (i as f64 * 0.37).sin();
+    let row: Vec<f64> = (0..k).map(value).collect();
+    let y = Array::from_f64(&[n, k], &(0..n * k).map(|i| value(i + 5)).collect::<Vec<f64>>()).unwrap();
+    let dims = DotDims { batch: (vec![], vec![]), contract: (vec![1], vec![1]) };
+    let on = |m: usize| {
+        let x = Array::from_f64(&[m, k], &row.repeat(m)).unwrap();
+        one(GraphOp::Dot { dims: dims.clone() }, &[x, y.clone()])
+    };
+    assert_eq!(on(5)[4 * n..], on(1)[..]);
+    assert_eq!(on(2), on(1).repeat(2));
+}
+
+#[test]
 fn movement_by_hand() {
     let x = Array::from_i64(&[2, 3], &[0, 1, 2, 3, 4, 5]).unwrap();
     let dims = |v: &[i64]| v.iter().map(|&d| Dim::constant(d)).collect::<Vec<Dim>>();
