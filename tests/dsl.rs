@@ -1,13 +1,15 @@
 //! What DSL programs compute, against loops written out: einsum, einops, attention, composites, a model with caches.
 
 use std::collections::BTreeMap;
-use tilewright::models::{LlamaConfig, Outputs, WeightTypes, llama, rope_tables};
+use tilewright::formats::Gguf;
+use tilewright::models::gpt2::Gpt2Names;
+use tilewright::models::{Gpt2Config, LlamaConfig, Outputs, WeightTypes, bind_weights, gpt2, llama, rope_tables};
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Attention, Graph, RopeLayout, Tensor, einsum};
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::op::ReduceKind;
-use tilewright_ir::types::DType::{F32, F64, I64};
+use tilewright_ir::types::DType::{F32, F64};
 use tilewright_ir::types::{Bindings, Symbol};
 
 /// Reproducible numbers in -1..1.
@@ -241,6 +243,21 @@ fn call(module: &Module, values: &BTreeMap<String, Array>, past: i64) -> Vec<Arr
     run(module, "main", &inputs, &bindings, Mode::Meaning).unwrap_or_else(|d| panic!("{d}"))
 }
 
+/// Gives `parts` to a model one after the other, with the caches of the call before; all first results in order.
+fn decode(module: &Module, values: &mut BTreeMap<String, Array>, parts: &[&[i64]]) -> Vec<f64> {
+    let (mut out, mut past) = (Vec::new(), 0);
+    for part in parts {
+        values.insert("tokens".into(), Array::from_i64(&[part.len()], part).unwrap());
+        let results = call(module, values, past);
+        past += part.len() as i64;
+        out.extend(results[0].to_f64().unwrap());
+        for (i, cache) in results[1..].iter().enumerate() {
+            values.insert(format!("cache.{}.{}", i / 2, ["k", "v"][i % 2]), cache.clone());
+        }
+    }
+    out
+}
+
 #[test]
 fn decoding_with_caches_gives_the_logits_of_one_call() {
     let config = LlamaConfig {
@@ -270,26 +287,128 @@ fn decoding_with_caches_gives_the_logits_of_one_call() {
     let (cos, sin) = rope_tables(&config).unwrap();
     values.extend([("rope.cos".to_string(), cos), ("rope.sin".to_string(), sin)]);
     let tokens = [3i64, 1, 4, 1, 5, 9];
-    let give = |values: &mut BTreeMap<String, Array>, tokens: &[i64]| {
-        let ids = Array::from_i64(&[tokens.len()], tokens).unwrap();
-        assert_eq!(ids.dtype(), I64);
-        values.insert("tokens".into(), ids);
-    };
-    give(&mut values, &tokens);
-    let whole = call(&module, &values, 0)[0].to_f64().unwrap();
-    let mut pieces = Vec::new();
-    let mut past = 0;
-    for part in [&tokens[..3], &tokens[3..4], &tokens[4..]] {
-        give(&mut values, part);
-        let results = call(&module, &values, past);
-        past += part.len() as i64;
-        pieces.extend(results[0].to_f64().unwrap());
-        for layer in 0..2 {
-            values.insert(format!("cache.{layer}.k"), results[1 + 2 * layer].clone());
-            values.insert(format!("cache.{layer}.v"), results[2 + 2 * layer].clone());
-        }
-    }
+    let whole = decode(&module, &mut values.clone(), &[&tokens]);
+    let pieces = decode(&module, &mut values, &[&tokens[..3], &tokens[3..4], &tokens[4..]]);
     // Caches round to f32 between calls.
     close(&pieces, &whole, 1e-5);
     assert!(whole[..11] != whole[33..44], "the same token at other positions gives other logits");
+}
+
+#[test]
+fn gpt2_is_its_formula() {
+    let (width, context) = (4, 6);
+    let mut config = Gpt2Config {
+        layers: 1,
+        width,
+        heads: 2,
+        feed_forward: 8,
+        vocabulary: 7,
+        context,
+        capacity: 5,
+        names: Gpt2Names::Gguf,
+        outputs: Outputs { all_logits: true, hidden_states: false },
+        ..Gpt2Config::small(5)
+    };
+    let module = gpt2(&config).unwrap();
+    let mut values = BTreeMap::new();
+    for (i, p) in module.entry().unwrap().params.iter().enumerate().filter(|(_, p)| p.ty.dtype == F32) {
+        let shape = p.ty.concrete(&Bindings::new()).unwrap();
+        let data: Vec<f32> = noise(i as u64 + 3, shape.iter().product()).iter().map(|x| *x as f32).collect();
+        values.insert(p.name.to_string(), Array::from_f32(&shape, &data).unwrap());
+    }
+    let found = decode(&module, &mut values.clone(), &[&[2, 5], &[1]]);
+
+    let get = |name: &str| values[name].to_f64().unwrap();
+    let norm = |x: &[f64], name: &str| -> Vec<f64> {
+        let (w, b) = (get(&format!("{name}.weight")), get(&format!("{name}.bias")));
+        let mean = x.iter().sum::<f64>() / width as f64;
+        let var = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / width as f64;
+        (0..width).map(|i| (x[i] - mean) / (var + 1e-5).sqrt() * w[i] + b[i]).collect()
+    };
+    let product = |x: &[f64], w: &[f64]| -> Vec<f64> {
+        w.chunks(x.len()).map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect()
+    };
+    let linear = |x: &[f64], name: &str| -> Vec<f64> {
+        let sums = product(x, &get(&format!("{name}.weight")));
+        sums.iter().zip(get(&format!("{name}.bias"))).map(|(a, b)| a + b).collect()
+    };
+    let add = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
+    let gelu = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
+    let (words, places) = (get("token_embd.weight"), get("position_embd.weight"));
+    let (mut want, mut seen) = (Vec::new(), Vec::new());
+    for (i, token) in [2usize, 5, 1].into_iter().enumerate() {
+        let row = |table: &[f64], r: usize| table[r * width..(r + 1) * width].to_vec();
+        let x = add(&row(&words, token), &row(&places, i));
+        let qkv = linear(&norm(&x, "blk.0.attn_norm"), "blk.0.attn_qkv");
+        seen.push(qkv.clone());
+        let mut attended = Vec::new();
+        for head in [0, 2] {
+            let score = |past: &Vec<f64>| {
+                let dot = qkv[head] * past[4 + head] + qkv[head + 1] * past[5 + head];
+                (dot / 2f64.sqrt()).exp()
+            };
+            let total: f64 = seen.iter().map(score).sum();
+            attended.extend((0..2).map(|e| seen.iter().map(|p| score(p) * p[8 + head + e]).sum::<f64>() / total));
+        }
+        let x = add(&x, &linear(&attended, "blk.0.attn_output"));
+        let inner: Vec<f64> = linear(&norm(&x, "blk.0.ffn_norm"), "blk.0.ffn_up").into_iter().map(gelu).collect();
+        let x = add(&x, &linear(&inner, "blk.0.ffn_down"));
+        want.extend(product(&norm(&x, "output_norm"), &words));
+    }
+    close(&found, &want, 1e-5);
+
+    // The other convention: other names, matrices transposed.
+    config.names = Gpt2Names::HuggingFace;
+    let renamed = [
+        ("blk.", "h."),
+        ("attn_norm", "ln_1"),
+        ("attn_qkv", "attn.c_attn"),
+        ("attn_output", "attn.c_proj"),
+        ("ffn_norm", "ln_2"),
+        ("ffn_up", "mlp.c_fc"),
+        ("ffn_down", "mlp.c_proj"),
+        ("token_embd", "wte"),
+        ("position_embd", "wpe"),
+        ("output_norm", "ln_f"),
+    ];
+    let mut others = BTreeMap::new();
+    for (name, array) in &values {
+        let matrix = name.starts_with("blk.") && array.shape().len() == 2;
+        let turned = |a: &Array| {
+            let (v, [rows, columns]) = (a.to_f32().unwrap(), [a.shape()[0], a.shape()[1]]);
+            let data: Vec<f32> = (0..v.len()).map(|i| v[i % rows * columns + i / rows]).collect();
+            Array::from_f32(&[columns, rows], &data).unwrap()
+        };
+        let other = renamed.iter().fold(name.clone(), |n, (from, to)| n.replace(from, to));
+        others.insert(other, if matrix { turned(array) } else { array.clone() });
+    }
+    close(&decode(&gpt2(&config).unwrap(), &mut others, &[&[2, 5], &[1]]), &found, 1e-9);
+}
+
+#[test]
+fn smollm2_agrees_with_pytorch() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !std::path::Path::new(path).exists() {
+        println!("SKIPPED: no {path}");
+        return;
+    }
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/models/smollm2_prompt.json"));
+    let expected: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
+    let numbers =
+        |key: &str| -> Vec<f64> { expected[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
+    let integers = |key: &str| -> Vec<i64> { numbers(key).into_iter().map(|v| v as i64).collect() };
+    let gguf = Gguf::open(path).unwrap();
+    let module = llama(&LlamaConfig::from_gguf(&gguf, 16).unwrap()).unwrap();
+    let mut values = bind_weights(&gguf, &module).unwrap();
+    for cache in module.entry().unwrap().params.iter().filter(|p| p.name.starts_with("cache.")) {
+        values.insert(cache.name.to_string(), Array::from_f32(&[3, 16, 64], &[0.0; 3 * 16 * 64]).unwrap());
+    }
+    let (ids, greedy) = (integers("ids"), integers("greedy"));
+    let logits = decode(&module, &mut values, &[&ids, &greedy[..1]]);
+    let (prompt, next) = logits.split_at(49152);
+    let chosen: Vec<f64> = integers("top20_ids").iter().map(|&i| prompt[i as usize]).collect();
+    // PyTorch's f32 is itself within 4e-5 of f64 here.
+    close(&chosen, &numbers("top20_logits"), 1e-5);
+    let best = |row: &[f64]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as i64;
+    assert_eq!([best(prompt), best(next)], greedy[..2]);
 }

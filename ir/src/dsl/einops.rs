@@ -210,7 +210,7 @@ fn check_names(
         }
     }
     let reduces = matches!(mode, Mode::Reduce(_) | Mode::Mean);
-    for n in left.iter().flatten().filter(|n| !has(right, n) && !reduces) {
+    if let Some(n) = left.iter().flatten().find(|n| !has(right, n) && !reduces) {
         let message = format!("axis `{}` is missing on the right; `reduce` folds axes", shown(n));
         return Err(pattern_error(pattern, n.at, n.length, message));
     }
