@@ -1,0 +1,107 @@
+//! Functions of the host that generated code calls.
+
+use crate::cpu::poly::wide;
+use half::{bf16, f16};
+use tilewright_ir::op::ScalarOp;
+
+extern "C" fn f16_to_f32(bits: u16) -> f32 {
+    f16::from_bits(bits).to_f32()
+}
+extern "C" fn f32_to_f16(x: f32) -> u16 {
+    f16::from_f32(x).to_bits()
+}
+extern "C" fn f32_to_bf16(x: f32) -> u16 {
+    bf16::from_f32(x).to_bits()
+}
+extern "C" fn f64_to_f16(x: f64) -> u16 {
+    f16::from_f64(x).to_bits()
+}
+extern "C" fn f64_to_bf16(x: f64) -> u16 {
+    bf16::from_f64(x).to_bits()
+}
+extern "C" fn pow_f32(x: f32, y: f32) -> f32 {
+    // Through f64: the result is then right but for ties, as for the other elementary functions beyond their polynomials.
+    libm::pow(f64::from(x), f64::from(y)) as f32
+}
+extern "C" fn pow_f64(x: f64, y: f64) -> f64 {
+    libm::pow(x, y)
+}
+extern "C" fn rem_f32(x: f32, y: f32) -> f32 {
+    x % y
+}
+extern "C" fn rem_f64(x: f64, y: f64) -> f64 {
+    x % y
+}
+
+/// Wraps around by squaring; the low bits are right for every narrower integer too.
+extern "C" fn pow_unsigned(x: u64, mut y: u64) -> u64 {
+    let (mut base, mut power) = (x, 1u64);
+    while y > 0 {
+        if y & 1 == 1 {
+            power = power.wrapping_mul(base);
+        }
+        base = base.wrapping_mul(base);
+        y >>= 1;
+    }
+    power
+}
+
+extern "C" fn pow_signed(x: i64, y: i64) -> i64 {
+    if let Ok(y) = u64::try_from(y) {
+        return pow_unsigned(x.cast_unsigned(), y).cast_signed();
+    }
+    match x {
+        1 => 1,
+        -1 if y & 1 == 0 => 1,
+        -1 => -1,
+        _ => 0,
+    }
+}
+
+/// Address of `f16 bits -> f32`.
+pub fn half_to_float() -> usize {
+    f16_to_f32 as extern "C" fn(u16) -> f32 as usize
+}
+
+/// Address of `f32 or f64 -> bits of f16 or bf16`.
+pub fn float_to_half(brain: bool, wide: bool) -> usize {
+    match (brain, wide) {
+        (false, false) => f32_to_f16 as extern "C" fn(f32) -> u16 as usize,
+        (true, false) => f32_to_bf16 as extern "C" fn(f32) -> u16 as usize,
+        (false, true) => f64_to_f16 as extern "C" fn(f64) -> u16 as usize,
+        (true, true) => f64_to_bf16 as extern "C" fn(f64) -> u16 as usize,
+    }
+}
+
+/// Address of `pow` of floats.
+pub fn pow_float(wide: bool) -> usize {
+    if wide {
+        pow_f64 as extern "C" fn(f64, f64) -> f64 as usize
+    } else {
+        pow_f32 as extern "C" fn(f32, f32) -> f32 as usize
+    }
+}
+
+/// Address of `%` of floats.
+pub fn rem_float(wide: bool) -> usize {
+    if wide {
+        rem_f64 as extern "C" fn(f64, f64) -> f64 as usize
+    } else {
+        rem_f32 as extern "C" fn(f32, f32) -> f32 as usize
+    }
+}
+
+/// Address of `pow` of 64-bit integers.
+pub fn pow_int(signed: bool) -> usize {
+    if signed {
+        pow_signed as extern "C" fn(i64, i64) -> i64 as usize
+    } else {
+        pow_unsigned as extern "C" fn(u64, u64) -> u64 as usize
+    }
+}
+
+/// Address of the f64 form of an elementary function.
+pub fn wide(op: &ScalarOp) -> Option<usize> {
+    let name = op.info().name;
+    wide::FUNCTIONS.iter().find(|(other, _)| *other == name).map(|(_, function)| *function as usize)
+}

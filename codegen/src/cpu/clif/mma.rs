@@ -1,0 +1,153 @@
+//! Products: calls of micro-kernels.
+
+use super::emitter::Emitter;
+use super::types::{Num, Plan, malformed, unsupported};
+use crate::cpu::ukernel::{UKERNELS, UKernel};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value, types};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::kernel::expr::Ident;
+use tilewright_ir::kernel::{Access, Expr};
+
+/// One product with its addresses.
+struct Product {
+    a: Value,
+    b: Value,
+    c: Value,
+    lda: Value,
+    ldc: Value,
+    k: Value,
+    accumulate: Value,
+}
+
+impl Emitter<'_> {
+    /// `mma to += a * b, ... via row init e`.
+    pub fn mma(
+        &mut self,
+        to: &Access,
+        terms: &[(Access, Access)],
+        via: &Ident,
+        init: Option<&Expr>,
+    ) -> Result<(), Diagnostic> {
+        let row = UKERNELS.iter().find(|row| *row.name == **via);
+        let row = row.ok_or_else(|| unsupported(format!("the product `{via}`")))?;
+        if row.isa > self.isa || !(row.available)() {
+            return Err(unsupported(format!("`{via}` on `{:?}`", self.isa)));
+        }
+        let mut accumulate = match init {
+            Some(init) => {
+                let starts = self.condition(init)?;
+                let goes_on = self.b.ins().icmp_imm_s(IntCC::Equal, starts, 0);
+                self.b.ins().uextend(types::I64, goes_on)
+            }
+            None => self.b.ins().iconst(types::I64, 1),
+        };
+        let to = self.plan(to)?;
+        for (a, b) in terms {
+            let (a, b) = (self.plan(a)?, self.plan(b)?);
+            self.term(row, &to, &a, &b, accumulate)?;
+            accumulate = self.b.ins().iconst(types::I64, 1);
+        }
+        Ok(())
+    }
+
+    fn term(&mut self, row: &UKernel, to: &Plan, a: &Plan, b: &Plan, accumulate: Value) -> Result<(), Diagnostic> {
+        let bytes_c = row.c.block().1 as i64;
+        if to.memory.dtype != row.c || a.memory.dtype != row.a {
+            let (a, c) = (a.memory.dtype, to.memory.dtype);
+            return Err(malformed(format!("`{}` takes {} and gives {}, found {a} and {c}", row.name, row.a, row.c)));
+        }
+        let Some(((n_axis, n), outer)) = to.axes.split_last() else {
+            return Err(malformed("a product without columns"));
+        };
+        let columns = n.constant.filter(|n| *n > 0 && n % row.nr as i64 == 0);
+        let columns = columns.ok_or_else(|| malformed(format!("columns of `{}` come in {}s", row.name, row.nr)))?;
+        if to.step(n_axis).and_then(|step| step.constant) != Some(bytes_c) {
+            return Err(unsupported("a product whose columns are not contiguous"));
+        }
+        let m_axis = match outer {
+            [] => None,
+            [(axis, size)] => Some((axis.clone(), *size)),
+            _ => return Err(unsupported("a product with batch axes")),
+        };
+        let is_row = |axis: &Ident| m_axis.as_ref().is_some_and(|(row, _)| row == axis);
+        let fold: Vec<&(Ident, Num)> = a.axes.iter().filter(|(axis, _)| !is_row(axis)).collect();
+        let [(k_axis, k)] = fold.as_slice() else { return Err(unsupported("a product over other than one axis")) };
+        let bytes_a = row.a.block().1 as i64;
+        if a.step(k_axis).and_then(|step| step.constant) != Some(bytes_a) {
+            return Err(unsupported("a product whose left fold is not contiguous"));
+        }
+        if self.rows_left(to, n_axis)?.is_some() || !b.masks.is_empty() {
+            return Err(unsupported("masked columns of a product"));
+        }
+        let mut depth = k.value;
+        if let Some(left) = self.rows_left(a, k_axis)? {
+            depth = self.b.ins().smin(depth, left);
+        }
+        let zero = self.b.ins().iconst(types::I64, 0);
+        let depth = self.b.ins().smax(depth, zero);
+        let mut rows = match &m_axis {
+            Some((_, size)) => size.value,
+            None => self.b.ins().iconst(types::I64, 1),
+        };
+        if let Some((axis, _)) = &m_axis {
+            for plan in [to, a] {
+                if let Some(left) = self.rows_left(plan, axis)? {
+                    rows = self.b.ins().smin(rows, left);
+                }
+            }
+        }
+        let stride = |e: &mut Self, plan: &Plan| {
+            m_axis.as_ref().and_then(|(axis, _)| plan.step(axis)).unwrap_or_else(|| e.num(0)).value
+        };
+        let (stride_a, stride_c) = (stride(self, a), stride(self, to));
+        let product = Product {
+            a: a.base,
+            b: b.base,
+            c: to.base,
+            lda: self.b.ins().sdiv_imm_s(stride_a, bytes_a),
+            ldc: self.b.ins().sdiv_imm_s(stride_c, bytes_c),
+            k: depth,
+            accumulate,
+        };
+        let panels = columns / row.nr as i64;
+        if panels == 1 {
+            return self.panel(row, &product, rows, stride_a, stride_c);
+        }
+        // Several panels: the first axis of b counts them.
+        let panel_step = b.steps.first().filter(|_| b.axes.len() >= 2);
+        let panel_step = panel_step.ok_or_else(|| malformed("a product over several panels, but one given"))?.value;
+        let (one, count) = (self.b.ins().iconst(types::I64, 1), self.b.ins().iconst(types::I64, panels));
+        self.each(zero, count, one, |e, at| {
+            let offset = e.b.ins().imul(at, panel_step);
+            let b = e.b.ins().iadd(product.b, offset);
+            let offset = e.b.ins().imul_imm_s(at, row.nr as i64 * bytes_c);
+            let c = e.b.ins().iadd(product.c, offset);
+            e.panel(row, &Product { b, c, ..product }, rows, stride_a, stride_c)
+        })
+    }
+
+    /// All rows of one panel, MR at a time.
+    fn panel(
+        &mut self,
+        row: &UKernel,
+        product: &Product,
+        rows: Value,
+        stride_a: Value,
+        stride_c: Value,
+    ) -> Result<(), Diagnostic> {
+        let zero = self.b.ins().iconst(types::I64, 0);
+        let most = self.b.ins().iconst(types::I64, row.mr as i64);
+        self.each(zero, rows, most, |e, at| {
+            let left = e.b.ins().isub(rows, at);
+            let m = e.b.ins().smin(left, most);
+            let offset = e.b.ins().imul(at, stride_a);
+            let a = e.b.ins().iadd(product.a, offset);
+            let offset = e.b.ins().imul(at, stride_c);
+            let c = e.b.ins().iadd(product.c, offset);
+            let args = [m, product.k, a, product.lda, product.b, c, product.ldc, product.accumulate];
+            e.call(row.function as usize, &args, None);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! Loop nests over the elements of a tile.
+
+use super::element::Frame;
+use super::emitter::{Emitter, FLAGS};
+use super::types::{Memory, Node, Plan, Tile, malformed};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value, types};
+use std::rc::Rc;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::kernel::expr::Ident;
+use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::DType;
+
+type Body<'f> = dyn FnMut(&mut Emitter<'_>, Frame) -> Result<(), Diagnostic> + 'f;
+
+/// All loads of a tile, each once.
+pub fn loads(tile: &Rc<Tile>, found: &mut Vec<Rc<Tile>>) {
+    if found.iter().any(|other| other.id == tile.id) {
+        return;
+    }
+    match &tile.node {
+        Node::Load(plan, _) => {
+            found.push(tile.clone());
+            plan.gathers.iter().for_each(|(gather, _)| loads(gather, found));
+        }
+        Node::Op(_, operands) => operands.iter().for_each(|operand| loads(operand, found)),
+        Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Iota(..) => {}
+    }
+}
+
+impl Emitter<'_> {
+    /// Runs `body` at every position of `axes`.
+    pub fn nest(&mut self, axes: &[(Ident, i64)], frame: Frame, body: &mut Body<'_>) -> Result<(), Diagnostic> {
+        let Some(((axis, size), rest)) = axes.split_first() else { return body(self, frame) };
+        let (zero, one) = (self.b.ins().iconst(types::I64, 0), self.b.ins().iconst(types::I64, 1));
+        let high = self.b.ins().iconst(types::I64, *size);
+        self.each(zero, high, one, |e, at| e.nest(rest, frame.with(axis, at), body))
+    }
+
+    /// The part of `begin..end` of the inner axis where no load is masked: `(low, high)`, within it.
+    pub fn clear_range(
+        &mut self,
+        tile: &Rc<Tile>,
+        frame: &mut Frame,
+        begin: Value,
+        end: Value,
+    ) -> Result<(Value, Value), Diagnostic> {
+        let Some((inner, _)) = frame.inner.clone() else { return Ok((begin, end)) };
+        let (mut low, mut high) = (begin, end);
+        let mut all = Vec::new();
+        loads(tile, &mut all);
+        for load in all.iter().filter(|load| load.has(&inner)) {
+            let Node::Load(plan, _) = &load.node else { continue };
+            (low, high) = self.clip(plan, frame, &inner, low, high)?;
+        }
+        if low != begin {
+            low = self.b.ins().smin(low, end);
+        }
+        if high != end {
+            high = self.b.ins().smax(high, low);
+        }
+        Ok((low, high))
+    }
+
+    /// `low..high` without what the masks of a plan take away; may be empty by `high < low`.
+    fn clip(
+        &mut self,
+        plan: &Plan,
+        frame: &mut Frame,
+        inner: &Ident,
+        mut low: Value,
+        mut high: Value,
+    ) -> Result<(Value, Value), Diagnostic> {
+        for mask in &plan.masks {
+            let gathers = mask.at.gather.as_ref().is_some_and(|(tile, _)| tile.has(inner));
+            let coefficient = mask.at.terms.iter().find(|(axis, _)| axis == inner).map_or(0, |(_, c)| *c);
+            if gathers || coefficient < 0 {
+                // Nothing is known: every element is looked at.
+                high = low;
+                continue;
+            }
+            if coefficient == 0 {
+                let holds = self.mask_holds(mask, frame, 0)?;
+                high = self.b.ins().select(holds, high, low);
+                continue;
+            }
+            let mut rest = mask.clone();
+            rest.at.terms.retain(|(axis, _)| axis != inner);
+            let start = self.rest_position(&rest, frame)?;
+            let factor = self.num(coefficient);
+            let minus = self.num(coefficient - 1);
+            let room = self.b.ins().isub(mask.extent, start);
+            let room = self.b.ins().iadd(room, minus.value);
+            let last = self.floor_div(super::types::Num { value: room, constant: None }, factor);
+            high = self.b.ins().smin(high, last.value);
+            if mask.low {
+                let first = self.b.ins().isub(minus.value, start);
+                let first = self.floor_div(super::types::Num { value: first, constant: None }, factor);
+                low = self.b.ins().smax(low, first.value);
+            }
+        }
+        Ok((low, high))
+    }
+
+    fn rest_position(&mut self, mask: &super::types::Mask, frame: &mut Frame) -> Result<Value, Diagnostic> {
+        self.position_of(&mask.at, frame, 0)
+    }
+
+    /// Writes a tile to a box; elements outside are dropped.
+    pub fn store_tile(&mut self, to: &Plan, value: &Rc<Tile>, add: bool) -> Result<(), Diagnostic> {
+        let dtype = to.memory.dtype;
+        let value = if value.dtype == dtype {
+            value.clone()
+        } else if matches!(value.node, Node::Int(_)) {
+            self.tile(dtype, Vec::new(), value.node.clone())
+        } else {
+            return Err(malformed(format!("a tile of {} is stored to `{}` of {dtype}", value.dtype, to.memory.name)));
+        };
+        let mut axes = Vec::new();
+        for (axis, size) in &to.axes {
+            let known =
+                size.constant.ok_or_else(|| malformed(format!("axis `{axis}` of a tile has no constant size")))?;
+            axes.push((axis.clone(), known));
+        }
+        for (axis, size) in &value.axes {
+            if !axes.iter().any(|(other, n)| other == axis && n == size) {
+                return Err(malformed(format!("`{}` has no axis `{axis}` of size {size}", to.memory.name)));
+            }
+        }
+        let value = if add {
+            let plan = Plan { masks: Vec::new(), ..to.clone() };
+            let old = self.tile(dtype, axes.clone(), Node::Load(plan, None));
+            self.operation(&ScalarOp::Add {}, vec![old, value])?
+        } else {
+            value
+        };
+        let element = dtype.block().1 as i64;
+        let is_contiguous = |at: usize| to.steps[at].constant == Some(element);
+        let inner = (0..axes.len()).rev().find(|at| is_contiguous(*at)).or(axes.len().checked_sub(1));
+        let Some(inner) = inner else {
+            return self.store_element(to, &value, &mut Frame { checked: true, ..Frame::default() });
+        };
+        let scattered = !to.gathers.is_empty();
+        let vector = is_contiguous(inner) && !scattered && dtype == DType::F32 && axes[inner].1 >= 4;
+        let (axis, size) = axes.remove(inner);
+        self.nest(&axes, Frame::default(), &mut |e, frame| e.store_row(to, &value, frame, (&axis, size), vector))
+    }
+
+    fn store_element(&mut self, to: &Plan, value: &Rc<Tile>, frame: &mut Frame) -> Result<(), Diagnostic> {
+        let mut holds: Option<Value> = None;
+        for mask in &to.masks {
+            let one = self.mask_holds(mask, frame, 0)?;
+            holds = Some(match holds {
+                Some(all) => self.b.ins().band(all, one),
+                None => one,
+            });
+        }
+        let body = |e: &mut Self, frame: &mut Frame| {
+            let element = e.element(value, frame, 0)?;
+            let address = e.address_of(None, to, frame, 0)?;
+            e.write(to.memory.dtype, element, address)
+        };
+        match holds {
+            Some(holds) => {
+                let mut inside = frame.clone();
+                self.when(holds, |e| body(e, &mut inside))
+            }
+            None => body(self, frame),
+        }
+    }
+
+    /// One row: the inner axis of a store.
+    fn store_row(
+        &mut self,
+        to: &Plan,
+        value: &Rc<Tile>,
+        mut frame: Frame,
+        (axis, size): (&Ident, i64),
+        vector: bool,
+    ) -> Result<(), Diagnostic> {
+        let zero = self.b.ins().iconst(types::I64, 0);
+        let one = self.b.ins().iconst(types::I64, 1);
+        let size_value = self.b.ins().iconst(types::I64, size);
+        frame.inner = Some((axis.clone(), [zero; 4]));
+        let (begin, end) = self.clip(to, &mut frame, axis, zero, size_value)?;
+        let some = self.b.ins().icmp(IntCC::SignedLessThan, begin, end);
+        let clipped = !to.masks.is_empty();
+        let body = |e: &mut Self, mut frame: Frame| {
+            frame.checked = true;
+            e.prepare(value, &mut frame)?;
+            let row = e.row_address(to, &frame)?;
+            let element = |e: &mut Self, at: Value| {
+                let mut frame = frame.at([at; 4], true);
+                let element = e.element(value, &mut frame, 0)?;
+                let address = if to.gathers.is_empty() {
+                    let step = to.step(axis).map_or(zero, |step| step.value);
+                    let offset = e.b.ins().imul(at, step);
+                    e.b.ins().iadd(row, offset)
+                } else {
+                    e.address_of(None, to, &mut frame, 0)?
+                };
+                e.write(to.memory.dtype, element, address)
+            };
+            if !vector {
+                return e.each(begin, end, one, element);
+            }
+            let (low, high) = e.clear_range(value, &mut frame.clone(), begin, end)?;
+            if low != begin {
+                e.each(begin, low, one, element)?;
+            }
+            let whole = e.whole_quads(low, high, 4);
+            let four = e.b.ins().iconst(types::I64, 4);
+            e.each(low, whole, four, |e, at| {
+                let mut frame = frame.at(e.lanes(at), false);
+                let quad = e.quad(value, &mut frame)?;
+                let offset = e.b.ins().imul_imm_s(at, 4);
+                let address = e.b.ins().iadd(row, offset);
+                e.b.ins().store(FLAGS, quad, address, 0);
+                Ok(())
+            })?;
+            if end == size_value && high == end && low == zero && size % 4 == 0 {
+                return Ok(());
+            }
+            e.each(whole, end, one, element)
+        };
+        if clipped { self.when(some, |e| body(e, frame)) } else { body(self, frame) }
+    }
+
+    /// The end of the last whole group of `n` (a power of 2) in `low..high`.
+    pub fn whole_quads(&mut self, low: Value, high: Value, n: i64) -> Value {
+        let length = self.b.ins().isub(high, low);
+        let length = self.b.ins().band_imm_s(length, -n);
+        self.b.ins().iadd(low, length)
+    }
+
+    /// Four neighbouring positions.
+    pub fn lanes(&mut self, at: Value) -> [Value; 4] {
+        [0, 1, 2, 3].map(|lane| if lane == 0 { at } else { self.b.ins().iadd_imm_s(at, lane) })
+    }
+
+    /// A new buffer in scratch memory for a tile with these axes.
+    pub fn scratch_plan(&mut self, dtype: DType, axes: &[(Ident, i64)]) -> Result<Plan, Diagnostic> {
+        let mut stride = dtype.block().1 as i64;
+        let mut steps = Vec::new();
+        for (_, size) in axes.iter().rev() {
+            steps.push(self.num(stride));
+            let next = stride.checked_mul(*size).filter(|n| *n >= 0);
+            stride = next.ok_or_else(|| malformed("a tile is larger than memory"))?;
+        }
+        steps.reverse();
+        let bytes = usize::try_from(stride).map_err(|_| malformed("a tile is larger than memory"))?;
+        let base = self.allocate(bytes)?;
+        let mut sizes = Vec::new();
+        for (axis, size) in axes {
+            sizes.push((axis.clone(), self.num(*size)));
+        }
+        let memory = Memory { name: "#tile".into(), dtype, base, axes: sizes.clone(), strides: steps.clone() };
+        Ok(Plan { memory: Rc::new(memory), base, axes: sizes, steps, masks: Vec::new(), gathers: Vec::new() })
+    }
+
+    /// Computes a tile now, into a value or scratch memory.
+    pub fn materialise(&mut self, tile: &Rc<Tile>) -> Result<Rc<Tile>, Diagnostic> {
+        if tile.axes.is_empty() {
+            let value = self.scalar_of(tile)?;
+            return Ok(self.tile(tile.dtype, Vec::new(), Node::Value(value)));
+        }
+        let plan = self.scratch_plan(tile.dtype, &tile.axes)?;
+        self.store_tile(&plan, tile, false)?;
+        Ok(self.tile(tile.dtype, tile.axes.clone(), Node::Load(plan, None)))
+    }
+}

@@ -1,0 +1,224 @@
+//! Kernels of every kind against plain Rust.
+
+use super::{clif_text, compile, eval};
+use crate::cpu::ukernel::{Isa, find};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::kernel::Kernel;
+use tilewright_ir::kernel::text::parse_kernel;
+use tilewright_ir::types::DType;
+
+fn parse(text: &str) -> Kernel {
+    parse_kernel("test", text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs all items, in two calls.
+fn run(text: &str, symbols: &[i64], args: &mut [&mut [u8]]) {
+    let kernel = parse(text);
+    let names: Vec<String> = kernel.symbols.iter().map(|symbol| symbol.name.to_string()).collect();
+    let (_module, compiled) = compile(&[&kernel], Isa::best()).unwrap_or_else(|error| panic!("{error}"));
+    let lookup = |name: &str| names.iter().position(|other| other == name).map(|at| symbols[at]);
+    let items: i64 = compiled[0].grid.iter().map(|extent| eval(extent, &lookup).unwrap()).product();
+    let mut scratch = vec![0u8; compiled[0].scratch_bytes + 64];
+    let offset = scratch.as_ptr().align_offset(64);
+    let pointers: Vec<*mut u8> = args.iter_mut().map(|arg| arg.as_mut_ptr()).collect();
+    for (begin, end) in [(0, items / 2), (items / 2, items)] {
+        // Safety: the tests pass buffers of the declared sizes.
+        unsafe { compiled[0].call(&pointers, symbols, scratch.as_mut_ptr().add(offset), begin, end) };
+    }
+}
+
+fn bytes<T>(data: &mut [T]) -> &mut [u8] {
+    // Safety: plain numbers.
+    unsafe { std::slice::from_raw_parts_mut(data.as_mut_ptr().cast(), size_of_val(data)) }
+}
+
+fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 22) as f32 - 2.0
+        })
+        .collect()
+}
+
+fn close(found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (at, (x, y)) in found.iter().zip(expected).enumerate() {
+        assert!((x - y).abs() <= tolerance * (1.0 + y.abs()), "at {at}: found {x}, expected {y}");
+    }
+}
+
+#[test]
+fn pointwise_with_odd_sizes() {
+    for n in [1usize, 3, 4, 63, 64, 65, 200] {
+        let (mut gate, mut up, mut y) = (numbers(n, 1), numbers(n, 2), vec![9.0f32; n + 8]);
+        run(
+            "kernel swiglu target cpu { sym n in 1..=268435456; const TILE = 64
+             in gate: f32[e=n]; in up: f32[e=n]; out y: f32[e=n]
+             par t in ceil(n, TILE) at grid { let g = load gate[t*TILE +? TILE] pad 0; let u = load up[t*TILE +? TILE] pad 0
+               store y[t*TILE +? TILE] = g / (1.0 + exp(-g)) * u } }",
+            &[n as i64],
+            &mut [bytes(&mut gate), bytes(&mut up), bytes(&mut y)],
+        );
+        let expected: Vec<f32> = gate.iter().zip(&up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+        close(&y[..n], &expected, 1e-6);
+        assert!(y[n..].iter().all(|x| *x == 9.0), "the store is clipped");
+    }
+}
+
+#[test]
+fn softmax_of_rows() {
+    let (r, c) = (5usize, 37usize);
+    let (mut x, mut y) = (numbers(r * c, 3), vec![0f32; r * c]);
+    run(
+        "kernel softmax target cpu { sym rows in 1..=1000; const C = 37
+         in x: f32[r=rows, c=C]; out y: f32[r=rows, c=C]
+         par i in rows at grid { let v = load x[i, :]; let m = max_of(v, c); let p = exp(v - m)
+           store y[i, :] = p / sum(p, c) } }",
+        &[r as i64],
+        &mut [bytes(&mut x), bytes(&mut y)],
+    );
+    for row in 0..r {
+        let v = &x[row * c..][..c];
+        let m = v.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = v.iter().map(|v| (v - m).exp()).sum();
+        let expected: Vec<f32> = v.iter().map(|v| (v - m).exp() / sum).collect();
+        close(&y[row * c..][..c], &expected, 1e-5);
+    }
+}
+
+#[test]
+fn layer_norm_in_strips() {
+    let (r, d) = (11usize, 128usize);
+    let (mut x, mut gamma, mut beta) = (numbers(r * d, 4), numbers(d, 5), numbers(d, 6));
+    let mut y = vec![0f32; r * d];
+    run(
+        "kernel layer_norm target cpu { sym rows in 1..=1048576; const D = 128, GRAIN = 4, S = 32
+         in x: f32[r=rows, c=D]; in gamma: f32[c=D]; in beta: f32[c=D]; out y: f32[r=rows, c=D]
+         par blk in ceil(rows, GRAIN) at grid {
+           for i in blk*GRAIN .. min(blk*GRAIN + GRAIN, rows) {
+             reg s: f32[c=S]; reg q: f32[c=S]; set s = 0; for j in 0 .. D/S { let v = load x[i, j*S +: S]; set s = s + v }
+             let mean = sum(s, c)*0.0078125; set q = 0
+             for j in 0 .. D/S { let v = load x[i, j*S +: S]; set q = q + (v - mean)*(v - mean) }
+             let rstd = rsqrt(sum(q, c)*0.0078125 + 1e-5)
+             for j in 0 .. D/S { let v = load x[i, j*S +: S]; let g = load gamma[j*S +: S]; let b = load beta[j*S +: S]
+               store y[i, j*S +: S] = (v - mean)*rstd*g + b } } } }",
+        &[r as i64],
+        &mut [bytes(&mut x), bytes(&mut gamma), bytes(&mut beta), bytes(&mut y)],
+    );
+    for row in 0..r {
+        let v = &x[row * d..][..d];
+        let mean = v.iter().sum::<f32>() / d as f32;
+        let variance = v.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / d as f32;
+        let expected: Vec<f32> =
+            (0..d).map(|j| (v[j] - mean) / (variance + 1e-5).sqrt() * gamma[j] + beta[j]).collect();
+        close(&y[row * d..][..d], &expected, 1e-5);
+    }
+}
+
+#[test]
+fn views_transpose_stride_and_pad() {
+    let (m, n) = (7usize, 9usize);
+    let (mut x, mut y) = (numbers(m * n, 7), vec![0f32; n * m]);
+    run(
+        "kernel transpose target cpu { sym m in 1..=99; sym n in 1..=99; in x: f32[m=m, n=n]; out y: f32[n=n, m=m]
+         view v[n=n, m=m] = x[m, n]
+         par i in ceil(n, 4), j in ceil(m, 8) at grid { let t = load v[i*4 +? 4, j*8 +? 8] pad 0
+           store y[i*4 +? 4, j*8 +? 8] = t } }",
+        &[m as i64, n as i64],
+        &mut [bytes(&mut x), bytes(&mut y)],
+    );
+    for i in 0..n {
+        for j in 0..m {
+            assert_eq!(y[i * m + j], x[j * n + i]);
+        }
+    }
+    let mut z = vec![0f32; 16];
+    run(
+        "kernel pad target cpu { const N = 16; in x: f32[e=9]; out z: f32[e=N]; view v[e=N] = x[e - 3 ?]
+         par b in 1 at grid { let t = load v[:] pad 5; store z[:] = t } }",
+        &[],
+        &mut [bytes(&mut x), bytes(&mut z)],
+    );
+    for i in 0..16 {
+        assert_eq!(z[i], if (3..12).contains(&i) { x[i - 3] } else { 5.0 }, "at {i}");
+    }
+}
+
+#[test]
+fn gather_by_loaded_index() {
+    let (v, d, t) = (10usize, 12usize, 5usize);
+    let (mut table, mut y) = (numbers(v * d, 8), vec![0f32; t * d]);
+    let mut ids: Vec<i32> = vec![3, 0, 9, 9, 1];
+    run(
+        "kernel take target cpu { sym T in 1..=99; const V = 10, D = 12
+         in table: f32[v=V, c=D]; in ids: i32[t=T] values(0, V); out y: f32[t=T, c=D]
+         par t in T at grid { let id = load ids[t]; let r = load table[id, :]; store y[t, :] = r } }",
+        &[t as i64],
+        &mut [bytes(&mut table), bytes(&mut ids), bytes(&mut y)],
+    );
+    for i in 0..t {
+        assert_eq!(y[i * d..][..d], table[ids[i] as usize * d..][..d]);
+    }
+}
+
+#[test]
+fn contraction_with_epilogue() {
+    for isa in Isa::ALL.iter().filter(|isa| isa.available()) {
+        let row = find(*isa, DType::F32).unwrap();
+        let (m, k, n, nr) = (29usize, 40usize, row.nr * 2, row.nr);
+        let (mut a, b, mut bias) = (numbers(m * k, 9), numbers(k * n, 10), numbers(n, 11));
+        let mut panels = vec![0f32; k * n];
+        for p in 0..k {
+            for j in 0..n {
+                panels[(j / nr * k + p) * nr + j % nr] = b[p * n + j];
+            }
+        }
+        let mut y = vec![0f32; m * n];
+        let text = format!(
+            "kernel gemm target cpu {{ sym M in 1..=65536; const N = {n}, K = {k}, NR = {nr}, KC = 20, MC = 16
+             in a: f32[m=M, k=K]; in bp: f32[nb=N/NR, k=K, n=NR]; in bias: f32[n=N]; out y: f32[m=M, n=N]
+             cache c: f32[m=MC, n=NR]
+             par mt in ceil(M, MC), nt in N/NR at grid {{
+               for kb in 0 .. K/KC {{
+                 mma c[:, :] += a[mt*MC +? MC, kb*KC +: KC] * bp[nt, kb*KC +: KC, :] via {} init kb == 0 }}
+               let v = load c[:, :]; let b = load bias[nt*NR +: NR]
+               store y[mt*MC +? MC, nt*NR +: NR] = tanh(v + b) }} }}",
+            row.name
+        );
+        run(&text, &[m as i64], &mut [bytes(&mut a), bytes(&mut panels), bytes(&mut bias), bytes(&mut y)]);
+        let mut expected = vec![0f32; m * n];
+        for i in 0..m {
+            for j in 0..n {
+                let sum: f32 = (0..k).map(|p| a[i * k + p] * b[p * n + j]).sum();
+                expected[i * n + j] = (sum + bias[j]).tanh();
+            }
+        }
+        close(&y, &expected, 2e-5);
+    }
+}
+
+#[test]
+fn values_are_not_changed_by_later_stores() {
+    let n = 8usize;
+    let (mut x, mut y) = (numbers(n, 12), vec![0f32; n]);
+    let before = x.clone();
+    run(
+        "kernel swap target cpu { const N = 8; inout x: f32[e=N]; out y: f32[e=N]
+         par b in 1 at grid { let v = load x[:]; store x[:] = v * 2.0; store y[:] = v } }",
+        &[],
+        &mut [bytes(&mut x), bytes(&mut y)],
+    );
+    assert_eq!(y, before);
+    assert_eq!(x, before.iter().map(|x| x * 2.0).collect::<Vec<_>>());
+}
+
+#[test]
+fn text_of_a_kernel_and_refusals() {
+    let kernel = parse("kernel one target cpu { out y: f32[e=4]; par b in 1 at grid { store y[:] = 1.0 } }");
+    assert!(clif_text(&kernel).unwrap().contains("f32x4"));
+    let kernel = parse("kernel one target sm_80 { out y: f32[e=4]; par b in 1 at grid { store y[:] = 1.0 } }");
+    let refused: Diagnostic = clif_text(&kernel).unwrap_err();
+    assert_eq!(refused.code, "cpu-unsupported");
+}
