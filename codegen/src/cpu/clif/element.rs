@@ -5,10 +5,11 @@ use super::lanes::has_vector_form;
 use super::types::{Affine, Mask, Node, Plan, Tile};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Ident;
+use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
 /// Memo slot of four elements.
@@ -27,6 +28,8 @@ pub struct Frame {
     pub checked: bool,
     /// Values by tile and lane.
     pub memo: BTreeMap<(u32, u8), Value>,
+    /// Tiles that were prepared.
+    pub prepared: BTreeSet<u32>,
     /// Row addresses by load.
     pub rows: BTreeMap<u32, Value>,
 }
@@ -222,6 +225,9 @@ impl Emitter<'_> {
 
     /// Computes, ahead of the inner loop, row addresses and all that does not vary along the inner axis.
     pub fn prepare(&mut self, tile: &Rc<Tile>, frame: &mut Frame) -> Result<(), Diagnostic> {
+        if !frame.prepared.insert(tile.id) {
+            return Ok(());
+        }
         if !frame.varies(tile) {
             return self.element(tile, frame, 0).map(|_| ());
         }
@@ -282,6 +288,9 @@ impl Emitter<'_> {
             }
             Node::Load(..) | Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Iota(..) => {}
         }
+        if let Some(mask) = self.position_mask(tile, frame)? {
+            return Ok(mask);
+        }
         // No vector form: element by element.
         let truth = tile.dtype == DType::Bool;
         let mut result: Option<Value> = None;
@@ -297,6 +306,39 @@ impl Emitter<'_> {
             });
         }
         result.ok_or_else(|| Diagnostic::bug("four lanes without a lane"))
+    }
+}
+
+/// Lane numbers, little endian.
+const LANES: [u8; 16] = [0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0];
+
+impl Emitter<'_> {
+    /// `position < bound` and `position <= bound` for a bound that is the same in all lanes: how many lanes hold.
+    fn position_mask(&mut self, tile: &Rc<Tile>, frame: &mut Frame) -> Result<Option<Value>, Diagnostic> {
+        let Node::Op(op, operands) = &tile.node else { return Ok(None) };
+        let [position, bound] = operands.as_slice() else { return Ok(None) };
+        let extra = match op {
+            ScalarOp::Lt {} => 0,
+            ScalarOp::Le {} => 1,
+            _ => return Ok(None),
+        };
+        let inner = frame.inner.as_ref().map(|(axis, _)| axis.clone());
+        let along = matches!(&position.node, Node::Iota(axis, _) if Some(axis) == inner.as_ref());
+        if !along || frame.varies(bound) {
+            return Ok(None);
+        }
+        let (first, bound) = (self.element(position, frame, 0)?, self.element(bound, frame, 0)?);
+        // Clamped to -1..=4 before it is narrowed: bounds may be any i64.
+        let (low, high) = (self.b.ins().iconst(types::I64, -1), self.b.ins().iconst(types::I64, 4));
+        let holds = self.b.ins().isub(bound, first);
+        let holds = self.b.ins().smin(holds, high);
+        let holds = self.b.ins().smax(holds, low);
+        let holds = self.b.ins().iadd_imm_s(holds, extra);
+        let holds = self.b.ins().ireduce(types::I32, holds);
+        let holds = self.b.ins().splat(types::I32X4, holds);
+        let lanes = self.b.func.dfg.constants.insert(LANES.to_vec().into());
+        let lanes = self.b.ins().vconst(types::I32X4, lanes);
+        Ok(Some(self.b.ins().icmp(IntCC::SignedLessThan, lanes, holds)))
     }
 }
 

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::Access;
 use tilewright_ir::kernel::expr::Ident;
+use tilewright_ir::op::Family;
 use tilewright_ir::types::DType;
 
 /// Flags of every access: it cannot trap, but may be unaligned.
@@ -168,7 +169,13 @@ impl Emitter<'_> {
     /// A new tile.
     pub fn tile(&mut self, dtype: DType, axes: Vec<(Ident, i64)>, node: Node) -> Rc<Tile> {
         self.tiles += 1;
-        Rc::new(Tile { id: self.tiles, dtype, axes, node })
+        let costly = match &node {
+            Node::Op(op, operands) => {
+                op.info().family == Family::Transcendental || operands.iter().any(|operand| operand.costly)
+            }
+            Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Load(..) | Node::Iota(..) => false,
+        };
+        Rc::new(Tile { id: self.tiles, dtype, axes, costly, node })
     }
 
     /// Scratch memory, 64-byte aligned.

@@ -5,6 +5,7 @@ use super::emitter::{Emitter, FLAGS};
 use super::types::{Memory, Node, Plan, Tile, malformed};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Ident;
@@ -14,18 +15,22 @@ use tilewright_ir::types::DType;
 type Body<'f> = dyn FnMut(&mut Emitter<'_>, Frame) -> Result<(), Diagnostic> + 'f;
 
 /// All loads of a tile, each once.
-pub fn loads(tile: &Rc<Tile>, found: &mut Vec<Rc<Tile>>) {
-    if found.iter().any(|other| other.id == tile.id) {
-        return;
-    }
-    match &tile.node {
-        Node::Load(plan, _) => {
-            found.push(tile.clone());
-            plan.gathers.iter().for_each(|(gather, _)| loads(gather, found));
+pub fn loads(tile: &Rc<Tile>) -> Vec<Rc<Tile>> {
+    let (mut found, mut seen, mut open) = (Vec::new(), BTreeSet::new(), vec![tile.clone()]);
+    while let Some(tile) = open.pop() {
+        if !seen.insert(tile.id) {
+            continue;
         }
-        Node::Op(_, operands) => operands.iter().for_each(|operand| loads(operand, found)),
-        Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Iota(..) => {}
+        match &tile.node {
+            Node::Load(plan, _) => {
+                open.extend(plan.gathers.iter().map(|(gather, _)| gather.clone()));
+                found.push(tile.clone());
+            }
+            Node::Op(_, operands) => open.extend(operands.iter().cloned()),
+            Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Iota(..) => {}
+        }
     }
+    found
 }
 
 impl Emitter<'_> {
@@ -47,9 +52,7 @@ impl Emitter<'_> {
     ) -> Result<(Value, Value), Diagnostic> {
         let Some((inner, _)) = frame.inner.clone() else { return Ok((begin, end)) };
         let (mut low, mut high) = (begin, end);
-        let mut all = Vec::new();
-        loads(tile, &mut all);
-        for load in all.iter().filter(|load| load.has(&inner)) {
+        for load in loads(tile).iter().filter(|load| load.has(&inner)) {
             let Node::Load(plan, _) = &load.node else { continue };
             (low, high) = self.clip(plan, frame, &inner, low, high)?;
         }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::kernel::{Buffer, Expr, Space, Stmt};
-use tilewright_ir::op::{Family, ScalarOp};
+use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
 impl Emitter<'_> {
@@ -69,8 +69,7 @@ impl Emitter<'_> {
             Stmt::Store { access, value, add, .. } => {
                 let plan = self.plan(access)?;
                 let mut tile = self.build(value, Some(plan.memory.dtype))?;
-                let mut sources = Vec::new();
-                loads(&tile, &mut sources);
+                let sources = loads(&tile);
                 let overlaps = sources.iter().any(|source| {
                     let Node::Load(from, _) = &source.node else { return false };
                     let same = self.accesses.iter().any(|(id, other)| *id == source.id && other == access);
@@ -169,7 +168,7 @@ impl Emitter<'_> {
         let eager = tile.axes.is_empty() || self.overwritten(name, &tile, rest) || {
             let users = rest.iter().filter(|stmt| uses::in_stmt(stmt, name));
             let weight: usize = users.map(|stmt| if matches!(stmt, Stmt::For { .. }) { 2 } else { 1 }).sum();
-            weight >= 2 && costly(&tile)
+            weight >= 2 && tile.costly
         };
         let tile = if eager { self.materialise(&tile)? } else { tile };
         self.bind(name, Binding::Tile(tile));
@@ -178,8 +177,7 @@ impl Emitter<'_> {
 
     /// Whether what a tile reads is written before its last use.
     fn overwritten(&self, name: &Ident, tile: &Rc<Tile>, rest: &[Stmt]) -> bool {
-        let mut sources = Vec::new();
-        loads(tile, &mut sources);
+        let sources = loads(tile);
         let mut changed = false;
         for stmt in rest {
             let used = uses::in_stmt(stmt, name);
@@ -233,14 +231,5 @@ impl Emitter<'_> {
             }
         }
         Ok(least)
-    }
-}
-
-fn costly(tile: &Tile) -> bool {
-    match &tile.node {
-        Node::Op(op, operands) => {
-            op.info().family == Family::Transcendental || operands.iter().any(|operand| costly(operand))
-        }
-        Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Load(..) | Node::Iota(..) => false,
     }
 }

@@ -222,3 +222,61 @@ fn text_of_a_kernel_and_refusals() {
     let refused: Diagnostic = clif_text(&kernel).unwrap_err();
     assert_eq!(refused.code, "cpu-unsupported");
 }
+
+#[test]
+fn a_strip_with_a_masked_end_and_positions() {
+    let (r, c) = (3usize, 75usize);
+    let (mut x, mut y, mut at) = (numbers(r * c, 13), vec![0f32; r], vec![0i64; r]);
+    run(
+        "kernel rows target cpu { sym rows in 1..=99; sym C in 1..=99
+         in x: f32[r=rows, c=C]; out y: f32[r=rows]; out at: i64[r=rows]
+         par i in rows at grid {
+           reg s: f32[c=32]; set s = 0
+           for j in 0 .. ceil(C, 32) { let v = load x[i, j*32 +? 32] pad 9
+             set s = s + select(iota(c, j*32, 32) < C, exp(v), 0.0) }
+           store y[i] = sum(s, c)
+           let w = load x[i, 0 +? 96] pad -9
+           store at[i] = argmax_of(w, c) } }",
+        &[r as i64, c as i64],
+        &mut [bytes(&mut x), bytes(&mut y), bytes(&mut at)],
+    );
+    let rows: Vec<&[f32]> = x.chunks(c).collect();
+    let sums: Vec<f32> = rows.iter().map(|row| row.iter().map(|x| x.exp()).sum()).collect();
+    close(&y, &sums, 1e-5);
+    for (row, at) in rows.iter().zip(&at) {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        assert_eq!(row.iter().position(|x| *x == most), usize::try_from(*at).ok());
+    }
+}
+
+#[test]
+fn integers_casts_and_halves() {
+    let mut a: Vec<i32> = vec![7, -7, i32::MIN, 5, 0, 100];
+    let mut b: Vec<i32> = vec![2, 2, -1, 0, 3, 33];
+    let mut f: Vec<f32> = vec![300.7, -2.5, f32::NAN, 1e20, -1e20, 0.1];
+    let (mut q, mut m, mut s) = (vec![0i32; 6], vec![0i32; 6], vec![0i32; 6]);
+    let (mut h, mut g) = (vec![0u16; 6], vec![0u8; 6]);
+    run(
+        "kernel ints target cpu { const N = 6; in a: i32[e=N]; in b: i32[e=N]; in f: f32[e=N]
+         out q: i32[e=N]; out m: i32[e=N]; out s: i32[e=N]; out h: f16[e=N]; out g: u8[e=N]
+         par z in 1 at grid { let x = load a[:]; let y = load b[:]; let t = load f[:]
+           store q[:] = div(x, y); store m[:] = rem(x, y); store s[:] = shl(x, y); store h[:] = f16(t); store g[:] = u8(t) } }",
+        &[],
+        &mut [
+            bytes(&mut a),
+            bytes(&mut b),
+            bytes(&mut f),
+            bytes(&mut q),
+            bytes(&mut m),
+            bytes(&mut s),
+            bytes(&mut h),
+            bytes(&mut g),
+        ],
+    );
+    assert_eq!(q, [3, -3, i32::MIN, 0, 0, 3]);
+    assert_eq!(m, [1, -1, 0, 0, 0, 1]);
+    assert_eq!(s, [28, -28, 0, 5, 0, 0]);
+    assert_eq!(g, [255, 0, 0, 255, 0, 0]);
+    let halves: Vec<u16> = f.iter().map(|x| half::f16::from_f32(*x).to_bits()).collect();
+    assert_eq!(h, halves);
+}

@@ -120,6 +120,8 @@ pub struct Tile {
     pub dtype: DType,
     /// Axes with sizes.
     pub axes: Vec<(Ident, i64)>,
+    /// Whether an elementary function is computed for each element.
+    pub costly: bool,
     /// Elements.
     pub node: Node,
 }
