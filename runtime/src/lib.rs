@@ -1,1 +1,3 @@
 //! Runtime: devices, memory plan, launch plan, threads.
+
+pub mod device;

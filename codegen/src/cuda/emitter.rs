@@ -288,7 +288,25 @@ impl<'a> Emitter<'a> {
         let index: Vec<String> = axes.iter().map(|a| format!("i_{}", a.0)).collect();
         let at = |slot: &str| Element { axes: axes.clone(), index: index.clone(), slot: Some(slot.to_string()) };
         let grid = self.grids.iter().find(|g| g.axes == *axes).cloned();
+        let start = self.out.len();
         self.line("#pragma unroll");
+        self.each_slot(axes, elements, &index, grid, &at, body)?;
+        // Only register tiles need the whole unrolling; copies between memories would only take registers.
+        let loop_text = self.out.split_off(start);
+        let partly = !loop_text.contains("[r]");
+        self.out.push_str(&if partly { loop_text.replacen("unroll\n", "unroll 4\n", 1) } else { loop_text });
+        Ok(())
+    }
+
+    fn each_slot(
+        &mut self,
+        axes: &Axes,
+        elements: i64,
+        index: &[String],
+        grid: Option<Grid>,
+        at: &dyn Fn(&str) -> Element,
+        body: impl FnOnce(&mut Self, &Element) -> Emitted<()>,
+    ) -> Emitted<()> {
         if let Some(g) = grid {
             let (m, n) = (axes[0].1 / g.rows, axes[1].1 / g.columns);
             self.open(format!("for (int r = 0; r < {}; ++r)", m * n));
@@ -301,7 +319,7 @@ impl<'a> Emitter<'a> {
         let slots = (elements + self.threads - 1) / self.threads;
         self.open(format!("for (int r = 0; r < {slots}; ++r)"));
         self.line(format!("const int e = r * {} + tid;", self.threads));
-        self.split("e", axes, &index);
+        self.split("e", axes, index);
         let partial = elements % self.threads != 0;
         if partial {
             self.open(format!("if (e < {elements})"));

@@ -1,0 +1,10 @@
+//! NVIDIA devices: compiling with NVRTC, launching through the driver. Both libraries are looked for at run time.
+
+mod cache;
+pub mod launch;
+pub mod nvrtc;
+mod report;
+
+pub use launch::{Argument, Cuda, LoadedKernel};
+pub use nvrtc::{Compiled, Nvrtc};
+pub use report::Usage;

@@ -1,0 +1,3 @@
+//! Devices that programs run on.
+
+pub mod cuda;
