@@ -1,5 +1,7 @@
-//! Kernels written by hand, their CUDA C as snapshots. `runtime/tests/nvrtc.rs` compiles the same files.
+//! Kernels written by hand, their CUDA C as snapshots. `runtime/tests/nvrtc.rs` compiles the same files, and with a host
+//! prelude they run.
 
+mod host_run;
 mod kernels;
 
 use tilewright_codegen::cuda::{emit, grid, threads};

@@ -1,0 +1,112 @@
+// Runs the emitted kernels and compares with loops in double. Sizes leave partial tiles.
+#include "device.hpp"
+#include "kernels.cu"
+
+typedef std::vector<float> Floats;
+
+static Floats random_floats(size_t n, double scale) {
+    Floats x(n);
+    for (auto& e : x) e = (float)((drand48() * 2 - 1) * scale);
+    return x;
+}
+
+static int failures = 0;
+
+struct Check {
+    const char* name;
+    double bound, worst = 0;
+    void operator()(double got, double want) {
+        const double error = fabs(got - want) / (1 + fabs(want));
+        if (!(error <= worst)) worst = error; // a NaN stays
+    }
+    ~Check() {
+        printf("%s %g\n", name, worst);
+        failures += !(worst <= bound);
+    }
+};
+
+static void check_swiglu() {
+    Check check{"swiglu", 4e-3}; // one rounding to bf16
+    const int n = 2500;
+    const Floats a = random_floats(n, 4), b = random_floats(n, 4);
+    std::vector<unsigned short> gate(n), up(n), y(n);
+    for (int i = 0; i < n; ++i) gate[i] = f32_to_bf16(a[i]), up[i] = f32_to_bf16(b[i]);
+    launch(256, 3, [&] { swiglu(gate.data(), up.data(), y.data(), n); });
+    for (int i = 0; i < n; ++i) {
+        const double g = bf16_to_f32(gate[i]);
+        check(bf16_to_f32(y[i]), g / (1 + exp(-g)) * bf16_to_f32(up[i]));
+    }
+}
+
+static void check_layer_norm() {
+    Check check{"layer_norm", 2e-6};
+    const int rows = 3, d = 768;
+    const Floats x = random_floats(rows * d, 2), gamma = random_floats(d, 2), beta = random_floats(d, 2);
+    Floats y(rows * d);
+    launch(128, rows, [&] { layer_norm(x.data(), gamma.data(), beta.data(), y.data(), rows); });
+    for (int r = 0; r < rows; ++r) {
+        double mean = 0, square = 0;
+        for (int c = 0; c < d; ++c) mean += x[r * d + c] / (double)d;
+        for (int c = 0; c < d; ++c) square += pow(x[r * d + c] - mean, 2) / d;
+        for (int c = 0; c < d; ++c) check(y[r * d + c], (x[r * d + c] - mean) / sqrt(square + 1e-5) * gamma[c] + beta[c]);
+    }
+}
+
+static void check_softmax() {
+    Check check{"softmax", 2e-6};
+    const int rows = 3, columns = 1777;
+    const Floats x = random_floats(rows * columns, 3);
+    Floats y(rows * columns);
+    launch(128, rows, [&] { softmax(x.data(), y.data(), rows, columns); });
+    for (int r = 0; r < rows; ++r) {
+        double sum = 0;
+        for (int c = 0; c < columns; ++c) sum += exp((double)x[r * columns + c]);
+        for (int c = 0; c < columns; ++c) check(1e3 * y[r * columns + c], 1e3 * exp((double)x[r * columns + c]) / sum);
+    }
+}
+
+static void check_matmul() {
+    Check check{"matmul_bias_gelu", 1e-5};
+    const int m = 70, n = 3072, k = 768;
+    const Floats a = random_floats(m * k, 0.2), w = random_floats(k * n, 0.2), bias = random_floats(n, 0.2);
+    Floats y(m * n);
+    launch(128, 2 * 48, [&] { matmul_bias_gelu(a.data(), w.data(), bias.data(), y.data(), m); });
+    for (int i = 0; i < m; ++i) {
+        for (int j = 0; j < n; j += 7) {
+            double t = bias[j];
+            for (int l = 0; l < k; ++l) t += (double)a[i * k + l] * w[l * n + j];
+            check(y[i * n + j], 0.5 * t * (1 + tanh(0.79788456 * (t + 0.044715 * t * t * t))));
+        }
+    }
+}
+
+static void check_attention() {
+    Check check{"attention_row", 2e-6};
+    const int s = 130, d = 64, heads = 12;
+    const Floats q = random_floats(heads * s * d, 2), k = random_floats(heads * s * d, 2), v = random_floats(heads * s * d, 2);
+    Floats o(heads * s * d);
+    launch(128, s, [&] { attention_row(q.data(), k.data(), v.data(), o.data(), s); }); // the first head
+    for (int i = 0; i < s; ++i) {
+        std::vector<double> e(i + 1);
+        double sum = 0;
+        for (int j = 0; j <= i; ++j) {
+            double x = 0;
+            for (int c = 0; c < d; ++c) x += (double)q[i * d + c] * k[j * d + c];
+            sum += e[j] = exp(x * 0.125);
+        }
+        for (int c = 0; c < d; ++c) {
+            double x = 0;
+            for (int j = 0; j <= i; ++j) x += e[j] * v[j * d + c];
+            check(o[i * d + c], x / sum);
+        }
+    }
+}
+
+int main() {
+    check_swiglu();
+    check_layer_norm();
+    check_softmax();
+    check_matmul();
+    check_attention();
+    return failures != 0;
+}
