@@ -8,13 +8,8 @@ use tilewright_ir::kernel::tree::Kernel;
 
 /// All kernels in one text, each in a namespace of its own so that their helpers do not meet.
 fn kernels_text() -> String {
-    let all: [fn() -> Kernel; 5] = [
-        kernels::swiglu,
-        kernels::layer_norm,
-        kernels::softmax,
-        kernels::matmul_bias_gelu,
-        kernels::attention_row,
-    ];
+    let all: [fn() -> Kernel; 5] =
+        [kernels::swiglu, kernels::layer_norm, kernels::softmax, kernels::matmul_bias_gelu, kernels::attention_row];
     let mut text = String::new();
     for kernel in all {
         let kernel = kernel();
