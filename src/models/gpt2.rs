@@ -131,7 +131,7 @@ impl Gpt2Config {
             ("context", self.context),
         ];
         check_sizes(&sizes, self.capacity)?;
-        if self.width % self.heads != 0 {
+        if !self.width.is_multiple_of(self.heads) {
             return Err(config_error("heads", &format!("a divisor of {}, found {}", self.width, self.heads)));
         }
         if self.capacity > self.context {

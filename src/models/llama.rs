@@ -128,10 +128,10 @@ impl LlamaConfig {
             ("vocabulary", self.vocabulary),
         ];
         check_sizes(&sizes, self.capacity)?;
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(config_error("kv_heads", &format!("a divisor of {}, found {}", self.heads, self.kv_heads)));
         }
-        if self.head_size % 2 != 0 {
+        if !self.head_size.is_multiple_of(2) {
             return Err(config_error("head_size", &format!("an even number, found {}", self.head_size)));
         }
         let factors = self.rope_factors.len();

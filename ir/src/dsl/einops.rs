@@ -46,8 +46,8 @@ impl Tensor {
         self.einops(pattern, sizes, Mode::Rearrange)
     }
 
-    /// Folds the axes that the right side does not have: `x.reduce("b (h 2) -> b h", ReduceKind::Max, &[])` is not
-    /// allowed, name the axis: `"b (h two) -> b h"` with `("two", 2)`. Errors as for [`Tensor::rearrange`].
+    /// Folds the axes that the right side does not have: `x.reduce("b (h two) -> b h", ReduceKind::Max, &[("two", 2)])`.
+    /// Errors as for [`Tensor::rearrange`].
     #[track_caller]
     pub fn reduce(&self, pattern: &str, kind: ReduceKind, sizes: &[(&str, i64)]) -> Tensor {
         self.einops(pattern, sizes, Mode::Reduce(kind))

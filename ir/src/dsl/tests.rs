@@ -299,3 +299,41 @@ fn cond_and_scan_call_functions() {
     assert_eq!(shape(&chosen[0]), "f32[3]");
     verify(&g.finish(&[&chosen[0], &scanned[1]]).expect("a module"));
 }
+
+/// Whatever the pattern, the result is an error or a module that the verifier accepts.
+#[test]
+fn random_patterns_and_axes_never_panic() {
+    let pieces = ["a", "b", "c", "ab", " ", " ", ",", "->", "...", "(", ")", "1", "()", "-", "é", "2", "ba"];
+    let mut state = 0x2545_F491_4F6C_DD1Du64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut accepted = 0;
+    for _ in 0..4000 {
+        let count = 1 + next(7);
+        let mut pattern: String = (0..count).map(|_| pieces[next(pieces.len())]).collect();
+        pattern.push_str(if next(2) == 0 { " -> a" } else { "->" });
+        let g = Graph::new("main");
+        let n = g.symbol("n", 0..=4);
+        let (x, y) = (g.input("x", F32, (&n, 2)), g.input("y", F32, (1, &n, 2)));
+        let axis = [-4, -1, 0, 1, 2, i64::MIN, i64::MAX][next(7)];
+        let result = match next(8) {
+            0 => einsum(&pattern, &[&x]).expect("a tensor"),
+            1 => einsum(&pattern, &[&x, &y]).expect("a tensor"),
+            2 => x.rearrange(&pattern, &[]),
+            3 => y.reduce(&pattern, ReduceKind::Sum, &[("a", 2)]),
+            4 => x.repeat(&pattern, &[("a", axis)]),
+            5 => x.softmax(axis).tril(axis).pad(axis, axis, 1, 0.0),
+            6 => y.slice_by(1, axis, &n, axis).cumsum(axis).unsqueeze(axis),
+            _ => y.narrow(axis, axis, axis).reshape([axis, -1]).matmul(&x.transpose(axis, 0)),
+        };
+        if let Ok(module) = g.finish(&[&result]) {
+            accepted += 1;
+            verify(&module);
+        }
+    }
+    assert!(accepted > 100, "{accepted}");
+}
