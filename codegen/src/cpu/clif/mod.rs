@@ -21,6 +21,8 @@ mod types;
 mod uses;
 
 #[cfg(test)]
+mod table_tests;
+#[cfg(test)]
 mod tests;
 
 pub use grid::eval;
