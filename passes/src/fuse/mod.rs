@@ -1,6 +1,6 @@
 //! Which values get a buffer of their own, and which are computed where they are read.
 
-use crate::region::{Builder, Source};
+use crate::region::{Builder, Source, only_ones};
 use crate::schedule::contraction;
 use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
@@ -73,6 +73,7 @@ fn forced(f: &Function, live: &[bool]) -> Vec<bool> {
                 forced[i] |= !node.types[0].dtype.is_block();
             }
             GraphOp::Parameter { .. } | GraphOp::Argmax { .. } | GraphOp::Argmin { .. } => forced[i] = true,
+            GraphOp::Reshape { shape } if only_ones(&f.ty(node.args[0]).shape, shape) => {}
             GraphOp::Cumsum { .. }
             | GraphOp::Reshape { .. }
             | GraphOp::ScatterAdd { .. }
@@ -114,7 +115,7 @@ fn fits(
     let one = kernels.len() == 1;
     Ok(match &node.op {
         GraphOp::Iota { .. } | GraphOp::Size { .. } => !into_dot,
-        GraphOp::Broadcast { .. } | GraphOp::Transpose { .. } => true,
+        GraphOp::Broadcast { .. } | GraphOp::Transpose { .. } | GraphOp::Reshape { .. } => true,
         GraphOp::Slice { .. } | GraphOp::Flip { .. } => one || !into_dot,
         GraphOp::Pad { .. } | GraphOp::Concat { .. } => one && !into_dot,
         GraphOp::Map { op } => {

@@ -76,11 +76,13 @@ impl Lower<'_> {
         match &node.op {
             GraphOp::Parameter { .. } => Ok(()),
             GraphOp::Constant { value } => self.buffers.constant(out, &value.0),
-            GraphOp::Reshape { .. } => {
-                let from = self.buffers.name(node.args[0])?;
-                self.buffers.work(out, &node.types[0], Some(from));
-                Ok(())
-            }
+            GraphOp::Reshape { .. } => match self.buffers.name(node.args[0]) {
+                Ok(from) => {
+                    self.buffers.work(out, &node.types[0], Some(from));
+                    Ok(())
+                }
+                Err(_inlined) => self.region(i, &kernel_name),
+            },
             GraphOp::Call { function } => self.call(i, function),
             GraphOp::Cond { .. } | GraphOp::Scan { .. } => {
                 let d =

@@ -200,10 +200,10 @@ impl<'f> Builder<'f> {
             | GraphOp::Slice { .. }
             | GraphOp::Pad { .. }
             | GraphOp::Concat { .. }
+            | GraphOp::Reshape { .. }
             | GraphOp::Flip { .. } => self.movement(value, index, open),
             GraphOp::Parameter { .. }
             | GraphOp::Cumsum { .. }
-            | GraphOp::Reshape { .. }
             | GraphOp::ScatterAdd { .. }
             | GraphOp::UpdateSlice { .. }
             | GraphOp::Call { .. }
@@ -275,6 +275,13 @@ impl<'f> Builder<'f> {
                 Ok(self.map(ScalarOp::Select {}, vec![inside, x, fill], dtype))
             }
             GraphOp::Concat { axis } => self.concat(*axis, &node.args, index),
+            GraphOp::Reshape { shape: to } if only_ones(shape, to) => {
+                let mut rest = index.iter().zip(to).filter(|(_, n)| !n.is(1)).map(|(i, _)| i.clone());
+                let zero = || Affine::constant(Dim::constant(0));
+                let inner: Vec<Affine> =
+                    shape.iter().map(|n| if n.is(1) { zero() } else { rest.next().unwrap_or_else(zero) }).collect();
+                self.value(x, &inner, open)
+            }
             _other => Err(Diagnostic::bug(format!("`{}` is not a movement op", node.op.info().name))),
         }
     }
@@ -396,4 +403,9 @@ impl<'f> Builder<'f> {
         let sum = self.fold(ReduceKind::Sum, &new, product);
         Ok(self.cast(dtype, sum))
     }
+}
+
+/// Whether two shapes differ only in axes of size 1: such a reshape moves no index.
+pub fn only_ones(a: &[Dim], b: &[Dim]) -> bool {
+    a.iter().filter(|n| !n.is(1)).eq(b.iter().filter(|n| !n.is(1)))
 }

@@ -3,7 +3,7 @@
 
 mod build;
 
-pub use build::{Builder, Source};
+pub use build::{Builder, Source, only_ones};
 
 use std::collections::BTreeSet;
 use tilewright_ir::diag::{Diagnostic, Place};

@@ -1,0 +1,36 @@
+//! A small Llama with quantised weights lowers to packed products and a few kernels a block.
+
+use tilewright::models::{LlamaConfig, Outputs, WeightTypes, llama};
+use tilewright_ir::dsl::RopeLayout;
+use tilewright_ir::kernel::Step;
+use tilewright_ir::types::DType;
+use tilewright_passes::{Target, lower_module};
+
+#[test]
+fn every_matrix_of_a_block_is_packed() {
+    let mut config = LlamaConfig {
+        layers: 2,
+        width: 64,
+        heads: 4,
+        kv_heads: 2,
+        head_size: 16,
+        feed_forward: 96,
+        vocabulary: 40,
+        rope_base: 10_000.0,
+        rope_factors: Vec::new(),
+        rope_layout: RopeLayout::Interleaved,
+        epsilon: 1e-5,
+        tied: false,
+        capacity: 32,
+        dtypes: WeightTypes::new(),
+        outputs: Outputs::default(),
+    };
+    for name in config.names().filter(|n| !n.contains("norm")) {
+        config.dtypes.insert(name, DType::Q4_1);
+    }
+    let module = llama(&config).unwrap();
+    let programs = lower_module(&module, 1, &Target { isa: "avx512" }).unwrap();
+    let packs = |i: usize| programs[i].steps.iter().filter(|s| matches!(s, Step::Pack(_))).count();
+    assert!(programs[0].kernels.len() <= 20);
+    assert_eq!((packs(0), packs(programs.len() - 1)), (7, 1));
+}
