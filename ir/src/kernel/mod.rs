@@ -5,6 +5,7 @@ pub mod expr;
 pub mod program;
 pub mod text;
 pub mod tree;
+pub mod verify;
 
 pub use expr::{Access, BinaryOp, Expr, IndexDim, TileReduce};
 pub use program::{CallStep, Launch, Pack, Program, ProgramBuffer, ProgramParam, Step};

@@ -1,0 +1,52 @@
+//! The verifier of kernels: names and kinds (V1), bounds (V3), races between grid points and completeness (V4).
+//!
+//! Bounds are proved for all values of the symbols. A refusal means "not proved". Not checked here: limits of targets,
+//! races inside a block, pipes and queues, two statements that write one buffer at different grid points.
+
+mod bounds;
+mod context;
+mod linear;
+mod race;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use crate::diag::Diagnostic;
+use crate::kernel::expr::Ident;
+use crate::kernel::tree::Kernel;
+
+/// What was proved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Axis bounds proved.
+    pub bounds: usize,
+    /// Masks (`?`) in the text.
+    pub masks: usize,
+    /// Masks whose bound holds anyway.
+    pub removable: usize,
+    /// Questions put to the prover.
+    pub proofs: usize,
+    /// Outputs with whether one statement is proved to write all of it. `false` is "not proved".
+    pub outputs: Vec<(Ident, bool)>,
+}
+
+impl Report {
+    /// Whether all outputs are proved to be written completely.
+    pub fn complete(&self) -> bool {
+        self.outputs.iter().all(|o| o.1)
+    }
+}
+
+/// Checks a kernel.
+///
+/// Errors: `kernel-name`, `kernel-type` (V1), `kernel-bounds` (V3), `kernel-race` (V4). The label of the error is the
+/// kernel's first place, its notes show the statement.
+pub fn verify(kernel: &Kernel) -> Result<Report, Diagnostic> {
+    let result = types::check(kernel).and_then(|()| bounds::check(kernel));
+    result.map_err(|mut d| {
+        if let Some(p) = kernel.places.first() {
+            d = d.at(p.clone(), format!("in kernel `{}`", kernel.name));
+        }
+        d.note(format!("in kernel `{}`", kernel.name))
+    })
+}
