@@ -72,10 +72,8 @@ const PRODUCTS: usize = 20_000;
 
 /// Whether `goal >= 0` follows from `facts >= 0` over the integers. `false` is "not proved", never "refuted".
 pub(super) fn follows<'a>(goal: &Form, facts: impl Iterator<Item = &'a Form>) -> bool {
-    if let Some(n) = goal.as_number() {
-        if n >= 0 {
-            return true;
-        }
+    if goal.as_number().is_some_and(|n| n >= 0) {
+        return true;
     }
     let Some(negation) = Form::number(-1).plus(goal, -1) else { return false };
     let mut open: BTreeSet<Unknown> = goal.terms.keys().copied().collect();

@@ -122,10 +122,10 @@ impl Context {
         let mut span = d.size.clone();
         for digit in self.digits(&d.start)? {
             // what the loop's own bound cuts off must lie past the end
-            if let Some((value, limit)) = self.unknowns[digit.variable].clip.clone() {
-                if value != d.start || !self.prove(&limit.plus(&d.extent, -1)?) {
-                    return Some(false);
-                }
+            if let Some((value, limit)) = self.unknowns[digit.variable].clip.clone()
+                && (value != d.start || !self.prove(&limit.plus(&d.extent, -1)?))
+            {
+                return Some(false);
             }
             // neighbours may overlap, but must not leave a gap
             if !self.prove(&span.plus(&digit.stride, -1)?) {
