@@ -15,7 +15,7 @@ pub(super) struct Bounded {
 }
 
 impl Bounded {
-    fn exact(value: f64) -> Bounded {
+    pub fn exact(value: f64) -> Bounded {
         Bounded { value, error: 0.0 }
     }
 
@@ -121,7 +121,7 @@ impl World {
     }
 }
 
-fn fold_rows(kind: Fold, rows: &[Vec<Bounded>]) -> Result<Bounded, String> {
+pub(super) fn fold_rows(kind: Fold, rows: &[Vec<Bounded>]) -> Result<Bounded, String> {
     let chain = |op: ScalarKind, start: f64| {
         rows.iter().try_fold(Bounded::exact(start), |acc, row| match row.first() {
             Some(x) => scalar(op, &[acc, *x]),
@@ -184,7 +184,7 @@ fn chan(rows: &[Bounded]) -> Bounded {
 }
 
 /// One scalar op. Derivatives bound what operand errors do; comparisons are taken as they come.
-fn scalar(kind: ScalarKind, args: &[Bounded]) -> Result<Bounded, String> {
+pub(super) fn scalar(kind: ScalarKind, args: &[Bounded]) -> Result<Bounded, String> {
     use ScalarKind as K;
     let nothing = Bounded::exact(0.0);
     let of = |i: usize| args.get(i).copied().unwrap_or(nothing);

@@ -2,6 +2,8 @@
 //! and what has no index form is a barrier: its operands are stored, its results are read back.
 
 mod axes;
+#[cfg(test)]
+mod meaning;
 mod plan;
 mod terms;
 #[cfg(test)]
