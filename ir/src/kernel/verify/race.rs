@@ -123,7 +123,9 @@ impl Context {
         for digit in self.digits(&d.start)? {
             // what the loop's own bound cuts off must lie past the end
             if let Some((value, limit)) = self.unknowns[digit.variable].clip.clone()
-                && (value != d.start || !self.prove(&limit.plus(&d.extent, -1)?))
+                && let rest = d.start.plus(&value, -1)?
+                && (rest.terms.contains_key(&digit.variable)
+                    || !self.prove(&limit.plus(&rest, 1)?.plus(&d.extent, -1)?))
             {
                 return Some(false);
             }

@@ -99,3 +99,15 @@ fn views_and_products_of_symbols() {
         assert_eq!(verify(&parse_kernel("k", &bad).unwrap()).unwrap_err().code, "kernel-bounds", "{to}");
     }
 }
+
+#[test]
+fn a_loop_cut_at_the_rest_of_a_tile() {
+    let text = "kernel k target cpu { sym m in 1..=64; in x: f32[m=m]; out y: f32[m=m]
+        par t in ceil(m, 8) at grid { for r in 0 .. min(8, m - 8*t) { let v = load x[t*8 + r]; store y[t*8 + r] = v } } }";
+    let k = parse_kernel("k", text).unwrap();
+    assert!(verify(&k).unwrap_or_else(|e| panic!("{e}")).complete());
+    let short = parse_kernel("k", &text.replace("m - 8*t)", "m - 8*t - 1)")).unwrap();
+    assert!(!verify(&short).unwrap_or_else(|e| panic!("{e}")).complete());
+    let long = parse_kernel("k", &text.replace("m - 8*t)", "m - 8*t + 1)")).unwrap();
+    assert_eq!(verify(&long).unwrap_err().code, "kernel-bounds");
+}
