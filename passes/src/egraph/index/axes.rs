@@ -1,6 +1,7 @@
 //! Axis unification as register coalescing: a dim of a value is a virtual register, elementwise alignment is a move, and
 //! two axes interfere where one iteration space holds both. What may not be one axis stays two with the same atoms.
 
+use std::collections::BTreeSet;
 use tilewright_ir::types::Dim;
 
 /// Number of an axis variable.
@@ -18,8 +19,8 @@ struct Variable {
 #[derive(Default)]
 pub(super) struct Coalescer {
     vars: Vec<Variable>,
-    /// Iteration spaces: all atoms of one must stay different.
-    spaces: Vec<Vec<Var>>,
+    /// Iteration spaces: all atoms of one must stay different. A set, because most nodes share one with others.
+    spaces: BTreeSet<Vec<Var>>,
     /// Unions refused: not one axis, but always the same atoms.
     mirrors: Vec<(Var, Var)>,
 }
@@ -74,7 +75,7 @@ impl Coalescer {
         let mut leaves = self.all(vars);
         leaves.sort_unstable();
         let distinct = leaves.windows(2).all(|w| w[0] != w[1]);
-        self.spaces.push(vars.to_vec());
+        self.spaces.insert(vars.to_vec());
         distinct
     }
 

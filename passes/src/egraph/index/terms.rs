@@ -133,8 +133,8 @@ impl<'a> Builder<'a> {
                 self.on_axis(Head::Extent, first, dtype)
             }
         };
+        // Rebuilt once, at the end: rebuilding here would make the import quadratic.
         self.out.graph.union(id, other);
-        self.out.graph.rebuild();
         Ok(self.out.graph.find(id))
     }
 

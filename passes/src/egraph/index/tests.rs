@@ -99,3 +99,41 @@ fn transposed_sum_needs_a_copy() {
     let import = import(&built(&g, &[&(&x + x.transpose(0, 1))])).unwrap();
     assert_eq!((import.copies, import.barriers.len(), import.graph.analysis.axes.len()), (1, 0, 2));
 }
+
+/// Pre-norm blocks as in GPT-2, all in one function.
+fn blocks(count: usize) -> Function {
+    let g = Dsl::new("main");
+    let (b, s) = (g.symbol("b", 1..=64), g.symbol("s", 1..=1024));
+    let shape = |last: &[i64]| [vec![b.clone(), s.clone()], last.iter().map(|&n| n.into()).collect()].concat();
+    let weight = |name: String, shape: &[i64]| g.weight(&name, DType::F32, shape.to_vec());
+    let mut x = g.input("x", DType::F32, shape(&[24]));
+    for i in 0..count {
+        let norm = |x: &Tensor, n: &str| {
+            let (w, c) = (weight(format!("{n}{i}.w"), &[24]), weight(format!("{n}{i}.b"), &[24]));
+            x.layer_norm(Some(&w), Some(&c), 1e-5)
+        };
+        let qkv = norm(&x, "ln").matmul(&weight(format!("qkv{i}"), &[24, 72])) + weight(format!("qb{i}"), &[72]);
+        let head = |j: i64| qkv.slice(2, 24 * j, 24 * (j + 1)).reshape(shape(&[4, 6])).permute(&[0, 2, 1, 3]);
+        let options = Attention { causal: true, ..Attention::default() };
+        let out = head(0).attention(&head(1), &head(2), options).permute(&[0, 2, 1, 3]).reshape(shape(&[24]));
+        x = x + out.matmul(&weight(format!("wo{i}"), &[24, 24]));
+        let wide = norm(&x, "lm").matmul(&weight(format!("up{i}"), &[24, 96])).gelu_tanh();
+        x = &x + wide.matmul(&weight(format!("down{i}"), &[96, 24]));
+    }
+    built(&g, &[&x])
+}
+
+#[test]
+fn growth_is_linear_in_layers() {
+    let rules = shipped().unwrap();
+    let mut sizes = Vec::new();
+    for count in [1, 2, 4] {
+        let f = blocks(count);
+        let import = import(&f).unwrap();
+        let s = grown(&import, &rules);
+        assert_eq!(s.stop, Stop::Saturated);
+        assert_eq!(import.barriers.len(), 0);
+        sizes.push(s.graph.total_size());
+    }
+    assert!(sizes[2] < 5 * sizes[0], "{sizes:?}");
+}
