@@ -1,3 +1,9 @@
-//! Runtime: devices, memory plan, launch plan, threads.
+//! Runtime: buffers, threads, the execution of compiled programs, and the CUDA driver.
+//!
+//! A program is a list of steps over named buffers; this crate gives the buffers memory, packs weights once, and runs
+//! the kernels' grid items on a fixed pool of threads.
 
+pub mod buffer;
 pub mod device;
+pub mod executable;
+pub mod threads;

@@ -23,8 +23,8 @@ struct Arguments {
     /// Compare gradients, too
     #[arg(long)]
     grads: bool,
-    /// Optimisation level, 0 to 3
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=3))]
+    /// 0: each primitive is a kernel; 1: fusion in a fixed order
+    #[arg(long, default_value_t = tilewright::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=1))]
     opt_level: u8,
     /// Dtype of floats: f64 or f32; the interpreter's default is f64, that of other devices f32
     #[arg(long)]

@@ -1,3 +1,7 @@
-//! tilewright.
+//! The command line of Tilewright.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tilewright::cli::main()
+}

@@ -1,5 +1,6 @@
 //! The one place where a module meets a device.
 
+use crate::compile::{Options, compile};
 use std::fmt;
 use std::str::FromStr;
 use tilewright_ir::array::Array;
@@ -60,15 +61,16 @@ impl FromStr for Device {
 ///
 /// Errors: `device-unavailable`, and those of the device.
 pub fn execute(module: &Module, inputs: &[Array], device: Device, opt_level: u8) -> Result<Vec<Array>, Diagnostic> {
-    // The interpreter takes the module as it is: levels choose passes, and there is none before it.
-    let _ = opt_level;
     match device {
+        // The interpreter takes the module as it is: levels choose passes, and there is none before it.
         Device::Interpreter => {
             let entry = module.entry()?.name.clone();
             interp::run(module, &entry, inputs, &Bindings::new(), Mode::Meaning)
         }
-        Device::Cpu | Device::Cuda => {
-            Err(Diagnostic::new("device-unavailable", format!("the device {device} is not available yet")))
+        Device::Cpu => {
+            let options = Options { opt_level, ..Options::host()? };
+            compile(module, &options)?.run(inputs, &Bindings::new())
         }
+        Device::Cuda => Err(Diagnostic::new("device-unavailable", "programs do not run on CUDA devices yet")),
     }
 }

@@ -20,6 +20,19 @@ pub enum Class {
     Domain(Vec<Condition>),
 }
 
+/// The class as a rule file and the command line name it, without its details.
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Class::Exact => "exact",
+            Class::Rounding => "rounding",
+            Class::Reassociates => "reassociates",
+            Class::Approx(_) => "approx",
+            Class::Domain(_) => "domain",
+        })
+    }
+}
+
 /// A side condition over variables (names without the question mark).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {

@@ -8,7 +8,7 @@ use crate::region::{Affine, AxisId, Index, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::device::ukernel::UKernelShape;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{Access, Buffer, Expr, IndexDim, Kernel, Level, LoadMods, Space, Stmt};
+use tilewright_ir::kernel::{Access, Buffer, BufferAttr, Expr, IndexDim, Kernel, Level, LoadMods, Space, Stmt};
 use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
 
@@ -255,6 +255,7 @@ pub fn contraction_kernel(
         c.b_dtype,
         vec![("nb", count.clone()), ("k", Expr::Int(c.depth)), ("n", Expr::Int(row.nr))],
     );
+    e.arguments[c.b].attrs.push(BufferAttr { name: "packed".into(), args: Vec::new() });
     let least = |a: Expr, b: Expr| Expr::scalar(ScalarOp::Min {}, [a, b]);
     let left = |n: Expr, var: &str, tile: i64| least(Expr::Int(tile), add(n, mul(Expr::Int(-tile), Expr::name(var))));
     let rows_here = if m_size.is(1) { Expr::Int(1) } else { left(dim(m_size), "mt", mc) };

@@ -2,7 +2,10 @@
 
 use crate::cpu::poly::wide;
 use half::{bf16, f16};
+use super::types::unsupported;
+use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::DType;
 
 extern "C" fn f16_to_f32(bits: u16) -> f32 {
     f16::from_bits(bits).to_f32()
@@ -55,6 +58,35 @@ extern "C" fn pow_signed(x: i64, y: i64) -> i64 {
         -1 if y & 1 == 0 => 1,
         -1 => -1,
         _ => 0,
+    }
+}
+
+/// Element `at` of rows of 32-element blocks that start at `base`, as [`crate::cpu::pack::dequantise`] has it.
+///
+/// # Safety
+/// The rows hold at least `at + 1` elements.
+unsafe extern "C" fn element_of<const KIND: u8>(base: *const u8, at: i64) -> f32 {
+    let (block, within) = ((at / 32) as usize, (at % 32) as usize);
+    let bytes = [34, 18, 20][usize::from(KIND)];
+    // SAFETY: the caller's promise covers the whole block.
+    let block = unsafe { std::slice::from_raw_parts(base.add(block * bytes), bytes) };
+    let half = |i: usize| f16::from_le_bytes([block[i], block[i + 1]]).to_f32();
+    let nibble = |start: usize| f32::from(block[start + within % 16] >> (4 * (within / 16)) & 15);
+    match KIND {
+        0 => half(0) * f32::from(block[2 + within].cast_signed()),
+        1 => half(0) * (nibble(2) - 8.0),
+        _ => half(0) * nibble(4) + half(2),
+    }
+}
+
+/// Address of `(rows, element) -> f32` for a block encoding. Errors: `cpu-unsupported`.
+pub fn block_element(dtype: DType) -> Result<usize, Diagnostic> {
+    type Read = unsafe extern "C" fn(*const u8, i64) -> f32;
+    match dtype {
+        DType::Q8_0 => Ok(element_of::<0> as Read as usize),
+        DType::Q4_0 => Ok(element_of::<1> as Read as usize),
+        DType::Q4_1 => Ok(element_of::<2> as Read as usize),
+        other => Err(unsupported(format!("elements of {other} outside a micro-kernel"))),
     }
 }
 

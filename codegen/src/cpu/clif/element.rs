@@ -124,7 +124,7 @@ impl Emitter<'_> {
         }
         let (Some(holds), Some(pad)) = (holds, pad) else {
             let address = self.address_of(Some(tile.id), plan, frame, lane)?;
-            return self.read(plan.memory.dtype, address);
+            return self.read_from(plan, address);
         };
         let pad = self.element(pad, frame, lane)?;
         let result = self.b.declare_var(super::types::clif_type(tile.dtype)?);
@@ -166,6 +166,17 @@ impl Emitter<'_> {
         }
         let above = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, at, 0);
         Ok(self.b.ins().band(below, above))
+    }
+
+    /// Reads the element at `address` of what a plan accesses.
+    fn read_from(&mut self, plan: &Plan, address: Value) -> Result<Value, Diagnostic> {
+        let dtype = plan.memory.dtype;
+        if !dtype.is_block() {
+            return self.read(dtype, address);
+        }
+        // "Bytes" past the first are elements here, see `memory`.
+        let element = self.b.ins().isub(address, plan.memory.base);
+        self.called(super::calls::block_element(dtype)?, &[plan.memory.base, element], DType::F32)
     }
 
     /// Address of an element; `id` is that of the load, whose row address may be known.

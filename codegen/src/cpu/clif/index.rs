@@ -173,12 +173,18 @@ impl Emitter<'_> {
         }
         let (per, bytes) = buffer.dtype.block();
         let mut strides = Vec::new();
-        // Panels of a block format: `NR` columns of a step of the fold take `NR / per` blocks.
-        let mut stride = self.num(if per == 1 { bytes as i64 } else { 0 });
+        // Panels of a block format: `NR` columns of a step of the fold take `NR / per` blocks. Rows of a block format are
+        // read element by element: their strides count elements.
+        let panels = per > 1 && buffer.attrs.iter().any(|a| &*a.name == "packed");
+        let mut stride = self.num(match (per, panels) {
+            (1, _) => bytes as i64,
+            (_, true) => 0,
+            (_, false) => 1,
+        });
         let last = axes.len().saturating_sub(1);
         for (at, (_, size)) in axes.iter().enumerate().rev() {
             strides.push(stride);
-            if per > 1 && at == last {
+            if panels && at == last {
                 let columns = size.constant.ok_or_else(|| unsupported("symbolic columns of a block panel"))?;
                 let step = columns.checked_mul(bytes as i64).filter(|n| n % per as i64 == 0);
                 let step = step.ok_or_else(|| malformed("the columns of a block panel do not fill blocks"))?;

@@ -10,7 +10,7 @@ use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
 impl Emitter<'_> {
-    fn called(&mut self, address: usize, args: &[Value], dtype: DType) -> Result<Value, Diagnostic> {
+    pub(super) fn called(&mut self, address: usize, args: &[Value], dtype: DType) -> Result<Value, Diagnostic> {
         let ty = clif_type(dtype)?;
         self.call(address, args, Some(ty)).ok_or_else(|| Diagnostic::bug("a function call without result"))
     }
@@ -284,7 +284,11 @@ impl Emitter<'_> {
         if from == to {
             return Ok(a);
         }
-        if from.is_block() || to.is_block() {
+        if from.is_block() && !to.is_block() {
+            // Reading has dequantised it.
+            return self.cast(a, DType::F32, to);
+        }
+        if to.is_block() {
             return Err(unsupported(format!("casts from {from} to {to}")));
         }
         if to == DType::Bool {

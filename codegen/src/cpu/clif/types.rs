@@ -133,16 +133,17 @@ impl Tile {
     }
 }
 
-/// The Cranelift type of a value; half floats are computed as f32.
+/// The Cranelift type of a value; half floats and elements of block encodings are computed as f32.
 pub fn clif_type(dtype: DType) -> Result<Type, Diagnostic> {
     Ok(match dtype {
         DType::F64 => types::F64,
         DType::F32 | DType::F16 | DType::Bf16 => types::F32,
+        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => types::F32,
         DType::I8 | DType::U8 | DType::Bool => types::I8,
         DType::I16 | DType::U16 => types::I16,
         DType::I32 | DType::U32 => types::I32,
         DType::I64 | DType::U64 => types::I64,
-        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q4K | DType::Q6K => {
+        DType::Q4K | DType::Q6K => {
             return Err(unsupported(format!("elements of {dtype} outside a micro-kernel")));
         }
     })

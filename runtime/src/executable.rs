@@ -1,0 +1,178 @@
+//! Running compiled programs on the CPU.
+
+mod pack;
+mod run;
+
+use crate::buffer::{Buffer, Memory};
+use crate::threads::Pool;
+use indexmap::IndexMap;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use tilewright_codegen::cpu::clif::{CpuKernel, CpuModule, compile};
+use tilewright_codegen::cpu::ukernel::Isa;
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::Role;
+use tilewright_ir::kernel::Program;
+use tilewright_ir::types::{Bindings, Dim};
+
+/// A program with its machine code.
+struct Compiled {
+    program: Program,
+    kernels: Vec<CpuKernel>,
+}
+
+/// Compiled programs, ready to run. The entry is `main`, or the last program.
+pub struct Executable {
+    programs: IndexMap<Arc<str>, Compiled>,
+    entry: usize,
+    /// Owns the machine code that `programs` points into.
+    _code: CpuModule,
+    pool: Pool,
+    /// One scratch area per thread.
+    scratch: Vec<Memory>,
+    free: Mutex<BTreeMap<usize, Vec<Arc<Memory>>>>,
+    packed: Mutex<BTreeMap<pack::PackKey, (Buffer, Buffer)>>,
+    constants: Vec<IndexMap<Arc<str>, Buffer>>,
+}
+
+impl Executable {
+    /// Compiles every kernel of `programs` for `isa`.
+    ///
+    /// Errors: those of the emitter; `empty-module`; `out-of-memory`.
+    pub fn compile(programs: Vec<Program>, isa: Isa, threads: usize) -> Result<Executable, Diagnostic> {
+        let all: Vec<&tilewright_ir::kernel::Kernel> = programs.iter().flat_map(|p| &p.kernels).collect();
+        let (code, compiled) = compile(&all, isa)?;
+        let bytes = compiled.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
+        let mut compiled = compiled.into_iter();
+        let mut constants = Vec::new();
+        let mut named = IndexMap::new();
+        for program in programs {
+            let kernels: Vec<CpuKernel> = compiled.by_ref().take(program.kernels.len()).collect();
+            let of = |(name, a): &(Arc<str>, Array)| (name.clone(), Buffer::Shared(a.bytes().clone()));
+            constants.push(program.constants.iter().map(of).collect());
+            named.insert(program.name.clone(), Compiled { program, kernels });
+        }
+        let last = named.len().checked_sub(1);
+        let entry = named.get_index_of("main").or(last).ok_or_else(|| Diagnostic::new("empty-module", "no function"))?;
+        let pool = Pool::new(threads);
+        let scratch = (0..pool.threads()).map(|_| Memory::zeroed(bytes)).collect::<Result<_, _>>()?;
+        let (free, packed) = (Mutex::default(), Mutex::default());
+        Ok(Executable { programs: named, entry, _code: code, pool, scratch, free, packed, constants })
+    }
+
+    /// The entry program.
+    pub fn program(&self) -> &Program {
+        &self.programs[self.entry].program
+    }
+
+    /// All programs in order.
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.programs.values().map(|c| &c.program)
+    }
+
+    /// Runs the entry on arrays: dtypes and shapes are checked, symbols that appear alone in a shape are bound by it,
+    /// `bindings` gives the others. Donated inputs are copied here; use [`Executable::run_buffers`] to give them away.
+    ///
+    /// Errors: `input-count`, `input-type`, `symbol`, `out-of-memory`.
+    pub fn run(&self, inputs: &[Array], bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
+        let bindings = self.check(inputs, bindings)?;
+        let mut buffers = Vec::new();
+        for (p, a) in self.program().params.iter().zip(inputs) {
+            buffers.push(if p.role == Role::Donated { self.copy_in(a)? } else { self.share(a)? });
+        }
+        let outs = self.run_buffers(&buffers, &bindings)?;
+        let types: Vec<_> = self.program().results.iter().map(|r| self.buffer_type(self.program(), r)).collect();
+        outs.iter()
+            .zip(types)
+            .map(|(b, ty)| {
+                let ty = ty?;
+                let shape = ty.concrete(&bindings).map_err(|m| Diagnostic::new("symbol", m))?;
+                let bytes = tilewright_ir::array::element_count(&shape).and_then(|n| ty.dtype.bytes(n));
+                let bytes = bytes.and_then(|n| b.bytes(n)).ok_or_else(|| Diagnostic::bug("a result has no bytes"))?;
+                // The memory may be reused by the next run, so results that leave are copied.
+                Array::new(ty.dtype, &shape, tilewright_ir::array::Bytes::new(bytes.to_vec()))
+            })
+            .collect()
+    }
+
+    /// A copy of `a` in writable, aligned memory. Errors: `out-of-memory`.
+    pub fn copy_in(&self, a: &Array) -> Result<Buffer, Diagnostic> {
+        let memory = Memory::zeroed(a.bytes().len())?;
+        // SAFETY: the new memory has at least as many bytes and is not shared yet.
+        unsafe { std::ptr::copy_nonoverlapping(a.bytes().as_ptr(), memory.pointer(), a.bytes().len()) };
+        Ok(Buffer::Owned(Arc::new(memory)))
+    }
+
+    /// `a` without a copy where its bytes are aligned for its dtype, else a copy. Errors: `out-of-memory`.
+    pub fn share(&self, a: &Array) -> Result<Buffer, Diagnostic> {
+        let align = if a.dtype().is_block() { 1 } else { a.dtype().block().1 };
+        if (a.bytes().as_ptr() as usize).is_multiple_of(align) && !a.is_empty() {
+            return Ok(Buffer::Shared(a.bytes().clone()));
+        }
+        self.copy_in(a)
+    }
+
+    /// Zeroed memory for parameter `index` under `bindings`. Errors: `symbol`, `out-of-memory`.
+    pub fn zeroed_param(&self, index: usize, bindings: &Bindings) -> Result<Buffer, Diagnostic> {
+        let p = self.program().params.get(index).ok_or_else(|| Diagnostic::new("input-count", "no such parameter"))?;
+        Ok(Buffer::Owned(Arc::new(Memory::zeroed(bytes_of(&p.buffer.ty, bindings)?)?)))
+    }
+
+    fn check(&self, inputs: &[Array], given: &Bindings) -> Result<Bindings, Diagnostic> {
+        let program = self.program();
+        if program.params.len() != inputs.len() {
+            let (want, found) = (program.params.len(), inputs.len());
+            return Err(Diagnostic::new("input-count", format!("`{}` takes {want} inputs, found {found}", program.name)));
+        }
+        let mut bindings = given.clone();
+        for (p, a) in program.params.iter().zip(inputs) {
+            let fits = p.buffer.ty.dtype == a.dtype() && p.buffer.ty.rank() == a.shape().len();
+            if !fits {
+                return Err(wrong_input(&p.buffer.name, &p.buffer.ty, a));
+            }
+            for (d, &n) in p.buffer.ty.shape.iter().zip(a.shape()) {
+                if let Some(s) = program.symbols.iter().find(|s| *d == Dim::symbol(&s.name)) {
+                    bindings.entry(s.name.clone()).or_insert(n as i64);
+                }
+            }
+        }
+        for (p, a) in program.params.iter().zip(inputs) {
+            let shape = p.buffer.ty.concrete(&bindings).map_err(|m| Diagnostic::new("symbol", m))?;
+            if shape != a.shape() {
+                return Err(wrong_input(&p.buffer.name, &p.buffer.ty, a));
+            }
+        }
+        for s in &program.symbols {
+            match bindings.get(&s.name) {
+                Some(v) if (s.low..=s.high).contains(v) && v % s.step.max(1) == 0 => {}
+                Some(v) => {
+                    let (name, low, high, step) = (&s.name, s.low, s.high, s.step);
+                    let want = format!("`{name}` must be in {low}..={high} by {step}, found {v}");
+                    return Err(Diagnostic::new("symbol", want));
+                }
+                None => return Err(Diagnostic::new("symbol", format!("no value for symbol `{}`", s.name))),
+            }
+        }
+        Ok(bindings)
+    }
+
+    fn buffer_type(&self, program: &Program, name: &str) -> Result<tilewright_ir::types::Type, Diagnostic> {
+        let params = program.params.iter().map(|p| &p.buffer);
+        let found = params.chain(&program.work).find(|b| &*b.name == name);
+        found.map(|b| b.ty.clone()).ok_or_else(|| Diagnostic::bug(format!("no buffer `{name}` in `{}`", program.name)))
+    }
+}
+
+fn wrong_input(name: &str, ty: &tilewright_ir::types::Type, a: &Array) -> Diagnostic {
+    let found = format!("{}{:?}", a.dtype(), a.shape());
+    Diagnostic::new("input-type", format!("input `{name}` must be {ty}, found {found}"))
+}
+
+/// Bytes of a tensor under `bindings`. Errors: `symbol`, `dim-overflow`.
+pub(crate) fn bytes_of(ty: &tilewright_ir::types::Type, bindings: &Bindings) -> Result<usize, Diagnostic> {
+    let shape = ty.concrete(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
+    tilewright_ir::array::element_count(&shape)
+        .and_then(|n| ty.dtype.bytes(n))
+        .ok_or_else(|| Diagnostic::new("dim-overflow", format!("{ty} does not fit in memory")))
+}

@@ -1,0 +1,118 @@
+//! `tilewright generate`: answer a prompt.
+
+use crate::compile::Options;
+use crate::formats::{Gguf, chat::chat_prompt, tokenizer::Tokenizer};
+use crate::generate::{LanguageModel, Sampling};
+use crate::models::Outputs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tilewright_ir::diag::Diagnostic;
+
+/// Arguments of `generate`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A GGUF file of the llama architecture
+    #[arg(long)]
+    model: PathBuf,
+    /// What to say to it
+    #[arg(long)]
+    prompt: String,
+    /// Pass the prompt as it is, without the file's chat template
+    #[arg(long)]
+    raw: bool,
+    /// Always the most probable token
+    #[arg(long, conflicts_with_all = ["temperature", "top_p", "seed"])]
+    greedy: bool,
+    /// Higher is more varied; 0 is greedy
+    #[arg(long, default_value_t = 0.7, value_parser = temperature)]
+    temperature: f32,
+    /// Smallest probability mass that is kept
+    #[arg(long, default_value_t = 0.9, value_parser = probability)]
+    top_p: f32,
+    /// The same seed gives the same text
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Stop after this many tokens
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_tokens: u32,
+    /// Threads; all cores if absent
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    let t: f32 = text.parse().map_err(|_| "expected a number".to_string())?;
+    if (0.0..=100.0).contains(&t) { Ok(t) } else { Err("expected 0 to 100".into()) }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let p: f32 = text.parse().map_err(|_| "expected a number".to_string())?;
+    if p > 0.0 && p <= 1.0 { Ok(p) } else { Err("expected more than 0 and at most 1".into()) }
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
+    let mut options = Options::host()?;
+    options.threads = args.threads.map_or(options.threads, usize::from);
+    let gguf = Gguf::open(&args.model)?;
+    let tokenizer = Tokenizer::from_gguf(&gguf)?;
+    let text = if args.raw {
+        args.prompt.clone()
+    } else {
+        chat_prompt(&gguf, &[("user", args.prompt.as_str())], true)?
+    };
+    let prompt = tokenizer.encode(&text)?;
+    let context = gguf.usize("llama.context_length").unwrap_or(2048);
+    let capacity = context.min(prompt.len().saturating_add(args.max_tokens as usize));
+    let start = Instant::now();
+    let mut model = LanguageModel::open(&gguf, capacity, Outputs::default(), &options)?;
+    let compiled = start.elapsed();
+    let mut sampling = if args.greedy {
+        Sampling::greedy()
+    } else {
+        Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed }
+    };
+    let mut stream = tokenizer.stream(true);
+    let start = Instant::now();
+    let mut logits = model.read(&prompt)?.logits;
+    let read = start.elapsed();
+    let start = Instant::now();
+    let mut written = 0u32;
+    while written < args.max_tokens && model.past() < model.capacity() {
+        let token = sampling.choose(&logits);
+        if tokenizer.end() == Some(token) {
+            break;
+        }
+        show(&stream.push(token)?)?;
+        written += 1;
+        logits = model.read(&[token])?.logits;
+    }
+    let decoded = start.elapsed();
+    show(&stream.finish()?)?;
+    println!();
+    eprintln!("compiled in {:.2} s", compiled.as_secs_f64());
+    eprintln!("prompt: {} tokens, {:.1} tokens/s (packing included)", prompt.len(), rate(prompt.len(), read));
+    eprintln!("answer: {written} tokens, {:.1} tokens/s", rate(written as usize, decoded));
+    if let Some(peak) = peak_memory() {
+        eprintln!("peak memory: {peak} MB");
+    }
+    Ok(())
+}
+
+fn rate(tokens: usize, time: Duration) -> f64 {
+    tokens as f64 / time.as_secs_f64().max(1e-9)
+}
+
+fn show(text: &str) -> Result<(), Diagnostic> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| Diagnostic::new("output", format!("cannot write the answer: {e}")))
+}
+
+/// Largest resident set so far, in MB, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb / 1024)
+}

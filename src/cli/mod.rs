@@ -1,0 +1,76 @@
+//! The command line: one file per command. Exit code 0: done; 1: the input is wrong or the work failed; 2: usage.
+
+mod compile;
+mod demo;
+mod generate;
+mod ops;
+mod rules;
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use crate::formats::op_program::OpProgram;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::types::DType;
+
+#[derive(Parser)]
+#[command(name = "tilewright", version, about = "A tensor compiler for transformer models", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compile and run a small transformer, and show each stage (the default)
+    Demo,
+    /// Answer a prompt with a language model in a GGUF file
+    Generate(generate::Args),
+    /// Show a stage of the compilation of a .tw file or an op program
+    Compile(compile::Args),
+    /// Run a .tw file or an op program on random or given inputs
+    Run(run::Args),
+    /// List or check rewrite rules
+    Rules(rules::Args),
+    /// List the ops
+    Ops(ops::Args),
+}
+
+/// Parses the arguments and runs the command.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version also come this way, with exit code 0. Printing fails only if the pipe is closed.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let result = match cli.command.unwrap_or(Command::Demo) {
+        Command::Demo => demo::run(),
+        Command::Generate(args) => generate::run(&args),
+        Command::Compile(args) => compile::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Rules(args) => rules::run(&args),
+        Command::Ops(args) => ops::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(diagnostic) => {
+            eprintln!("{diagnostic}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A module from a `.tw` text or an op-program file (safetensors).
+pub(crate) fn load_module(path: &std::path::Path) -> Result<tilewright_ir::graph::Module, Diagnostic> {
+    let bytes = crate::formats::map_file(path)?;
+    if path.extension().is_some_and(|e| e == "safetensors") {
+        let file = crate::formats::Safetensors::open(path)?;
+        return Ok(OpProgram::from_file(&file, DType::F32)?.module);
+    }
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|e| Diagnostic::new("text", format!("{} is not UTF-8: {e}", path.display())))?;
+    tilewright_ir::text::parse(&path.display().to_string(), text)
+}

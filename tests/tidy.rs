@@ -1,0 +1,91 @@
+//! The shape of the source tree: headers, file sizes, where `unsafe` may stand, crate edges.
+
+use std::path::{Path, PathBuf};
+
+/// Files longer than [`LIMIT`], with the reason.
+const LONG: &[(&str, &str)] = &[];
+const LIMIT: usize = 500;
+
+/// The only files that may contain `unsafe`, with what they need it for.
+const UNSAFE: &[(&str, &str)] = &[
+    ("codegen/src/cpu/ukernel/", "vector intrinsics on raw pointers"),
+    ("codegen/src/cpu/clif/", "calls of generated code"),
+    ("codegen/examples/", "calls of micro-kernels"),
+    ("codegen/src/cpu/pack", "vector intrinsics"),
+    ("runtime/src/buffer.rs", "aligned allocation"),
+    ("runtime/src/threads.rs", "jobs that borrow"),
+    ("runtime/src/executable", "calls of generated code"),
+    ("runtime/src/device/cuda/", "the CUDA driver and NVRTC"),
+    ("src/formats/mapped.rs", "memory maps"),
+];
+
+fn sources() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut todo: Vec<PathBuf> =
+        ["ir", "passes", "codegen", "runtime", "src", "tests", "examples"].map(|d| root.join(d)).to_vec();
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("target") {
+                todo.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path.strip_prefix(root).unwrap().to_path_buf());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let bare: Vec<PathBuf> = sources().into_iter().filter(|p| !read(p).starts_with("//!")).collect();
+    assert!(bare.is_empty(), "files without a //! header: {bare:?}");
+}
+
+#[test]
+fn files_stay_short() {
+    let long: Vec<String> = sources()
+        .iter()
+        .filter(|p| !LONG.iter().any(|(name, _)| p.to_string_lossy() == *name))
+        .map(|p| (read(p).lines().count(), p))
+        .filter(|(n, _)| *n > LIMIT)
+        .map(|(n, p)| format!("{} has {n} lines", p.display()))
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn unsafe_stays_where_it_is_listed() {
+    let outside: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|p| p.as_os_str() != "tests/tidy.rs")
+        .filter(|p| !UNSAFE.iter().any(|(prefix, _)| p.to_string_lossy().starts_with(prefix)))
+        .filter(|p| {
+            read(p).lines().any(|l| {
+                let code = l.split("//").next().unwrap_or("");
+                code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl")
+            })
+        })
+        .collect();
+    assert!(outside.is_empty(), "unsafe outside the listed files: {outside:?}");
+}
+
+#[test]
+fn crates_have_no_back_edges() {
+    for (name, allowed) in
+        [("ir", &[][..]), ("passes", &["ir"][..]), ("codegen", &["ir"][..]), ("runtime", &["ir", "codegen"][..])]
+    {
+        let manifest = read(Path::new(&format!("{name}/Cargo.toml")));
+        let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("[dev-dependencies]").next().unwrap();
+        for other in ["ir", "passes", "codegen", "runtime"] {
+            let used = dependencies.contains(&format!("tilewright-{other}"));
+            assert!(!used || allowed.contains(&other), "{name} must not depend on {other}");
+        }
+    }
+}
