@@ -54,7 +54,8 @@ impl Executable {
             named.insert(program.name.clone(), Compiled { program, kernels });
         }
         let last = named.len().checked_sub(1);
-        let entry = named.get_index_of("main").or(last).ok_or_else(|| Diagnostic::new("empty-module", "no function"))?;
+        let entry =
+            named.get_index_of("main").or(last).ok_or_else(|| Diagnostic::new("empty-module", "no function"))?;
         let pool = Pool::new(threads);
         let scratch = (0..pool.threads()).map(|_| Memory::zeroed(bytes)).collect::<Result<_, _>>()?;
         let (free, packed) = (Mutex::default(), Mutex::default());
@@ -123,7 +124,10 @@ impl Executable {
         let program = self.program();
         if program.params.len() != inputs.len() {
             let (want, found) = (program.params.len(), inputs.len());
-            return Err(Diagnostic::new("input-count", format!("`{}` takes {want} inputs, found {found}", program.name)));
+            return Err(Diagnostic::new(
+                "input-count",
+                format!("`{}` takes {want} inputs, found {found}", program.name),
+            ));
         }
         let mut bindings = given.clone();
         for (p, a) in program.params.iter().zip(inputs) {

@@ -16,7 +16,10 @@ const TOKENS: usize = 16;
 
 pub(super) fn run() -> Result<(), Diagnostic> {
     let config = small();
-    println!("A GPT-2 of {} layers, {} wide, from the DSL; sizes `seq` and `past` are symbols.\n", config.layers, config.width);
+    println!(
+        "A GPT-2 of {} layers, {} wide, from the DSL; sizes `seq` and `past` are symbols.\n",
+        config.layers, config.width
+    );
     let module = gpt2(&config)?;
     println!("--- graph (`tilewright compile FILE --emit graph`)\n");
     print!("{}", tilewright_ir::text::print(&module));
@@ -26,7 +29,10 @@ pub(super) fn run() -> Result<(), Diagnostic> {
     let executable = compile(&module, &options)?;
     let compiled = start.elapsed();
     if let Some(kernel) = largest_kernel(executable.programs()) {
-        println!("--- one kernel of the block (`--emit kernel`)\n\n{}", tilewright_ir::kernel::text::print_kernel(kernel));
+        println!(
+            "--- one kernel of the block (`--emit kernel`)\n\n{}",
+            tilewright_ir::kernel::text::print_kernel(kernel)
+        );
     }
     let bindings = Bindings::from([("seq".into(), TOKENS as i64), ("past".into(), 0)]);
     let inputs = inputs(&module, &bindings)?;
@@ -44,7 +50,9 @@ pub(super) fn run() -> Result<(), Diagnostic> {
     println!("--- run\n\nlogits {:?}, caches {} tensors", outputs[0].shape(), outputs.len() - 1);
     println!("largest difference from the interpreter, relative to 1 + |x|: {error:.2e}");
     let [compiled, first, again, interpreted] = [compiled, first, again, interpreted].map(milliseconds);
-    println!("compiled in {compiled}, first run {first} (packs the weights), next run {again}, interpreter {interpreted}");
+    println!(
+        "compiled in {compiled}, first run {first} (packs the weights), next run {again}, interpreter {interpreted}"
+    );
     if error.is_nan() || error > 1e-4 {
         return Err(Diagnostic::new("check", format!("the result differs from the interpreter by {error:.2e}")));
     }

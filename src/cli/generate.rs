@@ -56,11 +56,8 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     options.threads = args.threads.map_or(options.threads, usize::from);
     let gguf = Gguf::open(&args.model)?;
     let tokenizer = Tokenizer::from_gguf(&gguf)?;
-    let text = if args.raw {
-        args.prompt.clone()
-    } else {
-        chat_prompt(&gguf, &[("user", args.prompt.as_str())], true)?
-    };
+    let text =
+        if args.raw { args.prompt.clone() } else { chat_prompt(&gguf, &[("user", args.prompt.as_str())], true)? };
     let prompt = tokenizer.encode(&text)?;
     let context = gguf.usize("llama.context_length").unwrap_or(2048);
     let capacity = context.min(prompt.len().saturating_add(args.max_tokens as usize));

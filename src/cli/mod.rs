@@ -7,9 +7,9 @@ mod ops;
 mod rules;
 mod run;
 
+use crate::formats::op_program::OpProgram;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use crate::formats::op_program::OpProgram;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
 

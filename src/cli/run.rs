@@ -1,11 +1,11 @@
 //! `tilewright run`: run a graph on random or given inputs.
 
 use crate::compile::{Options, compile};
+use crate::formats::op_program::OpProgram;
 use std::path::PathBuf;
 use std::time::Instant;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
-use crate::formats::op_program::OpProgram;
 use tilewright_ir::graph::{Function, Module};
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::types::{Bindings, DType};
@@ -163,8 +163,7 @@ impl Random {
     pub fn array(&mut self, ty: &tilewright_ir::types::Type, shape: &[usize]) -> Result<Array, Diagnostic> {
         let count = tilewright_ir::array::element_count(shape).filter(|&n| n <= 1 << 30);
         let count = count.ok_or_else(|| Diagnostic::new("array-size", format!("{ty} is too large for random data")))?;
-        let floats: Vec<f64> =
-            (0..count).map(|_| (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0).collect();
+        let floats: Vec<f64> = (0..count).map(|_| (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0).collect();
         match ty.dtype {
             DType::F64 => Array::from_f64(shape, &floats),
             DType::F32 => Array::from_f32(shape, &floats.iter().map(|&x| x as f32).collect::<Vec<_>>()),

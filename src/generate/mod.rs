@@ -41,7 +41,12 @@ impl LanguageModel {
     /// tokens run the same programs.
     ///
     /// Errors: those of the file, of the model's configuration and of the compiler.
-    pub fn open(gguf: &Gguf, capacity: usize, outputs: Outputs, options: &Options) -> Result<LanguageModel, Diagnostic> {
+    pub fn open(
+        gguf: &Gguf,
+        capacity: usize,
+        outputs: Outputs,
+        options: &Options,
+    ) -> Result<LanguageModel, Diagnostic> {
         let config = LlamaConfig { outputs, ..LlamaConfig::from_gguf(gguf, capacity)? };
         let module = llama(&config)?;
         let weights = bind_weights(gguf, &module)?;

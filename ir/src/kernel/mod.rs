@@ -9,4 +9,7 @@ pub mod verify;
 
 pub use expr::{Access, BinaryOp, Expr, IndexDim, TileReduce};
 pub use program::{CallStep, Launch, Pack, Program, ProgramBuffer, ProgramParam, Step};
-pub use tree::{Block, Buffer, BufferAttr, Kernel, KernelAttr, Level, LoadMods, Pipe, PipelineOp, Role, Space, Stmt, SyncScope, View};
+pub use tree::{
+    Block, Buffer, BufferAttr, Kernel, KernelAttr, Level, LoadMods, Pipe, PipelineOp, Role, Space, Stmt, SyncScope,
+    View,
+};

@@ -1,8 +1,8 @@
 //! Functions of the host that generated code calls.
 
+use super::types::unsupported;
 use crate::cpu::poly::wide;
 use half::{bf16, f16};
-use super::types::unsupported;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
