@@ -2,6 +2,8 @@
 //!
 //! Inputs are made here, by writers that know nothing of the readers; random ones come from a fixed seed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tilewright::formats::dequantise::dequantised_values;

@@ -1,5 +1,7 @@
 //! A small Llama with quantised weights lowers to packed products and a few kernels a block.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
+
 use tilewright::models::{LlamaConfig, Outputs, WeightTypes, llama};
 use tilewright_ir::dsl::RopeLayout;
 use tilewright_ir::kernel::Step;

@@ -3,6 +3,8 @@
 //! `cargo run --release -p tilewright-codegen --example ukernel_bench`. Every figure is the best of several runs. The peak is
 //! that of a loop of independent fused multiply-adds in registers.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
+
 use std::hint::black_box;
 use std::time::Instant;
 use tilewright_codegen::cpu::pack::{pack_panels_block, pack_panels_f32, packed_bytes};

@@ -57,7 +57,7 @@ pub fn threads(kernel: &Kernel) -> Result<i64, Diagnostic> {
             _ => 0,
         },
     };
-    if n >= 32 && n <= 1024 && n % 32 == 0 {
+    if (32..=1024).contains(&n) && n % 32 == 0 {
         return Ok(n);
     }
     Err(invalid(format!("expected threads(n) with a multiple of 32 up to 1024, found {n}")))

@@ -284,8 +284,8 @@ pub fn scalar_table() -> Kernel {
         S::Sin {},
         S::Cos {},
     ];
-    let two_float = vec![S::Add {}, S::Sub {}, S::Mul {}, S::Div {}, S::Rem {}, S::Pow {}, S::Max {}, S::Min {}];
-    let two_int = vec![S::And {}, S::Or {}, S::Xor {}, S::Shl {}, S::Shr {}];
+    let two_float = [S::Add {}, S::Sub {}, S::Mul {}, S::Div {}, S::Rem {}, S::Pow {}, S::Max {}, S::Min {}];
+    let two_int = [S::And {}, S::Or {}, S::Xor {}, S::Shl {}, S::Shr {}];
     let mut body = Vec::new();
     for (x, d, ty) in
         [("xf", "f", DType::F32), ("xd", "d", DType::F64), ("xi", "i", DType::I32), ("xl", "l", DType::I64)]

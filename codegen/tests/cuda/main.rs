@@ -1,6 +1,8 @@
 //! Kernels written by hand, their CUDA C as snapshots. `runtime/tests/nvrtc.rs` compiles the same files, and with a host
 //! prelude they run.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
+
 mod host_run;
 mod kernels;
 

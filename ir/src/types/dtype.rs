@@ -113,7 +113,7 @@ impl DType {
     /// Bytes that `elements` take, or `None` on overflow or where they do not fill whole blocks.
     pub fn bytes(self, elements: usize) -> Option<usize> {
         let (per, size) = self.block();
-        if elements % per != 0 { None } else { (elements / per).checked_mul(size) }
+        if !elements.is_multiple_of(per) { None } else { (elements / per).checked_mul(size) }
     }
 
     /// f64, f32, f16, bf16.

@@ -106,7 +106,7 @@ impl Number {
         }
         // Above 2^53 an f64 does not name one integer.
         let exact = value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0;
-        exact.then(|| Number { dtype, bits: (value as i64) as u64 })
+        exact.then_some(Number { dtype, bits: (value as i64) as u64 })
     }
 
     /// The value, rounded for large integers.

@@ -40,11 +40,10 @@ impl Frame {
     }
 
     fn position(&self, axis: &Ident, lane: u8) -> Result<Value, Diagnostic> {
-        if let Some((inner, lanes)) = &self.inner {
-            if inner == axis {
+        if let Some((inner, lanes)) = &self.inner
+            && inner == axis {
                 return Ok(lanes[usize::from(lane & 3)]);
             }
-        }
         let found = self.axes.iter().rev().find(|(other, _)| other == axis);
         found.map(|(_, value)| *value).ok_or_else(|| Diagnostic::bug(format!("no position along axis `{axis}`")))
     }
@@ -193,8 +192,8 @@ impl Emitter<'_> {
             None => self.row_address(plan, frame)?,
         };
         let inner = frame.inner.as_ref().map(|(axis, lanes)| (axis.clone(), lanes[usize::from(lane & 3)]));
-        if let Some((axis, at)) = inner {
-            if let Some(step) = plan.step(&axis) {
+        if let Some((axis, at)) = inner
+            && let Some(step) = plan.step(&axis) {
                 let offset = match step.constant {
                     Some(0) => return self.gathered(address, plan, frame, lane),
                     Some(n) => self.b.ins().imul_imm_s(at, n),
@@ -202,7 +201,6 @@ impl Emitter<'_> {
                 };
                 address = self.b.ins().iadd(address, offset);
             }
-        }
         self.gathered(address, plan, frame, lane)
     }
 
