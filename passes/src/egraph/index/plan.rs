@@ -120,19 +120,7 @@ impl Planner<'_> {
                 }
                 out
             }
-            GraphOp::Flip { axes } => {
-                let mut out = operand(self, 0);
-                for (i, size) in shape.iter().enumerate() {
-                    if !axes.contains(&i) || size.is(1) {
-                        planned.cuts.push(Cut::Whole);
-                        continue;
-                    }
-                    let last = size.as_const().and_then(|n| n.checked_sub(1)).ok_or("flips a symbolic size")?;
-                    planned.cuts.push(Cut::Affine { start: last, stride: -1 });
-                    out[i] = self.axes.fresh(size);
-                }
-                out
-            }
+            GraphOp::Flip { axes } => self.flip(operand(self, 0), axes, &shape, &mut planned)?,
             GraphOp::Pad { amounts } => {
                 let mut out = operand(self, 0);
                 for (i, (before, after)) in amounts.iter().enumerate() {
@@ -245,6 +233,25 @@ impl Planner<'_> {
             return Ok((Cut::Fixed { fixed, at: start, minor: true }, kept));
         }
         Ok((Cut::Affine { start, stride }, self.axes.fresh(length)))
+    }
+
+    fn flip(
+        &mut self,
+        mut x: Vec<Var>,
+        axes: &[usize],
+        shape: &[Dim],
+        out: &mut Planned,
+    ) -> Result<Vec<Var>, &'static str> {
+        for (i, size) in shape.iter().enumerate() {
+            if !axes.contains(&i) || size.is(1) {
+                out.cuts.push(Cut::Whole);
+                continue;
+            }
+            let last = size.as_const().and_then(|n| n.checked_sub(1)).ok_or("flips a symbolic size")?;
+            out.cuts.push(Cut::Affine { start: last, stride: -1 });
+            x[i] = self.axes.fresh(size);
+        }
+        Ok(x)
     }
 
     fn concat(&mut self, node: &Node, axis: usize, shape: &[Dim], out: &mut Planned) -> Result<Vec<Var>, &'static str> {
