@@ -1,7 +1,7 @@
 //! Tokenizers: text to ids and back, from a `tokenizer.json` or from the metadata of a GGUF file.
 //!
 //! The `tokenizers` crate does the work. GGUF files carry the vocabulary and the merges, but name the rule that cuts text
-//! into words by a key only (`tokenizer.ggml.pre`); [`pre_tokenizer`] has the rules we know.
+//! into words by a key only (`tokenizer.ggml.pre`); `pre_tokenizer` has the rules we know.
 
 use super::stream::TextStream;
 use super::{Gguf, in_file, map_file, shown};
@@ -285,7 +285,7 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, gguf: &Gguf, tokens: &[&str]) -
     Ok(())
 }
 
-/// Rules for words that [`pre_tokenizer`] knows, by their names in GGUF files.
+/// Rules for words that `pre_tokenizer` knows, by their names in GGUF files.
 const RULES: &[&str] = &["gpt-2", "smollm", "starcoder", "refact", "llama-bpe", "llama3", "llama-v3", "qwen2"];
 
 /// Words of Llama 3 and Qwen 2: contractions in any case, letters with one sign before, digits (`{D}` at a time), signs

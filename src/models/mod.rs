@@ -4,7 +4,7 @@
 //! but for the calls. Sizes: the symbols `seq` (new tokens in this call) and `past` (tokens in the caches before it); the
 //! caller keeps `past + seq <= capacity`.
 //!
-//! Parameters of the entry: `tokens` i64[seq]; the donated caches `cache.N.k` and `cache.N.v`, f32[kv_heads, capacity,
+//! Parameters of the entry: `tokens`, `i64[seq]`; the donated caches `cache.N.k` and `cache.N.v`, `f32[kv_heads, capacity,
 //! head_size]; weights. Results: logits f32[1, vocab] of the last token, or f32[seq, vocab]; the caches in the order of
 //! layers, k before v; if asked, hidden states f32[seq, width]: the embedding, then after each block.
 

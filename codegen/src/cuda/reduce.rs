@@ -25,6 +25,7 @@ impl Emitter<'_> {
         })
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm per kind of reduction")]
     fn reduce(&mut self, kind: TileReduce, a: &Expr, axis: &Ident, hint: &str) -> Emitted<Expr> {
         let (op, suffix) = match kind {
             TileReduce::Sum => ("Sum", "sum"),

@@ -1,5 +1,7 @@
 //! Tests of the interpreter against plain arithmetic and against the `half` crate.
 
+#![allow(clippy::cloned_ref_to_slice_refs)]
+
 use super::value::round;
 use super::{Mode, run};
 use crate::array::{Array, Bytes};

@@ -30,11 +30,11 @@ op_table!(
     Cumsum { axis: Axis } "cumsum" Exactly(1) Reduction;
     /// Sum of products; result axes: batch, free of the left, free of the right
     Dot { dims: DotDims } "dot" Exactly(2) Contraction;
-    /// Repeats into `shape`; operand axis i becomes result axis dims[i], other axes are new; size-1 axes stretch
+    /// Repeats into `shape`; operand axis i becomes result axis `dims[i]`, other axes are new; size-1 axes stretch
     Broadcast { shape: Dims, dims: Axes } "broadcast" Exactly(1) Movement;
     /// The same elements in row-major order under another shape
     Reshape { shape: Dims } "reshape" Exactly(1) Movement;
-    /// Result axis i is operand axis perm[i]
+    /// Result axis i is operand axis `perm[i]`
     Transpose { perm: Axes } "transpose" Exactly(1) Movement;
     /// Elements start, start + stride, ..., below limit, per axis; strides positive
     Slice { start: Dims, limit: Dims, stride: Strides } "slice" Exactly(1) Movement;
@@ -46,7 +46,7 @@ op_table!(
     Flip { axes: Axes } "flip" Exactly(1) Movement;
     /// take(x, ids): axis `axis` of x is replaced by the shape of the integer tensor ids; ids must be inside
     Take { axis: Axis } "take" Exactly(2) Indexing;
-    /// take_along(x, ids): ids has x's rank; result[..i..] = x[..ids[..i..]..] along `axis`
+    /// take_along(x, ids): ids has x's rank; `result[..i..] = x[..ids[..i..]..]` along `axis`
     TakeAlong { axis: Axis } "take_along" Exactly(2) Indexing;
     /// scatter_add(base, ids, source): base with source added at ids along `axis`, in row-major order of source
     ScatterAdd { axis: Axis } "scatter_add" Exactly(3) Indexing;

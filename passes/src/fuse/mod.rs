@@ -180,7 +180,8 @@ fn try_region(
 ) -> Result<bool, Diagnostic> {
     let Some(&root) = kernels.first() else { return Ok(false) };
     let family = f.nodes[root].op.info().family;
-    if !matches!(family, Family::Elementwise | Family::Movement) && !(family == Family::Reduction && !dot) {
+    let takes = matches!(family, Family::Elementwise | Family::Movement) || (family == Family::Reduction && !dot);
+    if !takes {
         return Ok(false);
     }
     if matches!(f.nodes[root].op, GraphOp::Reshape { .. } | GraphOp::Cumsum { .. })

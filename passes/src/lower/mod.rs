@@ -45,8 +45,8 @@ fn lower_function(module: &Module, f: &Function, opt_level: u8, target: &Target)
     let buffers = Buffers::new(f);
     let mut lower = Lower { module, f, target, buffers, stored, kernels: Vec::new(), steps: Vec::new() };
     let live = f.live();
-    for i in 0..f.nodes.len() {
-        if live[i] && lower.stored[i] {
+    for (i, &needed) in live.iter().enumerate() {
+        if needed && lower.stored[i] {
             lower.node(i)?;
         }
     }

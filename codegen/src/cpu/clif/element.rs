@@ -41,9 +41,10 @@ impl Frame {
 
     fn position(&self, axis: &Ident, lane: u8) -> Result<Value, Diagnostic> {
         if let Some((inner, lanes)) = &self.inner
-            && inner == axis {
-                return Ok(lanes[usize::from(lane & 3)]);
-            }
+            && inner == axis
+        {
+            return Ok(lanes[usize::from(lane & 3)]);
+        }
         let found = self.axes.iter().rev().find(|(other, _)| other == axis);
         found.map(|(_, value)| *value).ok_or_else(|| Diagnostic::bug(format!("no position along axis `{axis}`")))
     }
@@ -193,14 +194,15 @@ impl Emitter<'_> {
         };
         let inner = frame.inner.as_ref().map(|(axis, lanes)| (axis.clone(), lanes[usize::from(lane & 3)]));
         if let Some((axis, at)) = inner
-            && let Some(step) = plan.step(&axis) {
-                let offset = match step.constant {
-                    Some(0) => return self.gathered(address, plan, frame, lane),
-                    Some(n) => self.b.ins().imul_imm_s(at, n),
-                    None => self.b.ins().imul(at, step.value),
-                };
-                address = self.b.ins().iadd(address, offset);
-            }
+            && let Some(step) = plan.step(&axis)
+        {
+            let offset = match step.constant {
+                Some(0) => return self.gathered(address, plan, frame, lane),
+                Some(n) => self.b.ins().imul_imm_s(at, n),
+                None => self.b.ins().imul(at, step.value),
+            };
+            address = self.b.ins().iadd(address, offset);
+        }
         self.gathered(address, plan, frame, lane)
     }
 

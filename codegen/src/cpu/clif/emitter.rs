@@ -83,9 +83,10 @@ impl Emitter<'_> {
     /// `floor(a / b)`, b > 0.
     pub fn floor_div(&mut self, a: Num, b: Num) -> Num {
         if let (Some(x), Some(y)) = (a.constant, b.constant)
-            && y > 0 {
-                return self.num(x.div_euclid(y));
-            }
+            && y > 0
+        {
+            return self.num(x.div_euclid(y));
+        }
         if b.constant == Some(1) {
             return a;
         }

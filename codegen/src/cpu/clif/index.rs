@@ -28,9 +28,10 @@ impl Emitter<'_> {
     /// A position over the tile axes behind the names of `axes`.
     fn affine(&mut self, expr: &Expr, axes: &[(Ident, Affine)]) -> Result<Affine, Diagnostic> {
         if let Expr::Name(name) = expr
-            && let Some((_, affine)) = axes.iter().find(|(axis, _)| axis == name) {
-                return Ok(affine.clone());
-            }
+            && let Some((_, affine)) = axes.iter().find(|(axis, _)| axis == name)
+        {
+            return Ok(affine.clone());
+        }
         let start = match expr {
             Expr::Int(n) => self.num(*n),
             Expr::Name(name) => self.index_name(name)?,

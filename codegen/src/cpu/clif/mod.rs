@@ -1,7 +1,7 @@
 //! The Cranelift emitter: from kernels to machine code of this processor.
 //!
 //! `let` tiles are lazy: a statement that stores, sets or reduces is a loop nest over its tile, innermost the contiguous axis,
-//! and evaluates expressions there, four f32 at a time where it can ([`element`]). Reductions, scalars, and tiles whose
+//! and evaluates expressions there, four f32 at a time where it can (`element`). Reductions, scalars, and tiles whose
 //! sources change before they are used, are computed where they stand. No `a * b + c` is contracted.
 
 mod build;

@@ -20,7 +20,7 @@ impl Emitter<'_> {
         match dtype {
             DType::F16 | DType::Bf16 => {
                 let bits = self.b.ins().load(types::I16, FLAGS, at, 0);
-                self.from_half_bits(dtype, bits)
+                self.half_value(dtype, bits)
             }
             _ => Ok(self.b.ins().load(clif_type(dtype)?, FLAGS, at, 0)),
         }
@@ -40,7 +40,7 @@ impl Emitter<'_> {
         self.called(calls::float_to_half(dtype == DType::Bf16, wide), &[value], DType::U16)
     }
 
-    fn from_half_bits(&mut self, dtype: DType, bits: Value) -> Result<Value, Diagnostic> {
+    fn half_value(&mut self, dtype: DType, bits: Value) -> Result<Value, Diagnostic> {
         if dtype == DType::F16 {
             return self.called(calls::half_to_float(), &[bits], DType::F32);
         }
@@ -52,7 +52,7 @@ impl Emitter<'_> {
     /// Rounds an f32 (f64 with `wide`) to a half float, kept as f32.
     fn round_half(&mut self, dtype: DType, value: Value, wide: bool) -> Result<Value, Diagnostic> {
         let bits = self.half_bits(dtype, value, wide)?;
-        self.from_half_bits(dtype, bits)
+        self.half_value(dtype, bits)
     }
 
     /// A literal of a dtype.
