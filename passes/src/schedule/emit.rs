@@ -2,7 +2,7 @@
 //! is emitted in the deepest frame that binds one of its axes, so folds that do not depend on a loop leave it.
 
 use super::Schedule;
-use super::index::{add, affine, ceil, dim, literal, mul};
+use super::index::{add, affine, ceil, dim, identity, literal, mul};
 use crate::region::{Affine, AxisId, Index, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
@@ -485,23 +485,5 @@ impl<'r> Emitter<'r> {
         let result = self.remember(term, place, Expr::Name(at));
         self.frames.extend(above);
         Ok(result)
-    }
-}
-
-/// What a fold of nothing gives.
-fn identity(kind: ReduceKind, dtype: DType) -> Expr {
-    let bits = u32::try_from(dtype.block().1 * 8).unwrap_or(64);
-    let int = |v: i64| Expr::cast(dtype, Expr::Int(v));
-    let signed_max = i64::MAX >> (64 - bits.min(64));
-    match (kind, dtype) {
-        (ReduceKind::Sum, _) => int(0),
-        (ReduceKind::Prod, _) => int(1),
-        (ReduceKind::Max, d) if d.is_float() => Expr::cast(dtype, Expr::Real(f64::NEG_INFINITY)),
-        (ReduceKind::Min, d) if d.is_float() => Expr::cast(dtype, Expr::Real(f64::INFINITY)),
-        (ReduceKind::Max, d) if d.is_signed() => int(-1 - signed_max),
-        (ReduceKind::Min, d) if d.is_signed() => int(signed_max),
-        (ReduceKind::Max, _) => int(0),
-        (ReduceKind::Min, DType::Bool) => int(1),
-        (ReduceKind::Min, _) => int(-1),
     }
 }

@@ -3,7 +3,7 @@
 use crate::region::Affine;
 use tilewright_ir::array::Array;
 use tilewright_ir::kernel::{BinaryOp, Expr};
-use tilewright_ir::op::ScalarOp;
+use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::{Atom, DType, Dim};
 
 /// `a + b`, folding literals.
@@ -78,4 +78,22 @@ pub fn literal(value: &Array) -> Option<Expr> {
     let shift = 64 - 8 * u32::try_from(bytes.len()).ok()?;
     let int = if dtype.is_signed() { raw.wrapping_shl(shift).wrapping_shr(shift) } else { raw };
     Some(if dtype == DType::I64 { Expr::Int(int) } else { Expr::cast(dtype, Expr::Int(int)) })
+}
+
+/// What a fold of nothing gives.
+pub(super) fn identity(kind: ReduceKind, dtype: DType) -> Expr {
+    let bits = u32::try_from(dtype.block().1 * 8).unwrap_or(64);
+    let int = |v: i64| Expr::cast(dtype, Expr::Int(v));
+    let signed_max = i64::MAX >> (64 - bits.min(64));
+    match (kind, dtype) {
+        (ReduceKind::Sum, _) => int(0),
+        (ReduceKind::Prod, _) => int(1),
+        (ReduceKind::Max, d) if d.is_float() => Expr::cast(dtype, Expr::Real(f64::NEG_INFINITY)),
+        (ReduceKind::Min, d) if d.is_float() => Expr::cast(dtype, Expr::Real(f64::INFINITY)),
+        (ReduceKind::Max, d) if d.is_signed() => int(-1 - signed_max),
+        (ReduceKind::Min, d) if d.is_signed() => int(signed_max),
+        (ReduceKind::Max, _) => int(0),
+        (ReduceKind::Min, DType::Bool) => int(1),
+        (ReduceKind::Min, _) => int(-1),
+    }
 }
