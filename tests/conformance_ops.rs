@@ -17,7 +17,7 @@ fn data() -> &'static Path {
 }
 
 fn passes(float: DType) {
-    let options = Options { device: Device::Interpreter, grads: false, opt_level: 0, float };
+    let options = Options { device: Device::Interpreter, grads: false, opt_level: 0, float, threads: None };
     let report = run_set("ops", data(), &options).unwrap();
     for failure in &report.failures {
         println!("{failure}");
@@ -64,7 +64,7 @@ fn in_strict_f32() {
 
 #[test]
 fn unknown_sets_and_absent_data_are_errors() {
-    let options = Options { device: Device::Interpreter, grads: false, opt_level: 0, float: DType::F64 };
+    let options = Options { device: Device::Interpreter, grads: false, opt_level: 0, float: DType::F64, threads: None };
     assert_eq!(run_set("none", data(), &options).unwrap_err().code, "conformance-set");
     assert_eq!(run_set("ops", Path::new("/nowhere"), &options).unwrap_err().code, "file");
 }

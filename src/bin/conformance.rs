@@ -14,7 +14,7 @@ struct Arguments {
     /// Folder with one folder per set
     #[arg(long)]
     data: PathBuf,
-    /// Set to run; all if absent
+    /// Set to run; all that the folder has if absent
     #[arg(long)]
     set: Option<String>,
     /// interpreter, cpu or cuda
@@ -32,9 +32,9 @@ struct Arguments {
     /// Rounding that rewrites may change: the interpreter changes none
     #[arg(long)]
     numerics: Option<String>,
-    /// Threads; the interpreter uses one
-    #[arg(long)]
-    threads: Option<usize>,
+    /// Threads, all cores if absent; the interpreter uses one
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
 fn main() -> ExitCode {
@@ -56,12 +56,19 @@ fn run(arguments: &Arguments) -> Result<bool, Diagnostic> {
         grads: arguments.grads,
         opt_level: arguments.opt_level,
         float: arguments.precision.unwrap_or(arguments.device.float()),
+        threads: arguments.threads.map(usize::from),
     };
-    let sets: Vec<&str> = arguments.set.as_deref().map_or(SETS.to_vec(), |s| vec![s]);
+    let there = || SETS.iter().copied().filter(|s| arguments.data.join(s).is_dir()).collect();
+    let sets: Vec<&str> = arguments.set.as_deref().map_or_else(there, |s| vec![s]);
+    if sets.is_empty() {
+        let message = format!("{} has none of the sets {}", arguments.data.display(), SETS.join(" "));
+        return Err(Diagnostic::new("conformance-set", message));
+    }
     let mut passed = true;
     for set in sets {
         let report = run_set(set, &arguments.data, &options)?;
         report.failures.iter().for_each(|f| println!("FAILED {f}"));
+        report.notes.iter().for_each(|n| println!("{n}"));
         println!("{report}");
         passed &= report.failures.is_empty();
     }

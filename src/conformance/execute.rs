@@ -1,6 +1,7 @@
 //! The one place where a module meets a device.
 
-use crate::compile::{Options, compile};
+use super::Options;
+use crate::compile::{self, compile};
 use std::fmt;
 use std::str::FromStr;
 use tilewright_ir::array::Array;
@@ -60,16 +61,18 @@ impl FromStr for Device {
 /// The results of the entry function of `module`.
 ///
 /// Errors: `device-unavailable`, and those of the device.
-pub fn execute(module: &Module, inputs: &[Array], device: Device, opt_level: u8) -> Result<Vec<Array>, Diagnostic> {
-    match device {
+pub fn execute(module: &Module, inputs: &[Array], options: &Options) -> Result<Vec<Array>, Diagnostic> {
+    match options.device {
         // The interpreter takes the module as it is: levels choose passes, and there is none before it.
         Device::Interpreter => {
             let entry = module.entry()?.name.clone();
             interp::run(module, &entry, inputs, &Bindings::new(), Mode::Meaning)
         }
         Device::Cpu => {
-            let options = Options { opt_level, ..Options::host()? };
-            compile(module, &options)?.run(inputs, &Bindings::new())
+            let host = compile::Options::host()?;
+            let threads = options.threads.unwrap_or(host.threads);
+            let host = compile::Options { opt_level: options.opt_level, threads, ..host };
+            compile(module, &host)?.run(inputs, &Bindings::new())
         }
         Device::Cuda => Err(Diagnostic::new("device-unavailable", "programs do not run on CUDA devices yet")),
     }

@@ -5,9 +5,11 @@
 
 mod execute;
 mod ops;
+mod smollm2;
 
 pub use execute::{Device, execute};
 pub use ops::ops;
+pub use smollm2::smollm2;
 
 use std::fmt;
 use tilewright_ir::array::Array;
@@ -25,6 +27,8 @@ pub struct Options {
     pub opt_level: u8,
     /// Dtype of the floats of a case: f64 or f32.
     pub float: DType,
+    /// Threads of the CPU pool; all cores if absent. They never change a result.
+    pub threads: Option<usize>,
 }
 
 /// A case that failed.
@@ -59,8 +63,10 @@ pub struct Report {
     pub passed: usize,
     /// Cases that failed.
     pub failures: Vec<Failure>,
-    /// Cases that the device has no ops for.
+    /// Cases that the device does not run.
     pub skipped: usize,
+    /// Why cases were skipped.
+    pub notes: Vec<String>,
     /// Largest error as a part of what was allowed, over all comparisons that passed.
     pub largest_part: f64,
 }
@@ -74,7 +80,7 @@ impl fmt::Display for Report {
 }
 
 /// The sets that there are.
-pub const SETS: &[&str] = &["ops"];
+pub const SETS: &[&str] = &["ops", "smollm2"];
 
 /// Runs the set `name` of the folder `data`.
 ///
@@ -82,6 +88,7 @@ pub const SETS: &[&str] = &["ops"];
 pub fn run_set(name: &str, data: &std::path::Path, options: &Options) -> Result<Report, Diagnostic> {
     match name {
         "ops" => ops(&data.join("ops"), options),
+        "smollm2" => smollm2(&data.join("smollm2"), options),
         other => Err(Diagnostic::new(
             "conformance-set",
             format!("there is no set `{other}`, expected one of {}", SETS.join(" ")),

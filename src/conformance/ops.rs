@@ -66,7 +66,7 @@ fn run(folder: &Path, case: &Case, options: &Options) -> Result<f64, Diagnostic>
     let file = Safetensors::open(folder.join(&case.file))?;
     let program = OpProgram::from_file(&file, options.float)?;
     let inputs = program.read_inputs(&file)?;
-    let results = execute(&program.module, &inputs, options.device, options.opt_level)?;
+    let results = execute(&program.module, &inputs, options)?;
     if results.len() != program.outputs.len() || results.is_empty() {
         let message = format!("expected {} results, found {}", program.outputs.len(), results.len());
         return Err(Diagnostic::new("conformance-result", message));

@@ -1,0 +1,296 @@
+//! The set `smollm2`: SmolLM2-135M-Instruct on three prompts against recorded numbers, and its tokenizer.
+
+use super::{Device, Failure, Options, Report};
+use crate::compile;
+use crate::formats::{Gguf, Safetensors, tokenizer::Tokenizer};
+use crate::generate::{LanguageModel, Sampling};
+use crate::models::Outputs;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_ir::types::DType;
+
+/// Where the weights are, below the current folder or below the folder that holds the data folder.
+const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+
+/// Largest absolute error of a logit. Runs in f32 and f64 differ by less than a tenth of this.
+const LOGITS: f64 = 1e-3;
+
+/// Largest error of a hidden state, as a part of the largest magnitude in it or of 1.
+const HIDDEN: f64 = 1e-4;
+
+/// Largest error of an element x of a hidden state, as a part of 1 + |x|. A few elements are 10,000 times as large as the
+/// rest, so that [`HIDDEN`] alone would pass anything in the rest.
+const HIDDEN_ELEMENT: f64 = 1e-3;
+
+/// Hidden states that are recorded: 0 is the embedding, K is what block K reads, 30 what the last block gives.
+const STATES: [usize; 4] = [0, 1, 15, 30];
+
+/// `smollm2.json`, as far as it is read here.
+#[derive(Debug, Deserialize)]
+struct Index {
+    prompts: Vec<Prompt>,
+    tokenizer: Vec<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Prompt {
+    text: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Text {
+    text: String,
+    ids: Vec<u32>,
+}
+
+/// What the comparisons of one case gave.
+#[derive(Default)]
+struct Checks {
+    failed: Vec<String>,
+    /// Largest error of the comparisons that failed.
+    error: Option<f64>,
+    /// Largest error as a part of what was allowed, of the comparisons that passed.
+    largest_part: f64,
+}
+
+impl Checks {
+    fn equal(&mut self, what: &str, found: &[u32], expected: &[u32]) {
+        if found.len() != expected.len() {
+            self.failed.push(format!("{what}: expected {} ids, found {}", expected.len(), found.len()));
+        } else if let Some(i) = (0..found.len()).find(|&i| found[i] != expected[i]) {
+            self.failed.push(format!("{what}: expected {} at {i}, found {}", expected[i], found[i]));
+        }
+    }
+
+    /// `tolerance` is of an expected number. Not-a-number is never close.
+    fn close(&mut self, what: &str, found: &[f32], expected: &[f32], tolerance: impl Fn(f32) -> f64) {
+        if found.len() != expected.len() {
+            self.failed.push(format!("{what}: expected {} numbers, found {}", expected.len(), found.len()));
+            return;
+        }
+        // The largest error as a part of what is allowed, and that error.
+        let (mut worst, mut largest) = (0f64, 0f64);
+        for (x, y) in found.iter().zip(expected) {
+            let error = (f64::from(*x) - f64::from(*y)).abs();
+            let error = if error.is_nan() { f64::INFINITY } else { error };
+            if error / tolerance(*y) > worst {
+                (worst, largest) = (error / tolerance(*y), error);
+            }
+        }
+        if worst <= 1.0 {
+            self.largest_part = self.largest_part.max(worst);
+        } else {
+            self.failed.push(format!("{what}: error {largest:.3e} is {worst:.3e} times the tolerance"));
+            self.error = Some(self.error.map_or(largest, |e| e.max(largest)));
+        }
+    }
+
+    fn finish(self, case: &str, report: &mut Report) {
+        report.largest_part = report.largest_part.max(self.largest_part);
+        if self.failed.is_empty() {
+            report.passed += 1;
+        } else {
+            let reason = self.failed.join("; ");
+            report.failures.push(Failure { case: case.into(), reason, error: self.error });
+        }
+    }
+}
+
+/// Runs the prompts and the tokenizer cases of `folder`. The interpreter runs the tokenizer cases only.
+///
+/// Errors: `model-file` without the weights; `device-unavailable`; `conformance-set` for a dtype that the set has no
+/// numbers for; those of reading the set and the model. Failed cases are in the report.
+pub fn smollm2(folder: &Path, options: &Options) -> Result<Report, Diagnostic> {
+    if options.device == Device::Cuda {
+        return Err(Diagnostic::new("device-unavailable", "programs do not run on CUDA devices yet"));
+    }
+    if options.device == Device::Cpu && options.float != DType::F32 {
+        let message = format!("the set smollm2 has tolerances for f32, found {}", options.float);
+        return Err(Diagnostic::new("conformance-set", message));
+    }
+    let index = read_index(&folder.join("smollm2.json"))?;
+    let file = Safetensors::open(folder.join("smollm2.safetensors"))?;
+    let gguf = Gguf::open(model_file(folder)?)?;
+    let mut report = Report { set: "smollm2".into(), device: options.device.to_string(), ..Report::default() };
+    finish("texts", texts(&index, &file, &gguf), &mut report);
+    if options.device == Device::Interpreter {
+        report.skipped += index.prompts.len();
+        report.notes.push("prompts are skipped: the interpreter is too slow for a model of this size".into());
+    } else {
+        prompts(&index, &file, &gguf, options, &mut report)?;
+    }
+    if options.grads {
+        let missing = Diagnostic::new("not-available", "gradients are not available yet");
+        finish("grad", Err(missing), &mut report);
+    }
+    Ok(report)
+}
+
+fn read_index(path: &Path) -> Result<Index, Diagnostic> {
+    let at = |d: Diagnostic| d.at(Place::Named(path.display().to_string().into()), "");
+    let text = std::fs::read_to_string(path).map_err(|e| at(Diagnostic::new("file", format!("cannot read: {e}"))))?;
+    serde_json::from_str(&text).map_err(|e| at(Diagnostic::new("conformance-index", e.to_string())))
+}
+
+/// The first of the places of [`MODEL`] that there is. `folder` is that of the set.
+fn model_file(folder: &Path) -> Result<PathBuf, Diagnostic> {
+    let beside = folder.parent().and_then(Path::parent).map(|p| p.join(MODEL));
+    let found = [Some(PathBuf::from(MODEL)), beside].into_iter().flatten().find(|p| p.is_file());
+    found.ok_or_else(|| {
+        Diagnostic::new("model-file", format!("there is no {MODEL}; scripts/fetch-models.sh smollm2 fetches it"))
+    })
+}
+
+fn finish(case: &str, checks: Result<Checks, Diagnostic>, report: &mut Report) {
+    match checks {
+        Ok(checks) => checks.finish(case, report),
+        Err(d) => report.failures.push(Failure { case: case.into(), reason: d.to_string(), error: None }),
+    }
+}
+
+/// Every text, prompts included, gives its ids.
+fn texts(index: &Index, file: &Safetensors, gguf: &Gguf) -> Result<Checks, Diagnostic> {
+    let tokenizer = Tokenizer::from_gguf(gguf)?;
+    let mut checks = Checks::default();
+    for case in &index.tokenizer {
+        checks.equal(&format!("{:?}", case.text), &tokenizer.encode(&case.text)?, &case.ids);
+    }
+    for (j, prompt) in index.prompts.iter().enumerate() {
+        let expected = ids(file, &format!("p{j}.ids"))?;
+        checks.equal(&format!("{:?}", prompt.text), &tokenizer.encode(&prompt.text)?, &expected);
+    }
+    Ok(checks)
+}
+
+/// All prompts with one compiled model, whose capacity is that of the longest.
+fn prompts(
+    index: &Index,
+    file: &Safetensors,
+    gguf: &Gguf,
+    options: &Options,
+    report: &mut Report,
+) -> Result<(), Diagnostic> {
+    let mut capacity = 0;
+    for j in 0..index.prompts.len() {
+        let (read, written) = (ids(file, &format!("p{j}.ids"))?, ids(file, &format!("p{j}.greedy"))?);
+        capacity = capacity.max(read.len() + written.len());
+    }
+    let host = compile::Options::host()?;
+    let threads = options.threads.unwrap_or(host.threads);
+    let host = compile::Options { opt_level: options.opt_level, threads, ..host };
+    let outputs = Outputs { all_logits: true, hidden_states: true };
+    let mut model = LanguageModel::open(gguf, capacity, outputs, &host)?;
+    for j in 0..index.prompts.len() {
+        model.reset();
+        let name = format!("p{j}");
+        finish(&name, prompt(&name, file, &mut model), report);
+    }
+    Ok(())
+}
+
+/// The prompt in one call, then the greedy tokens in calls of one token.
+fn prompt(name: &str, file: &Safetensors, model: &mut LanguageModel) -> Result<Checks, Diagnostic> {
+    let mut checks = Checks::default();
+    let tokens = ids(file, &format!("{name}.ids"))?;
+    let step = model.read(&tokens)?;
+    let rows = rows(&step.logits, tokens.len())?;
+    let (first, last) = (rows[0], rows[rows.len() - 1]);
+    checks.close("last logits", last, &floats(file, &format!("{name}.last.logits"))?, |_| LOGITS);
+    for (place, logits) in [("first", first), ("last", last)] {
+        let expected = ids(file, &format!("{name}.{place}.top20_ids"))?;
+        let top = largest(logits, expected.len());
+        checks.equal(&format!("largest {place} logits"), &top, &expected);
+        let found: Vec<f32> = top.iter().map(|&i| logits[i as usize]).collect();
+        let expected = floats(file, &format!("{name}.{place}.top20_logits"))?;
+        checks.close(&format!("largest {place} logits"), &found, &expected, |_| LOGITS);
+    }
+    let argmax: Vec<u32> = rows.iter().map(|r| Sampling::greedy().choose(r)).collect();
+    checks.equal("argmax", &argmax, &ids(file, &format!("{name}.argmax"))?);
+    for k in STATES {
+        let expected = floats(file, &format!("{name}.hidden.{k}"))?;
+        let size = expected.iter().fold(1f64, |m, x| m.max(f64::from(x.abs())));
+        let missing = || Diagnostic::new("conformance-result", format!("there is no hidden state {k}"));
+        let tolerance = |x: f32| (HIDDEN * size).min(HIDDEN_ELEMENT * (1.0 + f64::from(x.abs())));
+        checks.close(&format!("hidden {k}"), step.hidden.get(k).ok_or_else(missing)?, &expected, tolerance);
+    }
+    greedy(name, file, model, last, &mut checks)?;
+    Ok(checks)
+}
+
+/// Compares the greedy tokens, and the logit of each, after `logits`. Each token is the model's own choice.
+fn greedy(
+    name: &str,
+    file: &Safetensors,
+    model: &mut LanguageModel,
+    logits: &[f32],
+    checks: &mut Checks,
+) -> Result<(), Diagnostic> {
+    let expected = ids(file, &format!("{name}.greedy"))?;
+    let (mut written, mut found, mut logits) = (Vec::new(), Vec::new(), logits.to_vec());
+    while written.len() < expected.len() {
+        let token = Sampling::greedy().choose(&logits);
+        written.push(token);
+        found.push(logits[token as usize]);
+        if written.len() < expected.len() {
+            logits = model.read(&[token])?.logits;
+        }
+    }
+    checks.equal("greedy tokens", &written, &expected);
+    checks.close("greedy logits", &found, &floats(file, &format!("{name}.greedy_logit"))?, |_| LOGITS);
+    Ok(())
+}
+
+/// `logits` cut into `count` rows of one length, none of them empty.
+fn rows(logits: &[f32], count: usize) -> Result<Vec<&[f32]>, Diagnostic> {
+    let width = logits.len().checked_div(count).unwrap_or(0);
+    if width == 0 || width * count != logits.len() {
+        let message = format!("expected logits for {count} tokens, found {} numbers", logits.len());
+        return Err(Diagnostic::new("conformance-result", message));
+    }
+    Ok(logits.chunks_exact(width).collect())
+}
+
+/// Ids of the `count` largest logits, the largest first; the smaller id first of equals.
+fn largest(logits: &[f32], count: usize) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+    order.truncate(count);
+    order
+}
+
+fn floats(file: &Safetensors, name: &str) -> Result<Vec<f32>, Diagnostic> {
+    let wrong = || Diagnostic::new("conformance-index", format!("`{name}` has no floats"));
+    file.tensor(name)?.to_f32().ok_or_else(wrong)
+}
+
+fn ids(file: &Safetensors, name: &str) -> Result<Vec<u32>, Diagnostic> {
+    let wrong = || Diagnostic::new("conformance-index", format!("`{name}` has no token ids"));
+    let id = |x: &f64| (x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(x)).then_some(*x as u32);
+    file.tensor(name)?.to_f64().and_then(|v| v.iter().map(id).collect()).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_fail_on_a_difference() {
+        let mut checks = Checks::default();
+        checks.close("a", &[1.0, 2.0], &[1.0, 2.0005], |_| 1e-3);
+        checks.equal("b", &[1, 2], &[1, 2]);
+        assert!(checks.failed.is_empty() && checks.largest_part > 0.4);
+        checks.close("c", &[f32::NAN], &[0.0], |_| 1e-3);
+        checks.close("d", &[1.0], &[1.01], |_| 1e-3);
+        checks.close("e", &[], &[1.0], |_| 1e-3);
+        checks.equal("f", &[1, 3], &[1, 2]);
+        assert_eq!(checks.failed.len(), 4);
+        assert_eq!(checks.error, Some(f64::INFINITY));
+    }
+
+    #[test]
+    fn largest_logits_in_order() {
+        assert_eq!(largest(&[0.5, 2.0, -1.0, 2.0], 3), [1, 3, 0]);
+        assert!(rows(&[0.0; 6], 4).is_err() && rows(&[], 0).is_err());
+    }
+}
