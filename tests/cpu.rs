@@ -14,7 +14,8 @@ use tilewright_ir::types::{Bindings, DType};
 
 fn passes(opt_level: u8) {
     let data = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data"));
-    let options = conformance::Options { device: Device::Cpu, grads: false, opt_level, float: DType::F32 };
+    let options =
+        conformance::Options { device: Device::Cpu, grads: false, opt_level, float: DType::F32, threads: None };
     let report = run_set("ops", data, &options).unwrap();
     report.failures.iter().for_each(|f| println!("{f}"));
     assert_eq!((report.passed, report.failures.len(), report.skipped), (123, 0, 0));
