@@ -29,7 +29,7 @@ struct Arguments {
     /// Dtype of floats: f64 or f32; the interpreter's default is f64, that of other devices f32
     #[arg(long)]
     precision: Option<DType>,
-    /// Rounding that rewrites may change: the interpreter changes none
+    /// Which rewrites may fire: levels 0 and 1 fire none, so every policy gives the same result
     #[arg(long)]
     numerics: Option<String>,
     /// Threads, all cores if absent; the interpreter uses one
