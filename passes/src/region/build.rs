@@ -1,6 +1,6 @@
 //! From graph values to terms: movement ops become substitutions of affine index maps.
 
-use super::{Affine, AxisId, Index, Region, Term, TermId, overflow};
+use super::{Affine, AxisId, Index, Output, Region, Term, TermId, overflow};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::{Function, Value};
@@ -78,7 +78,8 @@ impl<'f> Builder<'f> {
         let index: Vec<Affine> = (0..rank).map(Affine::axis).collect();
         let root = if copy { builder.value(value, &index, false)? } else { builder.compute(value, &index, false)? };
         let Builder { axes, inputs, terms, free, places, .. } = builder;
-        Ok(Region { axes, rank, inputs, terms, free, root, places })
+        let outputs = vec![Output { root, axes: (0..rank).collect() }];
+        Ok(Region { axes, rank, inputs, terms, free, outputs, places })
     }
 
     fn term(&mut self, term: Term, dtype: DType) -> TermId {
@@ -99,8 +100,12 @@ impl<'f> Builder<'f> {
                 }
             }
             Term::Map(_, args) => free.extend(args.iter().flat_map(|&a| self.free[a].iter().copied())),
-            Term::Fold { axis, arg, .. } | Term::ArgFold { axis, arg, .. } => {
+            Term::Fold { axis, arg, .. } | Term::ArgFold { axis, arg, .. } | Term::Moment { axis, arg } => {
                 free.extend(self.free[*arg].iter().copied().filter(|a| a != axis));
+            }
+            Term::Online { axis, key, weight, mask } => {
+                let all = [Some(*key), Some(*weight), *mask];
+                free.extend(all.into_iter().flatten().flat_map(|t| self.free[t].iter().copied()).filter(|a| a != axis));
             }
             Term::Product => free.extend(0..self.rank),
         }

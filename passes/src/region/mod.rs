@@ -107,25 +107,53 @@ pub enum Term {
         /// What is compared.
         arg: TermId,
     },
+    /// One pass over an axis: the sum of `exp(key - max of key) * weight` over the positions where `mask` holds. Terms
+    /// of one axis, key and mask share the pass and its running maximum.
+    Online {
+        /// The axis, which leaves.
+        axis: AxisId,
+        /// The exponent.
+        key: TermId,
+        /// What is summed.
+        weight: TermId,
+        /// A bool; positions where it does not hold are skipped.
+        mask: Option<TermId>,
+    },
+    /// The sum of squared distances from the mean along an axis, in one pass.
+    Moment {
+        /// The axis, which leaves.
+        axis: AxisId,
+        /// Whose.
+        arg: TermId,
+    },
     /// The accumulator of the region's contraction at the output's own position.
     Product,
 }
 
-/// One output over named axes.
+/// What a region stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The value.
+    pub root: TermId,
+    /// Its axes in memory order, all below [`Region::rank`]. Where one is missing, it is stored once.
+    pub axes: Vec<AxisId>,
+}
+
+/// What one kernel computes, over named axes.
 #[derive(Clone, Debug)]
 pub struct Region {
-    /// All axes: those of the output in memory order, then those that are folded.
+    /// All axes: those of the outputs, in memory order of the first, then those that are only folded.
     pub axes: Vec<(Ident, Dim)>,
-    /// How many axes the output has.
+    /// How many axes the outputs have.
     pub rank: usize,
-    /// Program buffers that are read.
+    /// Program buffers that are read. The shape is how this region sees the memory: dims may be split or merged.
     pub inputs: Vec<(Ident, Type)>,
     /// Terms with their dtypes.
     pub terms: Vec<(Term, DType)>,
     /// The axes that each term depends on.
     pub free: Vec<BTreeSet<AxisId>>,
-    /// The output.
-    pub root: TermId,
+    /// What is stored, at least one.
+    pub outputs: Vec<Output>,
     /// Lines that it comes from.
     pub places: Vec<Place>,
 }
@@ -139,7 +167,7 @@ impl Region {
                 let outer = self.free[i].iter().filter(|&&a| a < last).count();
                 outer == last && !self.free[i].contains(&last)
             }
-            Term::ArgFold { .. } | Term::Product => false,
+            Term::ArgFold { .. } | Term::Online { .. } | Term::Moment { .. } | Term::Product => false,
             Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Load { .. } | Term::Map(..) => true,
         })
     }

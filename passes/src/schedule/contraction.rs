@@ -4,7 +4,7 @@
 
 use super::emit::{Bind, Emitter, Frame};
 use super::index::{add, ceil, dim, mul};
-use crate::region::{Affine, AxisId, Index, Region, Term, TermId};
+use crate::region::{Affine, AxisId, Index, Output, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::device::ukernel::UKernelShape;
 use tilewright_ir::diag::Diagnostic;
@@ -73,7 +73,9 @@ fn only_fold(region: &Region) -> Option<(TermId, AxisId, TermId)> {
     for (id, (term, _)) in region.terms.iter().enumerate() {
         match term {
             Term::Fold { kind: ReduceKind::Sum, axis, arg } if found.is_none() => found = Some((id, *axis, *arg)),
-            Term::Fold { .. } | Term::ArgFold { .. } | Term::Product => return None,
+            Term::Fold { .. } | Term::ArgFold { .. } | Term::Online { .. } | Term::Moment { .. } | Term::Product => {
+                return None;
+            }
             Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Load { .. } | Term::Map(..) => {}
         }
     }
@@ -86,7 +88,7 @@ pub fn contraction(region: &Region, weight: &dyn Fn(usize) -> bool) -> Option<Co
     let (fold, k, product) = only_fold(region)?;
     let Term::Map(ScalarOp::Mul {}, args) = &region.terms[product].0 else { return None };
     let (x, y) = (factor(region, *args.first()?)?, factor(region, *args.get(1)?)?);
-    if x.input == y.input || region.free[fold].len() != region.rank {
+    if x.input == y.input || region.free[fold].len() != region.rank || region.outputs.len() != 1 {
         return None;
     }
     let depth = region.axes[k].1.as_const().filter(|&n| n > 0)?;
@@ -145,6 +147,7 @@ fn flatten(
     flat.axes = if m_axis == 0 { vec![m_entry, n_entry] } else { vec![n_entry, m_entry] };
     flat.axes.push(region.axes[k].clone());
     flat.rank = 2;
+    flat.outputs = vec![Output { root: region.outputs.first()?.root, axes: vec![0, 1] }];
     let rename = |x: AxisId| match x {
         x if x == n => Some(n_axis),
         x if x == k => Some(2),
@@ -280,7 +283,7 @@ pub fn contraction_kernel(
     let range = IndexDim::Range { start: Expr::Int(0), size: Expr::Int(nc), open: false, upto: None };
     e.product = Some((c.fold, Access::new("acc", vec![point, range])));
     e.frames.push(Frame::with(binds));
-    e.store_root()?;
+    e.store_outputs()?;
     let epilogue = e.pop()?.stmts;
     body.push(Stmt::For {
         var: "r".into(),

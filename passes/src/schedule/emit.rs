@@ -52,7 +52,12 @@ pub(super) fn tile_of(n: &tilewright_ir::types::Dim, most: i64) -> (i64, bool) {
     }
 }
 
-/// The kernel of a region; its arguments are the region's inputs in order, then the output `out`.
+/// Name of an output's argument: `out`, `out1`, ...
+fn output_name(index: usize) -> String {
+    if index == 0 { "out".into() } else { format!("out{index}") }
+}
+
+/// The kernel of a region; its arguments are the region's inputs in order, then its outputs.
 pub fn region_kernel(
     region: &Region,
     schedule: Schedule,
@@ -100,7 +105,7 @@ pub fn region_kernel(
     }
     e.frames.push(outer);
     e.frames.extend(inner);
-    e.store_root()?;
+    e.store_outputs()?;
     if let Some(high) = close {
         let frame = e.pop()?;
         let var = if matches!(schedule, Schedule::Scalar) { "j" } else { "t" };
@@ -144,8 +149,10 @@ impl<'r> Emitter<'r> {
             let axes = ty.shape.iter().enumerate().map(|(d, n)| (format!("x{d}").into(), dim(n))).collect();
             arguments.push(buffer(Space::In, format!("in{i}"), ty.dtype, axes));
         }
-        let axes = region.axes[..region.rank].iter().map(|(n, d)| (n.clone(), dim(d))).collect();
-        arguments.push(buffer(Space::Out, "out".into(), region.terms[region.root].1, axes));
+        for (i, output) in region.outputs.iter().enumerate() {
+            let axes = output.axes.iter().map(|&a| (region.axes[a].0.clone(), dim(&region.axes[a].1))).collect();
+            arguments.push(buffer(Space::Out, output_name(i), region.terms[output.root].1, axes));
+        }
         let named = vec![false; region.inputs.len()];
         Emitter { region, frames: Vec::new(), arguments, views: Vec::new(), product: None, named, count: 0 }
     }
@@ -176,18 +183,18 @@ impl<'r> Emitter<'r> {
         self.frames.iter().rposition(binds).unwrap_or(0)
     }
 
-    /// Stores the root at the output's position.
-    pub(super) fn store_root(&mut self) -> Result<(), Diagnostic> {
-        let mut dims = Vec::new();
-        for axis in 0..self.region.rank {
-            dims.push(self.dim_of(axis)?);
+    /// Stores every output at its position.
+    pub(super) fn store_outputs(&mut self) -> Result<(), Diagnostic> {
+        let region = self.region;
+        for (i, output) in region.outputs.iter().enumerate() {
+            let dims = output.axes.iter().map(|&a| self.dim_of(a)).collect::<Result<Vec<_>, _>>()?;
+            let mut value = self.emit(output.root)?;
+            if let Expr::Int(_) | Expr::Real(_) = value {
+                value = Expr::cast(region.terms[output.root].1, value);
+            }
+            let access = Access::new(&output_name(i), dims);
+            self.last()?.stmts.push(Stmt::Store { access, mods: LoadMods::default(), value, add: false });
         }
-        let mut value = self.emit(self.region.root)?;
-        if let Expr::Int(_) | Expr::Real(_) = value {
-            value = Expr::cast(self.region.terms[self.region.root].1, value);
-        }
-        let access = Access::new("out", dims);
-        self.last()?.stmts.push(Stmt::Store { access, mods: LoadMods::default(), value, add: false });
         Ok(())
     }
 
@@ -225,6 +232,9 @@ impl<'r> Emitter<'r> {
             }
             Term::Fold { kind, axis, arg } => return self.fold(term, *kind, *axis, *arg, *dtype, place),
             Term::ArgFold { largest, axis, arg } => return self.arg_fold(term, *largest, *axis, *arg, place),
+            Term::Online { .. } | Term::Moment { .. } => {
+                return Err(Diagnostic::bug("a fold that no template here computes"));
+            }
         };
         if matches!(what, Term::Const(_) | Term::Size(_)) {
             return Ok(value);
@@ -360,7 +370,7 @@ impl<'r> Emitter<'r> {
             return false;
         }
         match &self.region.terms[term].0 {
-            Term::Fold { .. } | Term::ArgFold { .. } => true,
+            Term::Fold { .. } | Term::ArgFold { .. } | Term::Online { .. } | Term::Moment { .. } => true,
             Term::Load { map, .. } => {
                 map.iter().any(|i| matches!(i, Index::Term(t) if self.region.free[*t].contains(&axis)))
             }

@@ -56,6 +56,7 @@ impl Schedule {
                     rows |= !region.free[id].contains(&last);
                     along |= region.free[id].contains(&last) && contiguous(region, *axis);
                 }
+                Term::Online { .. } | Term::Moment { .. } => folds = true,
                 Term::ArgFold { .. } => arg_folds = true,
                 Term::Load { map, .. } => {
                     gathers |= map.iter().any(|i| matches!(i, Index::Term(t) if region.free[*t].contains(&last)));
