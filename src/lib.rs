@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod compile;
 pub mod conformance;
+pub mod emit;
 pub mod formats;
 pub mod generate;
 pub mod models;

@@ -9,6 +9,7 @@ mod run;
 
 use crate::formats::op_program::OpProgram;
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
@@ -73,4 +74,29 @@ pub(crate) fn load_module(path: &std::path::Path) -> Result<tilewright_ir::graph
     let text = std::str::from_utf8(&bytes)
         .map_err(|e| Diagnostic::new("text", format!("{} is not UTF-8: {e}", path.display())))?;
     tilewright_ir::text::parse(&path.display().to_string(), text)
+}
+
+/// Writes to standard output. A reader that has seen enough and closes the pipe is no error.
+pub(crate) fn print(text: &str) -> Result<(), Diagnostic> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Diagnostic::new("output", format!("cannot write to standard output: {e}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes a file whole or not at all: to a temporary name beside it, then renamed. Errors: `output`.
+pub(crate) fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), Diagnostic> {
+    let fault = |e: std::io::Error| Diagnostic::new("output", format!("cannot write {}: {e}", path.display()));
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = std::path::PathBuf::from(temporary);
+    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    written.map_err(|e| {
+        // What is half written goes; that it cannot even be removed adds nothing to the first error.
+        let _ = std::fs::remove_file(&temporary);
+        fault(e)
+    })
 }

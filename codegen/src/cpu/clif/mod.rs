@@ -26,4 +26,4 @@ mod table_tests;
 mod tests;
 
 pub use grid::eval;
-pub use module::{CpuKernel, CpuModule, clif_text, compile};
+pub use module::{CpuKernel, CpuModule, asm_text, clif_text, compile};

@@ -143,13 +143,26 @@ pub fn compile(kernels: &[&Kernel], isa: Isa) -> Result<(CpuModule, Vec<CpuKerne
     Ok((CpuModule { memory }, compiled))
 }
 
-/// The Cranelift text of a kernel.
-pub fn clif_text(kernel: &Kernel) -> Result<String, Diagnostic> {
+/// The Cranelift text of a kernel that calls the micro-kernels of `isa`. Errors: those of [`compile`].
+pub fn clif_text(kernel: &Kernel, isa: Isa) -> Result<String, Diagnostic> {
     let module = jit()?;
     let mut function = module.make_context();
-    emit(&module, kernel, Isa::best(), &mut function.func, &mut FunctionBuilderContext::new())
+    emit(&module, kernel, isa, &mut function.func, &mut FunctionBuilderContext::new())
         .map_err(|error| in_kernel(error, kernel))?;
     Ok(function.func.display().to_string())
+}
+
+/// The machine code of a kernel for this processor, as text. Errors: those of [`compile`].
+pub fn asm_text(kernel: &Kernel, isa: Isa) -> Result<String, Diagnostic> {
+    let module = jit()?;
+    let mut function = module.make_context();
+    emit(&module, kernel, isa, &mut function.func, &mut FunctionBuilderContext::new())
+        .map_err(|error| in_kernel(error, kernel))?;
+    function.set_disasm(true);
+    let code = function
+        .compile(module.isa(), &mut cranelift_codegen::control::ControlPlane::default())
+        .map_err(|error| fault(&format!("compiling `{}`", kernel.name), format!("{:?}", error.inner)))?;
+    code.vcode.clone().ok_or_else(|| Diagnostic::bug("Cranelift kept no machine code text"))
 }
 
 fn in_kernel(error: Diagnostic, kernel: &Kernel) -> Diagnostic {

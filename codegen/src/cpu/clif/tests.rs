@@ -217,9 +217,9 @@ fn values_are_not_changed_by_later_stores() {
 #[test]
 fn text_of_a_kernel_and_refusals() {
     let kernel = parse("kernel one target cpu { out y: f32[e=4]; par b in 1 at grid { store y[:] = 1.0 } }");
-    assert!(clif_text(&kernel).unwrap().contains("f32x4"));
+    assert!(clif_text(&kernel, Isa::Portable).unwrap().contains("f32x4"));
     let kernel = parse("kernel one target sm_80 { out y: f32[e=4]; par b in 1 at grid { store y[:] = 1.0 } }");
-    let refused: Diagnostic = clif_text(&kernel).unwrap_err();
+    let refused: Diagnostic = clif_text(&kernel, Isa::Portable).unwrap_err();
     assert_eq!(refused.code, "cpu-unsupported");
 }
 
