@@ -29,6 +29,9 @@ impl Options {
     }
 }
 
+/// The highest level.
+pub const MAX_OPT_LEVEL: u8 = 1;
+
 /// The level that is used unless the user names one.
 pub const DEFAULT_OPT_LEVEL: u8 = 1;
 

@@ -1,6 +1,5 @@
 //! Running compiled programs on the CPU.
 
-mod control;
 mod pack;
 mod run;
 
@@ -148,17 +147,7 @@ impl Executable {
                 return Err(wrong_input(&p.buffer.name, &p.buffer.ty, a));
             }
         }
-        for s in &program.symbols {
-            match bindings.get(&s.name) {
-                Some(v) if (s.low..=s.high).contains(v) && v % s.step.max(1) == 0 => {}
-                Some(v) => {
-                    let (name, low, high, step) = (&s.name, s.low, s.high, s.step);
-                    let want = format!("`{name}` must be in {low}..={high} by {step}, found {v}");
-                    return Err(Diagnostic::new("symbol", want));
-                }
-                None => return Err(Diagnostic::new("symbol", format!("no value for symbol `{}`", s.name))),
-            }
-        }
+        run::check_sizes(program, &bindings)?;
         Ok(bindings)
     }
 

@@ -24,7 +24,7 @@ struct Arguments {
     #[arg(long)]
     grads: bool,
     /// 0: each primitive is a kernel; 1: fusion in a fixed order
-    #[arg(long, default_value_t = tilewright::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[arg(long, default_value_t = tilewright::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(tilewright::compile::MAX_OPT_LEVEL)))]
     opt_level: u8,
     /// Dtype of floats: f64 or f32; the interpreter's default is f64, that of other devices f32
     #[arg(long)]

@@ -14,7 +14,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = Stage::Kernel)]
     emit: Stage,
     /// 0: each primitive alone; 1: fusion in a fixed order
-    #[arg(long, default_value_t = crate::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[arg(long, default_value_t = crate::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(crate::compile::MAX_OPT_LEVEL)))]
     opt_level: u8,
     /// Write to this file instead of the terminal
     #[arg(long, short)]

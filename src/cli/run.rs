@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
     /// 0: each primitive alone; 1: fusion in a fixed order
-    #[arg(long, default_value_t = crate::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[arg(long, default_value_t = crate::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(crate::compile::MAX_OPT_LEVEL)))]
     opt_level: u8,
     /// Threads; all cores if absent
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -81,7 +81,7 @@ impl Emitter<'_> {
             match a.dims.as_ref().and_then(|d| d.get(i)).unwrap_or(&IndexDim::All) {
                 IndexDim::All => axes.push((name.clone(), constant(*size)?)),
                 IndexDim::Range { size, .. } => axes.push((name.clone(), constant(self.constant(size))?)),
-                IndexDim::Point { .. } => {}
+                IndexDim::Point { .. } | IndexDim::Checked { .. } => {}
                 IndexDim::Gather(t) => axes.extend(self.axes(&Expr::Name(t.clone()))?),
             }
         }
@@ -135,6 +135,10 @@ impl Emitter<'_> {
                     masks.push(format!("{} < {size}", grouped(bare(&i))));
                 }
                 Ok(i)
+            }
+            IndexDim::Checked { at: point } => {
+                let i = self.index(point)?;
+                Ok(format!("index_checked({}, {})", bare(&i), bare(size)))
             }
             IndexDim::Range { start, open, upto, .. } => {
                 let (start, i) = (self.index(start)?, at.index_of(name)?);

@@ -58,6 +58,7 @@ fn access(a: &Access) -> String {
         .iter()
         .map(|d| match d {
             IndexDim::All => ":".to_string(),
+            IndexDim::Checked { at } => format!("{}!", expr(at)),
             IndexDim::Point { at, open } => format!("{}{}", expr(at), mark(*open)),
             IndexDim::Range { start, size, open, upto } => {
                 let upto = upto.as_ref().map_or(String::new(), |e| format!(" upto {}", expr(e)));

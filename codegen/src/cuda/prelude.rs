@@ -129,6 +129,7 @@ pub(super) const RESERVED: &[&str] = &[
     "ceil_div",
     "floor_div",
     "mod_of",
+    "index_checked",
     "threadIdx",
     "blockIdx",
     "blockDim",
@@ -181,6 +182,14 @@ const HELPERS: &[(&str, &str)] = &[
     (
         "floor_div",
         "__device__ inline long long floor_div(long long a, long long b) { return a / b - (a % b < 0); } // b > 0",
+    ),
+    (
+        "index_checked",
+        "// An index that data chose: outside of 0..n the launch fails.
+__device__ inline long long index_checked(long long i, long long n) {
+    if ((unsigned long long)i >= (unsigned long long)n) __trap();
+    return i;
+}",
     ),
     (
         "mod_of",

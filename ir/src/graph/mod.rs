@@ -162,16 +162,18 @@ impl Function {
         Ok(id)
     }
 
-    /// Whether any result of each node is needed, directly or not, by the function's results.
+    /// Whether any result of each node is needed, directly or not, by the function's results. Values that no node of
+    /// the function makes are passed over: the verifier refuses them.
     pub fn live(&self) -> Vec<bool> {
         let mut live = vec![false; self.nodes.len()];
+        let mark = |live: &mut Vec<bool>, v: &Value| live.get_mut(v.node.index()).map(|slot| *slot = true);
         for r in &self.results {
-            live[r.node.index()] = true;
+            mark(&mut live, r);
         }
         for (i, node) in self.nodes.iter().enumerate().rev() {
             if live[i] {
                 for a in &node.args {
-                    live[a.node.index()] = true;
+                    mark(&mut live, a);
                 }
             }
         }

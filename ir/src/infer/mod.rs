@@ -3,6 +3,7 @@
 pub mod control;
 mod indexing;
 mod movement;
+pub mod require;
 mod scalar;
 
 pub use scalar::scalar_type;

@@ -7,14 +7,15 @@ use crate::array::Bytes;
 use crate::diag::Diagnostic;
 use crate::op::Axis;
 
-/// The indices, checked against the size of `axis`. Errors: `index-range`.
+/// The indices, checked against the size of `axis`. Where no element would be moved
+/// none is looked at. Errors: `index-out-of-range`.
 fn indices(what: &str, x: &Tensor, axis: Axis, ids: &Tensor) -> Result<Vec<usize>, Diagnostic> {
     let size = x.shape[axis];
     let check = |(i, &v): (usize, &i64)| {
         let v = wide(ids.dtype, v);
         usize::try_from(v).ok().filter(|&v| v < size).ok_or_else(|| {
             let message = format!("`{what}` needs indices in 0..{size} for axis {axis}, found {v} as element {i}");
-            Diagnostic::new("index-range", message)
+            Diagnostic::new("index-out-of-range", message)
         })
     };
     ids.ints()?.iter().enumerate().map(check).collect()
@@ -26,8 +27,8 @@ fn around(shape: &[usize], axis: Axis) -> (usize, usize) {
 }
 
 pub(super) fn take(x: &Tensor, ids: &Tensor, axis: Axis) -> Result<Data, Diagnostic> {
-    let chosen = indices("take", x, axis, ids)?;
     let (outer, inner) = around(&x.shape, axis);
+    let chosen = if outer == 0 || inner == 0 { Vec::new() } else { indices("take", x, axis, ids)? };
     if let Data::Block(bytes) = &*x.data {
         let size = x.dtype.bytes(inner).ok_or_else(|| Diagnostic::bug("a row does not fill blocks"))?;
         let mut out = Vec::with_capacity(allowed(x.dtype, &[outer, chosen.len(), size])?);

@@ -40,7 +40,7 @@ pub enum Mode {
 /// agree. Results have the dtypes and sizes of the function's results.
 ///
 /// Errors: `unknown-function`, `operand-count`, `dtype-mismatch`, `shape-mismatch` and `unbound-symbol` for inputs that
-/// do not fit; `symbol-range` for sizes outside their declared range; `index-range` for indices outside an axis;
+/// do not fit; `symbol-range` for sizes outside their declared range; `index-out-of-range` for indices outside an axis;
 /// `too-large` for a value above 4 GiB; `call-depth`; and those of [`crate::infer::infer`] for a module that is wrong.
 pub fn run(
     module: &Module,

@@ -21,6 +21,8 @@ pub(super) struct Region {
 enum Walk {
     /// From here, over the access axis of this number if there is one.
     Line { start: i64, axis: Option<usize>, open: bool, limit: i64 },
+    /// At a position that data chose.
+    Checked { at: i64 },
     /// Through an index tile whose axes are these numbers.
     Gather { tile: Arc<Tile>, axes: Vec<usize> },
 }
@@ -84,6 +86,7 @@ impl Machine {
             IndexDim::Point { at, open } => {
                 Walk::Line { start: self.int(at)?, axis: None, open: *open, limit: i64::MAX }
             }
+            IndexDim::Checked { at } => Walk::Checked { at: self.int(at)? },
             IndexDim::Range { start, size, open, upto } => {
                 let size = self.size(size)?;
                 let limit = upto.as_ref().map_or(Ok(i64::MAX), |u| self.int(u))?;
@@ -122,6 +125,14 @@ impl Machine {
                 Walk::Line { start, axis, open, limit } => {
                     let step = axis.map_or(0, |a| at[a] as i64);
                     (start.checked_add(step).ok_or_else(|| failed("an index overflows"))?, *open, *limit)
+                }
+                Walk::Checked { at } => {
+                    if usize::try_from(*at).is_ok_and(|u| u < *extent) {
+                        (*at, false, i64::MAX)
+                    } else {
+                        let message = format!("`{access}` reaches {at}, expected 0..{extent}");
+                        return Err(Diagnostic::new("index-out-of-range", message));
+                    }
                 }
                 Walk::Gather { tile, axes: numbers } => {
                     let offset = numbers.iter().fold(0, |o, &n| o * axes[n].1 + at[n]);

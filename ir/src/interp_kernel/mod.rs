@@ -38,6 +38,12 @@ pub fn run(kernel: &Kernel, args: &mut [Tensor], symbols: &Bindings) -> Result<(
         }
         m.bind(&s.name, Value::Int(value));
     }
+    for fact in kernel.attrs.iter().filter(|a| &*a.name == "require").flat_map(|a| &a.args) {
+        let value = m.int(fact)?;
+        if value < 0 {
+            return Err(failed(format!("`{}` requires `{fact}` >= 0, found {value}", kernel.name)));
+        }
+    }
     if args.len() != kernel.arguments.len() {
         let (want, found) = (kernel.arguments.len(), args.len());
         return Err(failed(format!("`{}` takes {want} buffers, found {found}", kernel.name)));

@@ -85,6 +85,12 @@ pub enum IndexDim {
         /// May lie outside.
         open: bool,
     },
+    /// `at!`: one element, chosen by data. A position outside is an error of the call: the element is neither read nor
+    /// written, and the run ends with `index-out-of-range`. After it, `at` is known to lie inside.
+    Checked {
+        /// Position.
+        at: Expr,
+    },
     /// `start +: size`, or with `open` `start +? size`: may pass the end. `size` is constant.
     Range {
         /// First position.

@@ -265,7 +265,7 @@ pub enum PipelineOp {
     Release,
 }
 
-/// `threads(128)`, `simd(16)`, `cluster(2)`, `resident`, `unordered`, `pdl`.
+/// `threads(128)`, `simd(16)`, `cluster(2)`, `resident`, `unordered`, `pdl`; `require(e)`: `e >= 0`, tested at launch.
 pub type KernelAttr = BufferAttr;
 
 /// A kernel: constants, symbols, argument buffers in call order, views, body.

@@ -55,9 +55,17 @@ fn always_inline(f: &Function, i: usize) -> bool {
     match &node.op {
         GraphOp::Constant { value } => value.0.shape().is_empty() && !value.0.dtype().is_block(),
         GraphOp::Take { .. } => node.types[0].dtype.is_block(),
-        GraphOp::Map { op: ScalarOp::Cast { .. } } => node.args.iter().any(|&a| f.ty(a).dtype.is_block()),
+        GraphOp::Map { op: ScalarOp::Cast { .. } } => {
+            node.args.iter().any(|&a| f.ty(a).dtype.is_block()) && !gathers(f, i)
+        }
         _other => false,
     }
+}
+
+/// Whether the node reads rows of a block encoding that data chooses. Such a kernel computes all that the graph means, and
+/// nothing more: which indices are looked at must not depend on who reads the rows.
+fn gathers(f: &Function, i: usize) -> bool {
+    f.nodes[i].args.iter().any(|&a| f.ty(a).dtype.is_block() && matches!(f.node(a).op, GraphOp::Take { .. }))
 }
 
 fn forced(f: &Function, live: &[bool]) -> Vec<bool> {
@@ -67,6 +75,7 @@ fn forced(f: &Function, live: &[bool]) -> Vec<bool> {
     }
     for (i, node) in f.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
         match &node.op {
+            GraphOp::Map { .. } if gathers(f, i) => forced[i] = true,
             GraphOp::Constant { value } => forced[i] |= !value.0.shape().is_empty() || value.0.dtype().is_block(),
             GraphOp::Take { .. } | GraphOp::TakeAlong { .. } => {
                 forced[node.args[0].node.index()] = true;

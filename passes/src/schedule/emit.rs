@@ -299,13 +299,14 @@ impl<'r> Emitter<'r> {
         };
         let tiled = map.iter().any(|i| axes_of(i).iter().any(|&a| self.is_tile(a)));
         let point = |at| IndexDim::Point { at, open: false };
+        let gathered = |at: Option<&Expr>| IndexDim::Checked { at: at.cloned().unwrap_or(Expr::Int(0)) };
         if !tiled && !open {
             let mut dims = Vec::new();
             for (i, index) in map.iter().enumerate() {
-                dims.push(point(match index {
-                    Index::Affine(a) => self.iota(a)?,
-                    Index::Term(_) => points.get(&i).cloned().unwrap_or(Expr::Int(0)),
-                }));
+                dims.push(match index {
+                    Index::Affine(a) => point(self.iota(a)?),
+                    Index::Term(_) => gathered(points.get(&i)),
+                });
             }
             return Ok(Access::new(&format!("in{input}"), dims));
         }
@@ -346,7 +347,7 @@ impl<'r> Emitter<'r> {
                 Index::Term(_) => {
                     let name: Ident = format!("g{i}").into();
                     view_axes.push((name.clone(), dim(&shape[i])));
-                    dims.push(point(points.get(&i).cloned().unwrap_or(Expr::Int(0))));
+                    dims.push(gathered(points.get(&i)));
                     exprs.push((Expr::Name(name), false));
                 }
             }

@@ -7,6 +7,7 @@ mod special;
 
 pub use contraction::{Contraction, contraction, contraction_kernel};
 pub use emit::region_kernel;
+pub use index::dim;
 pub use special::{cumsum, scatter_add, update_slice};
 
 use crate::region::{AxisId, Index, Region, Term};

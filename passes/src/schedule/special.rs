@@ -87,13 +87,15 @@ pub fn scatter_add(name: &str, symbols: &[SymbolDecl], types: [&Type; 3], axis: 
     let [base, ids, source] = types;
     let here = points(base.rank(), axis, &Expr::name("j"));
     let there = points(base.rank(), axis, &Expr::name("at"));
+    let mut checked = there.clone();
+    checked[axis] = IndexDim::Checked { at: Expr::name("at") };
     let copy =
         vec![load("b", Access::new("in0", here.clone())), store(Access::new("out", here.clone()), Expr::name("b"))];
     let scatter = vec![
         load("id", Access::new("in1", here.clone())),
         Stmt::Let { names: vec!["at".into()], value: Expr::cast(DType::I64, Expr::name("id")) },
         load("v", Access::new("in2", here)),
-        load("o", Access::new("out", there.clone())),
+        load("o", Access::new("out", checked)),
         store(Access::new("out", there), Expr::scalar(ScalarOp::Add {}, [Expr::name("o"), Expr::name("v")])),
     ];
     let body = vec![repeat("j", dim(&base.shape[axis]), copy), repeat("j", dim(&ids.shape[axis]), scatter)];

@@ -49,8 +49,7 @@ impl Executable {
     }
 }
 
-/// The buffer whose memory `name` is.
-pub(super) fn root_of(compiled: &Compiled, name: &Arc<str>) -> Arc<str> {
+fn root_of(compiled: &Compiled, name: &Arc<str>) -> Arc<str> {
     let mut at = name.clone();
     while let Some(of) = compiled.program.work.iter().find(|b| b.name == at).and_then(|b| b.alias_of.clone()) {
         at = of;

@@ -1,14 +1,13 @@
 //! Steps in order: launches over the pool, calls, packing.
 
-use super::pack::root_of;
 use super::{Compiled, Executable, bytes_of};
 use crate::buffer::{Buffer, Memory};
 use crate::threads::share;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
-use tilewright_codegen::cpu::clif::{CpuKernel, eval};
+use std::sync::{Arc, Mutex, PoisonError};
+use tilewright_codegen::cpu::clif::{CpuKernel, Outside, eval};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{Kernel, Launch, Step};
+use tilewright_ir::kernel::{Kernel, Launch, Program, Step};
 use tilewright_ir::types::{Bindings, Symbol};
 
 /// Buffers of the program that runs, by name.
@@ -17,47 +16,51 @@ pub(super) type Environment = BTreeMap<Arc<str>, Buffer>;
 impl Executable {
     /// Runs the entry on buffers in parameter order; donated ones may come back as results.
     ///
-    /// Sizes are not checked again here: use [`Executable::run`] for input from outside.
+    /// Dtypes and shapes are not checked here, only that no buffer is too small: use [`Executable::run`] for input from
+    /// outside.
     ///
-    /// Errors: `input-count`, `symbol`, `out-of-memory`.
+    /// Errors: `input-count`, `input-type`, `symbol`, `index-out-of-range`, `out-of-memory`.
     pub fn run_buffers(&self, inputs: &[Buffer], bindings: &Bindings) -> Result<Vec<Buffer>, Diagnostic> {
-        self.run_program(self.entry, inputs, &[], bindings)
+        for (p, buffer) in self.program().params.iter().zip(inputs) {
+            let (need, found) = (bytes_of(&p.buffer.ty, bindings)?, buffer.len());
+            if found < need {
+                let message =
+                    format!("input `{}` needs {need} bytes for {}, found {found}", p.buffer.name, p.buffer.ty);
+                return Err(Diagnostic::new("input-type", message));
+            }
+        }
+        self.run_program(self.entry, inputs, bindings)
     }
 
-    /// Runs a program. A result is written into its place of `into` where there is one and the result has memory of its
-    /// own; the caller sees by the pointer whether it was.
-    pub(super) fn run_program(
-        &self,
-        index: usize,
-        inputs: &[Buffer],
-        into: &[Option<Buffer>],
-        bindings: &Bindings,
-    ) -> Result<Vec<Buffer>, Diagnostic> {
+    fn run_program(&self, index: usize, inputs: &[Buffer], bindings: &Bindings) -> Result<Vec<Buffer>, Diagnostic> {
         let compiled = &self.programs[index];
         let program = &compiled.program;
         if inputs.len() != program.params.len() {
             return Err(Diagnostic::new("input-count", format!("`{}` got {} inputs", program.name, inputs.len())));
         }
+        check_sizes(program, bindings)?;
         let names = program.params.iter().map(|p| p.buffer.name.clone());
         let mut env: Environment = names.zip(inputs.iter().cloned()).collect();
         env.extend(self.constants[index].iter().map(|(n, b)| (n.clone(), b.clone())));
-        for (name, place) in program.results.iter().zip(into) {
-            let name = root_of(compiled, name);
-            if let Some(place) = place
-                && program.work.iter().any(|b| b.name == name)
-            {
-                env.entry(name).or_insert_with(|| place.clone());
-            }
-        }
         let last = last_uses(compiled);
         let mut dead: Vec<Buffer> = Vec::new();
         for (number, step) in program.steps.iter().enumerate() {
             match step {
                 Step::Launch(launch) => self.launch(compiled, launch, &mut env, bindings)?,
                 Step::Pack(pack) => self.pack(compiled, pack, &mut env, bindings)?,
-                Step::Call(call) => self.call(compiled, call, &mut env, bindings)?,
-                Step::Cond(cond) => self.cond(compiled, cond, &mut env, bindings)?,
-                Step::Scan(scan) => self.scan(compiled, scan, &mut env, bindings)?,
+                Step::Call(call) => {
+                    let args: Result<Vec<Buffer>, Diagnostic> =
+                        call.arguments.iter().map(|n| self.buffer(compiled, n, &mut env, bindings)).collect();
+                    let mut inner = bindings.clone();
+                    for (symbol, dim) in &call.symbols {
+                        let value = dim.eval(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
+                        inner.insert(symbol.clone(), value);
+                    }
+                    let callee = self.programs.get_index_of(&call.function);
+                    let callee = callee.ok_or_else(|| Diagnostic::bug(format!("no program `{}`", call.function)))?;
+                    let results = self.run_program(callee, &args?, &inner)?;
+                    env.extend(call.results.iter().cloned().zip(results));
+                }
             }
             for name in last.get(&number).into_iter().flatten() {
                 dead.extend(env.remove(name));
@@ -93,7 +96,7 @@ impl Executable {
         Ok(buffer)
     }
 
-    pub(super) fn allocate(&self, bytes: usize) -> Result<Buffer, Diagnostic> {
+    fn allocate(&self, bytes: usize) -> Result<Buffer, Diagnostic> {
         let bytes = bytes.max(1).next_multiple_of(64);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(memory) = free.get_mut(&bytes).and_then(Vec::pop) {
@@ -103,7 +106,7 @@ impl Executable {
     }
 
     /// Keeps memory that nobody else holds for the next allocation of its size.
-    pub(super) fn recycle(&self, dead: &mut Vec<Buffer>) {
+    fn recycle(&self, dead: &mut Vec<Buffer>) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         for buffer in dead.drain(..) {
             if let Buffer::Owned(memory) = buffer
@@ -129,6 +132,11 @@ impl Executable {
         {
             return Ok(());
         }
+        for fact in kernel.attrs.iter().filter(|a| &*a.name == "require").flat_map(|a| &a.args) {
+            if eval(fact, &symbol)? < 0 {
+                return Err(Diagnostic::new("symbol", format!("kernel `{}` requires `{fact}` >= 0", kernel.name)));
+            }
+        }
         let buffers: Result<Vec<Buffer>, Diagnostic> =
             launch.arguments.iter().map(|n| self.buffer(compiled, n, env, bindings)).collect();
         let buffers = buffers?;
@@ -138,11 +146,21 @@ impl Executable {
             let n = usize::try_from(eval(extent, &symbol)?).unwrap_or(0);
             items = items.checked_mul(n).ok_or_else(|| Diagnostic::new("dim-overflow", "the grid is too large"))?;
         }
-        self.run_items(code, &buffers, &symbols, items);
-        Ok(())
+        self.run_items(code, &buffers, &symbols, items).map_err(|outside| {
+            let check = code.checks.get(outside.check);
+            let argument = check.and_then(|c| launch.arguments.get(c.argument?));
+            let name = argument.map_or("a buffer", |name| name);
+            let extent = check.and_then(|c| eval(&c.extent, &symbol).ok()).unwrap_or(0);
+            let message = format!("expected indices in 0..{extent} for `{name}`, found {}", outside.index);
+            let d = Diagnostic::new("index-out-of-range", message).note(format!("in kernel `{}`", kernel.name));
+            kernel.places.first().map_or_else(|| d.clone(), |p| d.clone().at(p.clone(), "indexed here"))
+        })
     }
 
-    fn run_items(&self, code: &CpuKernel, buffers: &[Buffer], symbols: &[i64], items: usize) {
+    /// Runs all items. Errors: the first index outside; which one does not depend on the number of threads.
+    fn run_items(&self, code: &CpuKernel, buffers: &[Buffer], symbols: &[i64], items: usize) -> Result<(), Outside> {
+        // Threads have ranges in ascending order, so the first failure is that of the lowest thread that has one.
+        let failed: Mutex<Option<(usize, Outside)>> = Mutex::new(None);
         let args = Arguments(buffers.iter().map(Buffer::pointer).collect());
         let args = &args;
         self.pool.run(&|thread, threads| {
@@ -152,10 +170,20 @@ impl Executable {
             }
             // SAFETY: the arguments are live buffers of the sizes that the kernel declares; each grid item writes only
             // its own elements, and each thread has its own scratch.
-            unsafe {
-                code.call(args.get(), symbols, self.scratch[thread].pointer(), range.start as i64, range.end as i64);
+            let result = unsafe {
+                code.call(args.get(), symbols, self.scratch[thread].pointer(), range.start as i64, range.end as i64)
+            };
+            if let Err(outside) = result {
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                if failed.is_none_or(|(first, _)| thread < first) {
+                    *failed = Some((thread, outside));
+                }
             }
         });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, outside)) => Err(outside),
+            None => Ok(()),
+        }
     }
 }
 
@@ -183,7 +211,12 @@ fn symbol_values(kernel: &Kernel, bindings: &Bindings) -> Result<Vec<i64>, Diagn
 fn last_uses(compiled: &Compiled) -> BTreeMap<usize, Vec<Arc<str>>> {
     let mut last: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     for (number, step) in compiled.program.steps.iter().enumerate() {
-        for name in step.names() {
+        let names: Vec<&Arc<str>> = match step {
+            Step::Launch(l) => l.arguments.iter().collect(),
+            Step::Call(c) => c.arguments.iter().chain(&c.results).collect(),
+            Step::Pack(p) => vec![&p.from, &p.to],
+        };
+        for name in names {
             // An alias keeps what it aliases.
             let mut name = name.clone();
             loop {
@@ -217,4 +250,33 @@ fn aliased_by_result(compiled: &Compiled, name: &Arc<str>) -> bool {
         }
         false
     })
+}
+
+/// Whether a call with these sizes means something: all symbols have values in their ranges, and the requirements hold.
+///
+/// Errors: `symbol`.
+pub(super) fn check_sizes(program: &Program, bindings: &Bindings) -> Result<(), Diagnostic> {
+    for s in &program.symbols {
+        match bindings.get(&s.name) {
+            Some(v) if (s.low..=s.high).contains(v) && v % s.step.max(1) == 0 => {}
+            Some(v) => {
+                let (name, low, high, step) = (&s.name, s.low, s.high, s.step);
+                let want = format!("`{name}` must be in {low}..={high} by {step}, found {v}");
+                return Err(Diagnostic::new("symbol", want).note(format!("in `@{}`", program.name)));
+            }
+            None => return Err(Diagnostic::new("symbol", format!("no value for symbol `{}`", s.name))),
+        }
+    }
+    for r in &program.requirements {
+        let value = r.size.eval(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
+        if value < 0 {
+            let mut used = Vec::new();
+            r.size.collect_symbols(&mut used);
+            let values = used.iter().filter_map(|s| Some(format!("{s} = {}", bindings.get(s)?)));
+            let message = format!("{} is `{}`, which must not be negative, found {value}", r.what, r.size);
+            let d = Diagnostic::new("symbol", message).note(values.collect::<Vec<_>>().join(", "));
+            return Err(r.place.iter().fold(d, |d, p| d.at(p.clone(), "here")));
+        }
+    }
+    Ok(())
 }

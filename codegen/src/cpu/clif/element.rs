@@ -207,6 +207,11 @@ impl Emitter<'_> {
     }
 
     fn gathered(&mut self, mut address: Value, plan: &Plan, frame: &mut Frame, lane: u8) -> Result<Value, Diagnostic> {
+        for (tile, extent, number) in &plan.limits {
+            let value = self.element(tile, frame, lane)?;
+            let value = self.widen(value, tile.dtype);
+            self.guard(value, *extent, *number);
+        }
         for (tile, stride) in &plan.gathers {
             let value = self.element(tile, frame, lane)?;
             let value = self.widen(value, tile.dtype);

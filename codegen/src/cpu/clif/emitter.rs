@@ -34,6 +34,12 @@ pub struct Emitter<'a> {
     pub tiles: u32,
     /// Accesses of loaded tiles, by number.
     pub accesses: Vec<(u32, Access)>,
+    /// Where a failed check is written, see [`super::check`].
+    pub status: Value,
+    /// Checks of indices, by number.
+    pub checks: Vec<super::check::Check>,
+    /// Positions that are known to lie below extents here.
+    pub known: Vec<(Value, Num)>,
 }
 
 /// Most scratch bytes of a kernel.

@@ -41,7 +41,8 @@ pub fn extents(kernel: &Kernel) -> Result<Vec<Expr>, Diagnostic> {
     Ok(split(kernel)?.vars.iter().map(|(_, extent)| with_constants(extent, kernel)).collect())
 }
 
-fn with_constants(expr: &Expr, kernel: &Kernel) -> Expr {
+/// `expr` with the kernel's constants put in.
+pub fn with_constants(expr: &Expr, kernel: &Kernel) -> Expr {
     match expr {
         Expr::Name(name) => {
             let found = kernel.constants.iter().find(|(other, _)| other == name);

@@ -211,9 +211,18 @@ impl Emitter<'_> {
         }
         let (mut axes, mut masks, mut positions) = (Vec::new(), Vec::new(), Vec::new());
         for (dim, (axis, extent)) in dims.iter().zip(&sizes) {
-            positions.push(self.position(dim, axis, *extent, &mut axes, &mut masks)?);
+            positions.push(self.position(dim, (&access.buffer, axis, *extent), &mut axes, &mut masks)?);
         }
-        self.resolve(&access.buffer, positions, axes, masks, 0)
+        let mut plan = self.resolve(&access.buffer, positions, axes, masks, 0)?;
+        for (dim, (axis, extent)) in dims.iter().zip(&sizes) {
+            if let IndexDim::Gather(name) = dim
+                && let Binding::Tile(tile) = self.find(name)?.clone()
+            {
+                let number = self.name_check(&access.buffer, axis);
+                plan.limits.push((tile, extent.value, number));
+            }
+        }
+        Ok(plan)
     }
 
     fn extents(&mut self, buffer: &Ident) -> Result<Vec<(Ident, Num)>, Diagnostic> {
@@ -228,8 +237,7 @@ impl Emitter<'_> {
     fn position(
         &mut self,
         dim: &IndexDim,
-        axis: &Ident,
-        extent: Num,
+        (buffer, axis, extent): (&Ident, &Ident, Num),
         axes: &mut Vec<(Ident, Num)>,
         masks: &mut Vec<Mask>,
     ) -> Result<Affine, Diagnostic> {
@@ -241,11 +249,19 @@ impl Emitter<'_> {
             }
             IndexDim::Point { at, open } => {
                 let start = self.index(at)?;
+                if !open && self.depends_on_data(at) {
+                    self.check(start.value, (buffer, axis, extent));
+                }
                 let at = Affine { start, terms: Vec::new(), gather: None };
                 if *open {
                     masks.push(Mask { at: at.clone(), extent: extent.value, low: false });
                 }
                 Ok(at)
+            }
+            IndexDim::Checked { at } => {
+                let start = self.index(at)?;
+                self.check(start.value, (buffer, axis, extent));
+                Ok(Affine { start, terms: Vec::new(), gather: None })
             }
             IndexDim::Range { start, size, open, upto } => {
                 let (start, size) = (self.index(start)?, self.index(size)?);
@@ -337,7 +353,7 @@ impl Emitter<'_> {
                 gathers.push((tile.clone(), self.mul(coefficient, *stride)));
             }
         }
-        Ok(Plan { memory, base: base.value, axes, steps, masks, gathers })
+        Ok(Plan { memory, base: base.value, axes, steps, masks, gathers, limits: Vec::new() })
     }
 
     /// An integer of any width as i64.

@@ -6,6 +6,7 @@
 
 mod build;
 mod calls;
+mod check;
 mod element;
 mod emitter;
 mod grid;
@@ -25,5 +26,6 @@ mod table_tests;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Check, Outside};
 pub use grid::eval;
 pub use module::{CpuKernel, CpuModule, asm_text, clif_text, compile};

@@ -1,5 +1,6 @@
 //! Compiling kernels into memory, and calling them.
 
+use super::check::{Check, Outside, Status};
 use super::emitter::{Emitter, FLAGS};
 use super::grid;
 use super::types::{Binding, Num, unsupported};
@@ -15,8 +16,8 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::kernel::{Expr, Kernel};
 
-/// `(args, symbols, scratch, begin, end)`.
-type Entry = unsafe extern "C" fn(*const *mut u8, *const i64, *mut u8, i64, i64);
+/// `(args, symbols, scratch, begin, end, status)`.
+type Entry = unsafe extern "C" fn(*const *mut u8, *const i64, *mut u8, i64, i64, *mut Status);
 
 /// Owns the memory of the code; freed with the last kernel.
 pub struct CpuModule {
@@ -59,6 +60,8 @@ pub struct CpuKernel {
     pub arguments: usize,
     /// Symbols.
     pub symbols: usize,
+    /// What the code checks of the indices that it loads.
+    pub checks: Vec<Check>,
     entry: Entry,
     _memory: Arc<Code>,
 }
@@ -75,11 +78,24 @@ impl CpuKernel {
     /// # Safety
     /// `args` are the argument buffers in order, `symbols` the values in the kernel's order, both complete; the buffers have
     /// the declared sizes for these values, and no other call writes what this one touches. `scratch` has
-    /// `scratch_bytes`, is aligned to 64 and used by this call alone. Indices that the kernel loads are inside.
-    pub unsafe fn call(&self, args: &[*mut u8], symbols: &[i64], scratch: *mut u8, begin: i64, end: i64) {
+    /// `scratch_bytes`, is aligned to 64 and used by this call alone. What the kernel's bounds follow from holds for the
+    /// symbols: their ranges, and the facts of [`tilewright_ir::kernel::verify`].
+    ///
+    /// Errors: the first index that the kernel loaded and that lies outside; nothing was read or written with it, and the
+    /// items after it were not computed.
+    pub unsafe fn call(
+        &self,
+        args: &[*mut u8],
+        symbols: &[i64],
+        scratch: *mut u8,
+        begin: i64,
+        end: i64,
+    ) -> Result<(), Outside> {
         debug_assert!(args.len() == self.arguments && symbols.len() == self.symbols);
+        let mut status = Status::default();
         // Safety: the caller's promise is that of the code.
-        unsafe { (self.entry)(args.as_ptr(), symbols.as_ptr(), scratch, begin, end) }
+        unsafe { (self.entry)(args.as_ptr(), symbols.as_ptr(), scratch, begin, end, &raw mut status) }
+        status.result()
     }
 }
 
@@ -113,7 +129,7 @@ pub fn compile(kernels: &[&Kernel], isa: Isa) -> Result<(CpuModule, Vec<CpuKerne
     let mut context = FunctionBuilderContext::new();
     for (index, kernel) in kernels.iter().enumerate() {
         let mut function = module.make_context();
-        let scratch =
+        let (scratch, checks) =
             emit(&module, kernel, isa, &mut function.func, &mut context).map_err(|error| in_kernel(error, kernel))?;
         let name = format!("{}_{index}", kernel.name);
         let id = module
@@ -122,19 +138,20 @@ pub fn compile(kernels: &[&Kernel], isa: Isa) -> Result<(CpuModule, Vec<CpuKerne
         module
             .define_function(id, &mut function)
             .map_err(|error| fault(&format!("compiling `{name}`"), format!("{error:?}")))?;
-        made.push((id, scratch, grid::extents(kernel)?));
+        made.push((id, scratch, grid::extents(kernel)?, checks));
     }
     module.finalize_definitions().map_err(|error| fault("linking", error))?;
     let pointers: Vec<*const u8> = made.iter().map(|(id, ..)| module.get_finalized_function(*id)).collect();
     let memory = Arc::new(Code { module: Some(module) });
     let mut compiled = Vec::new();
-    for ((kernel, (_, scratch_bytes, grid)), pointer) in kernels.iter().zip(made).zip(pointers) {
+    for ((kernel, (_, scratch_bytes, grid, checks)), pointer) in kernels.iter().zip(made).zip(pointers) {
         compiled.push(CpuKernel {
             name: kernel.name.clone(),
             scratch_bytes,
             grid,
             arguments: kernel.arguments.len(),
             symbols: kernel.symbols.len(),
+            checks,
             // Safety: the function was emitted with this signature and calling convention.
             entry: unsafe { std::mem::transmute::<*const u8, Entry>(pointer) },
             _memory: memory.clone(),
@@ -169,18 +186,18 @@ fn in_kernel(error: Diagnostic, kernel: &Kernel) -> Diagnostic {
     error.note(format!("in kernel `{}`", kernel.name))
 }
 
-/// Emits a kernel's function; gives the bytes of scratch.
+/// Emits a kernel's function; gives the bytes of scratch and the checks of indices.
 fn emit(
     module: &JITModule,
     kernel: &Kernel,
     isa: Isa,
     function: &mut cranelift_codegen::ir::Function,
     context: &mut FunctionBuilderContext,
-) -> Result<usize, Diagnostic> {
+) -> Result<(usize, Vec<Check>), Diagnostic> {
     if &*kernel.target != "cpu" {
         return Err(unsupported(format!("the target `{}`", kernel.target)));
     }
-    for _ in 0..5 {
+    for _ in 0..6 {
         function.signature.params.push(AbiParam::new(types::I64));
     }
     // A failed emission leaves its builder's state behind, so each starts from a fresh one.
@@ -191,7 +208,7 @@ fn emit(
     builder.switch_to_block(entry);
     builder.seal_block(entry);
     let params: Vec<Value> = builder.block_params(entry).to_vec();
-    let [args, symbols, scratch, begin, end] = params.as_slice() else { return Err(Diagnostic::bug("parameters")) };
+    let [args, symbols, scratch, begin, end, status] = params.as_slice() else { return Err(Diagnostic::bug("parameters")) };
     let call_conv = module.isa().default_call_conv();
     let mut emitter = Emitter {
         b: builder,
@@ -202,6 +219,9 @@ fn emit(
         call_conv,
         tiles: 0,
         accesses: Vec::new(),
+        status: *status,
+        checks: Vec::new(),
+        known: Vec::new(),
     };
     let e = &mut emitter;
     for (name, value) in &kernel.constants {
@@ -248,7 +268,7 @@ fn emit(
         e.block(body.body)
     })?;
     e.b.ins().return_(&[]);
-    let bytes = emitter.scratch_bytes;
+    let (bytes, checks) = (emitter.scratch_bytes, std::mem::take(&mut emitter.checks));
     emitter.b.finalize(module.target_config());
-    Ok(bytes)
+    Ok((bytes, checks.into_iter().map(|c| c.over_symbols(kernel)).collect()))
 }

@@ -258,7 +258,8 @@ impl Emitter<'_> {
             sizes.push((axis.clone(), self.num(*size)));
         }
         let memory = Memory { name: "#tile".into(), dtype, base, axes: sizes.clone(), strides: steps.clone() };
-        Ok(Plan { memory: Rc::new(memory), base, axes: sizes, steps, masks: Vec::new(), gathers: Vec::new() })
+        let (masks, gathers, limits) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Plan { memory: Rc::new(memory), base, axes: sizes, steps, masks, gathers, limits })
     }
 
     /// Computes a tile now, into a value or scratch memory.

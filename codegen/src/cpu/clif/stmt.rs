@@ -16,11 +16,12 @@ use tilewright_ir::types::DType;
 impl Emitter<'_> {
     /// A block; its names end with it.
     pub fn block(&mut self, block: &[Stmt]) -> Result<(), Diagnostic> {
-        let outer = self.scope.len();
+        let (outer, known) = (self.scope.len(), self.known.len());
         for (at, stmt) in block.iter().enumerate() {
             self.stmt(stmt, &block[at + 1..])?;
         }
         self.scope.truncate(outer);
+        self.known.truncate(known);
         Ok(())
     }
 

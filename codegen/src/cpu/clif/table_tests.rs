@@ -72,7 +72,7 @@ fn found(op: &ScalarOp, dtypes: &[DType], args: &mut [Vec<u8>], result: DType) -
     let mut scratch = vec![0u8; compiled[0].scratch_bytes + 64];
     let offset = scratch.as_ptr().align_offset(64);
     // Safety: buffers have the declared sizes.
-    unsafe { compiled[0].call(&pointers, &[], scratch.as_mut_ptr().add(offset), 0, 1) };
+    unsafe { compiled[0].call(&pointers, &[], scratch.as_mut_ptr().add(offset), 0, 1) }.unwrap();
     Array::new(result, &[N], Bytes::new(out)).unwrap()
 }
 

@@ -23,7 +23,7 @@ fn run(text: &str, symbols: &[i64], args: &mut [&mut [u8]]) {
     let pointers: Vec<*mut u8> = args.iter_mut().map(|arg| arg.as_mut_ptr()).collect();
     for (begin, end) in [(0, items / 2), (items / 2, items)] {
         // Safety: the tests pass buffers of the declared sizes.
-        unsafe { compiled[0].call(&pointers, symbols, scratch.as_mut_ptr().add(offset), begin, end) };
+        unsafe { compiled[0].call(&pointers, symbols, scratch.as_mut_ptr().add(offset), begin, end) }.unwrap();
     }
 }
 

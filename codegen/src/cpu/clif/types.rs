@@ -85,6 +85,8 @@ pub struct Plan {
     pub masks: Vec<Mask>,
     /// Index tiles with byte strides.
     pub gathers: Vec<(Rc<Tile>, Num)>,
+    /// Index tiles with the extent that their values must stay below, and the number of the check.
+    pub limits: Vec<(Rc<Tile>, Value, usize)>,
 }
 
 impl Plan {

@@ -18,7 +18,7 @@ fn in_access(access: &Access, name: &str) -> bool {
     *access.buffer == *name
         || access.dims.iter().flatten().any(|dim| match dim {
             IndexDim::All => false,
-            IndexDim::Point { at, .. } => in_expr(at, name),
+            IndexDim::Point { at, .. } | IndexDim::Checked { at } => in_expr(at, name),
             IndexDim::Range { start, size, upto, .. } => {
                 in_expr(start, name) || in_expr(size, name) || upto.as_ref().is_some_and(|upto| in_expr(upto, name))
             }

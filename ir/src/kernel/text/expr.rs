@@ -269,6 +269,9 @@ impl<'a> Parser<'a> {
             let upto = if self.word("upto") { Some(self.expr(0)?) } else { None };
             return Ok(IndexDim::Range { start, size, open, upto });
         }
+        if self.eat("!") {
+            return Ok(IndexDim::Checked { at: start });
+        }
         Ok(IndexDim::Point { at: start, open: self.eat("?") })
     }
 

@@ -76,6 +76,7 @@ impl Display for IndexDim {
         match self {
             IndexDim::All => f.write_str(":"),
             IndexDim::Point { at, open } => write!(f, "{at}{}", if *open { "?" } else { "" }),
+            IndexDim::Checked { at } => write!(f, "{at}!"),
             IndexDim::Range { start, size, open, upto } => {
                 write!(f, "{start} {} {size}", if *open { "+?" } else { "+:" })?;
                 upto.as_ref().map_or(Ok(()), |u| write!(f, " upto {u}"))

@@ -61,6 +61,10 @@ pub(super) fn check(kernel: &Kernel) -> Result<Report, Diagnostic> {
         w.context.assume(Form::number(i128::from(s.high).div_euclid(step)).plus(&v, -1));
         w.context.bind(&s.name, Form::default().plus(&v, step));
     }
+    for fact in kernel.attrs.iter().filter(|a| &*a.name == "require").flat_map(|a| &a.args) {
+        let form = w.size(fact)?;
+        w.context.assume(Some(form));
+    }
     for b in &kernel.arguments {
         w.declare(b, &b.name)?;
         if b.space == Space::Out {
@@ -183,6 +187,14 @@ impl Walk {
             let (start, size, open) = match dim {
                 IndexDim::All => (Form::number(0), extent.clone(), false),
                 IndexDim::Point { at, open } => (self.size(at)?, Form::number(1), *open),
+                IndexDim::Checked { at } => {
+                    let start = self.size(at)?;
+                    // What follows runs only where the check held.
+                    self.context.assume(Some(start.clone()));
+                    self.context.assume(extent.plus(&start, -1).and_then(|f| f.offset(-1)));
+                    self.report.checks += 1;
+                    (start, Form::number(1), false)
+                }
                 IndexDim::Range { start, size, open, upto } => {
                     if let Some(u) = upto {
                         self.size(u)?;

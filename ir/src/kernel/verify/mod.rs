@@ -20,6 +20,8 @@ use crate::kernel::tree::Kernel;
 pub struct Report {
     /// Axis bounds proved.
     pub bounds: usize,
+    /// Positions (`!`) that the machine code checks.
+    pub checks: usize,
     /// Masks (`?`) in the text.
     pub masks: usize,
     /// Masks whose bound holds anyway.

@@ -121,6 +121,10 @@ impl Context {
         }
         let mut span = d.size.clone();
         for digit in self.digits(&d.start)? {
+            // A variable of one value moves nothing.
+            if digit.extent.as_ref().and_then(Form::as_number) == Some(1) {
+                continue;
+            }
             // what the loop's own bound cuts off must lie past the end
             if let Some((value, limit)) = self.unknowns[digit.variable].clip.clone()
                 && let rest = d.start.plus(&value, -1)?

@@ -138,7 +138,7 @@ impl Checker {
         for (d, axis) in dims.iter().zip(&shape.axes) {
             match d {
                 IndexDim::All => axes.push(axis.clone()),
-                IndexDim::Point { at, .. } => self.index(at)?,
+                IndexDim::Point { at, .. } | IndexDim::Checked { at } => self.index(at)?,
                 IndexDim::Range { start, size, upto, .. } => {
                     self.index(start)?;
                     self.index(size)?;
@@ -301,7 +301,9 @@ impl Checker {
             }),
             Stmt::Load { name, access, mods } => {
                 let shape = self.access(access)?;
-                if let Some(p) = &mods.pad {
+                // 0 and 1 are truth values, too, where nothing but a pad can be meant.
+                let truth = shape.kind == Kind::Bool && matches!(mods.pad, Some(Expr::Int(0 | 1)));
+                if let Some(p) = mods.pad.as_ref().filter(|_| !truth) {
                     self.fits(&format!("load {access}{mods}"), &self.shape(p)?, &shape)?;
                 }
                 self.names.push((name.clone(), Name::Value(shape)));
