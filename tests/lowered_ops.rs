@@ -56,6 +56,8 @@ impl Buffers<'_> {
             Step::Launch(launch) => launch,
             Step::Pack(pack) => return self.pack(pack),
             Step::Call(call) => return Err(format!("calls {}", call.function)),
+            Step::Cond(cond) => return Err(format!("calls {}", cond.yes.function)),
+            Step::Scan(scan) => return Err(format!("calls {}", scan.body.function)),
         };
         let kernel = &self.program.kernels[launch.kernel];
         let text = || tilewright_ir::kernel::text::print_kernel(kernel);

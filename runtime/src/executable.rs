@@ -1,5 +1,6 @@
 //! Running compiled programs on the CPU.
 
+mod control;
 mod pack;
 mod run;
 

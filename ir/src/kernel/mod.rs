@@ -8,7 +8,10 @@ pub mod tree;
 pub mod verify;
 
 pub use expr::{Access, BinaryOp, Expr, IndexDim, TileReduce};
-pub use program::{CallStep, Launch, Pack, Program, ProgramBuffer, ProgramParam, Step};
+pub use program::{
+    Branch, CallStep, CondStep, Launch, Pack, Program, ProgramBuffer, ProgramParam, ScanArgument, ScanResult, ScanStep,
+    Step,
+};
 pub use tree::{
     Block, Buffer, BufferAttr, Kernel, KernelAttr, Level, LoadMods, Pipe, PipelineOp, Role, Space, Stmt, SyncScope,
     View,

@@ -62,15 +62,114 @@ pub struct CallStep {
     pub symbols: Vec<(Symbol, Dim)>,
 }
 
-/// One step.
+/// A program that may be run, with the values of its symbols in ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Branch {
+    /// The function's name.
+    pub function: Ident,
+    /// Values of its symbols in ours.
+    pub symbols: Vec<(Symbol, Dim)>,
+}
+
+/// A call of one of two programs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CondStep {
+    /// Buffer of the bool scalar that chooses.
+    pub predicate: Ident,
+    /// Run where it holds.
+    pub yes: Branch,
+    /// Run where it does not.
+    pub no: Branch,
+    /// Buffers for the parameters of either.
+    pub arguments: Vec<Ident>,
+    /// Names that the results get here.
+    pub results: Vec<Ident>,
+}
+
+/// What a parameter of a scanned program gets.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ScanArgument {
+    /// This buffer at every step.
+    Fixed(Ident),
+    /// This buffer at first, then the result of the same number of the step before.
+    Carry(Ident),
+    /// At step i the slice i of this buffer's leading axis.
+    Slice(Ident),
+}
+
+/// What becomes of a result of a scanned program.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ScanResult {
+    /// It is the fixed argument of the same number again.
+    Fixed,
+    /// The last one gets this name, or the first argument of the same number if there is no step.
+    Carry(Ident),
+    /// Step i writes slice i of this buffer's leading axis.
+    Stack(Ident),
+}
+
+/// Calls of one program, one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScanStep {
+    /// What is called.
+    pub body: Branch,
+    /// How often.
+    pub length: Dim,
+    /// One for each parameter of the program.
+    pub arguments: Vec<ScanArgument>,
+    /// One for each result of the program.
+    pub results: Vec<ScanResult>,
+}
+
+impl ScanArgument {
+    /// The buffer.
+    pub fn name(&self) -> &Ident {
+        match self {
+            ScanArgument::Fixed(name) | ScanArgument::Carry(name) | ScanArgument::Slice(name) => name,
+        }
+    }
+}
+
+impl ScanResult {
+    /// The buffer, if it has one of its own.
+    pub fn name(&self) -> Option<&Ident> {
+        match self {
+            ScanResult::Fixed => None,
+            ScanResult::Carry(name) | ScanResult::Stack(name) => Some(name),
+        }
+    }
+}
+
+/// One step. The results of a call, a `cond` or a `scan` lie in memory of their own, or in that of an argument whose
+/// parameter is donated: nobody reads that argument afterwards.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Runs a kernel.
     Launch(Launch),
     /// Runs another program.
     Call(CallStep),
+    /// Runs one of two programs.
+    Cond(CondStep),
+    /// Runs a program several times.
+    Scan(ScanStep),
     /// Packs a matrix.
     Pack(Pack),
+}
+
+impl Step {
+    /// Every buffer that the step names, in order; some more than once.
+    pub fn names(&self) -> Vec<&Ident> {
+        match self {
+            Step::Launch(l) => l.arguments.iter().collect(),
+            Step::Call(c) => c.arguments.iter().chain(&c.results).collect(),
+            Step::Cond(c) => std::iter::once(&c.predicate).chain(&c.arguments).chain(&c.results).collect(),
+            Step::Scan(s) => {
+                let results = s.results.iter().filter_map(ScanResult::name);
+                s.arguments.iter().map(ScanArgument::name).chain(results).collect()
+            }
+            Step::Pack(p) => vec![&p.from, &p.to],
+        }
+    }
 }
 
 /// A parameter of a program.

@@ -72,11 +72,14 @@ impl Buffers {
         at
     }
 
-    /// Whether node `at` may write into the memory of `x`: it is donated or ours, and nothing reads it later.
-    pub(super) fn may_overwrite(&self, f: &Function, stored: &[bool], x: Value, update: Value, at: usize) -> bool {
-        let (Ok(name), Ok(other)) = (self.name(x), self.name(update)) else { return false };
-        let base = self.base(&name);
-        if self.base(&other) == base || self.constants.iter().any(|(n, _)| *n == base) {
+    /// Whether node `at` may write into the memory of its operand `x`: it is donated or ours, no other operand lies in it,
+    /// and nothing reads it later.
+    pub(super) fn may_overwrite(&self, f: &Function, stored: &[bool], x: usize, at: usize) -> bool {
+        let names = f.nodes[at].args.iter().map(|&a| self.name(a)).collect::<Result<Vec<Ident>, Diagnostic>>();
+        let Ok(bases) = names.map(|n| n.iter().map(|n| self.base(n)).collect::<Vec<Ident>>()) else { return false };
+        let base = bases[x].clone();
+        let shared = bases.iter().enumerate().any(|(i, b)| i != x && *b == base);
+        if shared || self.constants.iter().any(|(n, _)| *n == base) {
             return false;
         }
         let ours = self.work.iter().any(|b| b.name == base);

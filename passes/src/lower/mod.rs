@@ -1,6 +1,7 @@
 //! Functions to programs: every value that is stored becomes a buffer, its region a kernel and a step.
 
 mod buffers;
+mod control;
 #[cfg(test)]
 mod tests;
 
@@ -11,9 +12,8 @@ use buffers::Buffers;
 use tilewright_ir::device::ukernel::{self, UKernelShape};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, NodeId, Role, Value};
-use tilewright_ir::infer::control::bind_symbols;
 use tilewright_ir::infer::require::requirements;
-use tilewright_ir::kernel::{CallStep, Kernel, KernelAttr, Launch, Pack, Program, ProgramParam, Step, expr::Ident};
+use tilewright_ir::kernel::{Kernel, KernelAttr, Launch, Pack, Program, ProgramParam, Step, expr::Ident};
 use tilewright_ir::op::GraphOp;
 use tilewright_ir::types::{DType, Dim, Type};
 
@@ -26,8 +26,9 @@ pub struct Target {
 
 /// One program per function, in module order. `opt_level` 0: a kernel per node; 1: fusion in a fixed order.
 ///
-/// Errors: `unsupported-lowering` for `cond` and `scan`; broken invariants.
+/// Errors: `call-depth` for too many calls inside one another; broken invariants.
 pub fn lower_module(module: &Module, opt_level: u8, target: &Target) -> Result<Vec<Program>, Diagnostic> {
+    control::depth(module)?;
     module.functions.values().map(|f| lower_function(module, f, opt_level, target)).collect()
 }
 
@@ -91,11 +92,8 @@ impl Lower<'_> {
                 Err(_inlined) => self.region(i, &kernel_name),
             },
             GraphOp::Call { function } => self.call(i, function),
-            GraphOp::Cond { .. } | GraphOp::Scan { .. } => {
-                let d =
-                    Diagnostic::new("unsupported-lowering", format!("`{}` has no kernels yet", node.op.info().name));
-                Err(node.places.iter().fold(d, |d, p| d.at(p.clone(), "here")))
-            }
+            GraphOp::Cond { yes, no } => self.cond(i, yes, no),
+            GraphOp::Scan { body, carries, length } => self.scan(i, body, *carries, length),
             GraphOp::Cumsum { axis } => {
                 let kernel = schedule::cumsum(&kernel_name, &f.symbols, &node.types[0], *axis, &node.places);
                 self.launch(kernel, &node.args, out)
@@ -203,44 +201,26 @@ impl Lower<'_> {
         let (x, update) = (node.args[0], node.args[1]);
         let kernel =
             schedule::update_slice(kernel_name, &f.symbols, &node.types[0], f.ty(update), start, &node.places)?;
-        if self.buffers.may_overwrite(f, &self.stored, x, update, i) {
+        if self.buffers.may_overwrite(f, &self.stored, 0, i) {
             let from = self.buffers.name(x)?;
             self.buffers.work(out, &node.types[0], Some(from));
         } else {
-            let name = self.buffers.name(x)?;
-            let source = |v: Value| if v == x { Source::Buffer(name.clone()) } else { Source::Inline };
-            let region = Builder::copy(f, &source, x)?;
-            let copy = schedule::region_kernel(
-                &region,
-                Schedule::choose(&region),
-                &format!("{kernel_name}_copy"),
-                &f.symbols,
-            )?;
-            self.launch(copy, &[x], out)?;
+            self.buffers.work(out, &node.types[0], None);
+            let to = self.buffers.name(out)?;
+            self.copy(x, to, &format!("{kernel_name}_copy"))?;
         }
         let arguments = vec![self.buffers.name(update)?, self.buffers.name(out)?];
         self.push(kernel, arguments);
         Ok(())
     }
 
-    fn call(&mut self, i: usize, function: &str) -> Result<(), Diagnostic> {
-        let f = self.f;
-        let node = &f.nodes[i];
-        let callee = self
-            .module
-            .functions
-            .get(function)
-            .ok_or_else(|| Diagnostic::new("unknown-function", format!("there is no function `@{function}`")))?;
-        let types: Vec<&Type> = node.args.iter().map(|&a| f.ty(a)).collect();
-        let symbols = bind_symbols(callee, &types)?.into_iter().collect();
-        let arguments = node.args.iter().map(|&a| self.buffers.name(a)).collect::<Result<Vec<_>, _>>()?;
-        let mut results = Vec::new();
-        for (k, ty) in node.types.iter().enumerate() {
-            let value = Lower::value(i, k);
-            self.buffers.work(value, ty, None);
-            results.push(self.buffers.name(value)?);
-        }
-        self.steps.push(Step::Call(CallStep { function: function.into(), arguments, results, symbols }));
+    /// Copies `x` into the buffer `to` of its type.
+    fn copy(&mut self, x: Value, to: Ident, kernel_name: &str) -> Result<(), Diagnostic> {
+        let name = self.buffers.name(x)?;
+        let source = |v: Value| if v == x { Source::Buffer(name.clone()) } else { Source::Inline };
+        let region = Builder::copy(self.f, &source, x)?;
+        let kernel = schedule::region_kernel(&region, Schedule::choose(&region), kernel_name, &self.f.symbols)?;
+        self.push(kernel, vec![name, to]);
         Ok(())
     }
 }

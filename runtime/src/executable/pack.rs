@@ -49,7 +49,8 @@ impl Executable {
     }
 }
 
-fn root_of(compiled: &Compiled, name: &Arc<str>) -> Arc<str> {
+/// The buffer whose memory `name` is.
+pub(super) fn root_of(compiled: &Compiled, name: &Arc<str>) -> Arc<str> {
     let mut at = name.clone();
     while let Some(of) = compiled.program.work.iter().find(|b| b.name == at).and_then(|b| b.alias_of.clone()) {
         at = of;

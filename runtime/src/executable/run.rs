@@ -1,5 +1,6 @@
 //! Steps in order: launches over the pool, calls, packing.
 
+use super::pack::root_of;
 use super::{Compiled, Executable, bytes_of};
 use crate::buffer::{Buffer, Memory};
 use crate::threads::share;
@@ -29,10 +30,18 @@ impl Executable {
                 return Err(Diagnostic::new("input-type", message));
             }
         }
-        self.run_program(self.entry, inputs, bindings)
+        self.run_program(self.entry, inputs, &[], bindings)
     }
 
-    fn run_program(&self, index: usize, inputs: &[Buffer], bindings: &Bindings) -> Result<Vec<Buffer>, Diagnostic> {
+    /// Runs a program. A result is written into its place of `into` where there is one and the result has memory of its
+    /// own; the caller sees by the pointer whether it was.
+    pub(super) fn run_program(
+        &self,
+        index: usize,
+        inputs: &[Buffer],
+        into: &[Option<Buffer>],
+        bindings: &Bindings,
+    ) -> Result<Vec<Buffer>, Diagnostic> {
         let compiled = &self.programs[index];
         let program = &compiled.program;
         if inputs.len() != program.params.len() {
@@ -42,25 +51,23 @@ impl Executable {
         let names = program.params.iter().map(|p| p.buffer.name.clone());
         let mut env: Environment = names.zip(inputs.iter().cloned()).collect();
         env.extend(self.constants[index].iter().map(|(n, b)| (n.clone(), b.clone())));
+        for (name, place) in program.results.iter().zip(into) {
+            let name = root_of(compiled, name);
+            if let Some(place) = place
+                && program.work.iter().any(|b| b.name == name)
+            {
+                env.entry(name).or_insert_with(|| place.clone());
+            }
+        }
         let last = last_uses(compiled);
         let mut dead: Vec<Buffer> = Vec::new();
         for (number, step) in program.steps.iter().enumerate() {
             match step {
                 Step::Launch(launch) => self.launch(compiled, launch, &mut env, bindings)?,
                 Step::Pack(pack) => self.pack(compiled, pack, &mut env, bindings)?,
-                Step::Call(call) => {
-                    let args: Result<Vec<Buffer>, Diagnostic> =
-                        call.arguments.iter().map(|n| self.buffer(compiled, n, &mut env, bindings)).collect();
-                    let mut inner = bindings.clone();
-                    for (symbol, dim) in &call.symbols {
-                        let value = dim.eval(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
-                        inner.insert(symbol.clone(), value);
-                    }
-                    let callee = self.programs.get_index_of(&call.function);
-                    let callee = callee.ok_or_else(|| Diagnostic::bug(format!("no program `{}`", call.function)))?;
-                    let results = self.run_program(callee, &args?, &inner)?;
-                    env.extend(call.results.iter().cloned().zip(results));
-                }
+                Step::Call(call) => self.call(compiled, call, &mut env, bindings)?,
+                Step::Cond(cond) => self.cond(compiled, cond, &mut env, bindings)?,
+                Step::Scan(scan) => self.scan(compiled, scan, &mut env, bindings)?,
             }
             for name in last.get(&number).into_iter().flatten() {
                 dead.extend(env.remove(name));
@@ -96,7 +103,7 @@ impl Executable {
         Ok(buffer)
     }
 
-    fn allocate(&self, bytes: usize) -> Result<Buffer, Diagnostic> {
+    pub(super) fn allocate(&self, bytes: usize) -> Result<Buffer, Diagnostic> {
         let bytes = bytes.max(1).next_multiple_of(64);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(memory) = free.get_mut(&bytes).and_then(Vec::pop) {
@@ -106,7 +113,7 @@ impl Executable {
     }
 
     /// Keeps memory that nobody else holds for the next allocation of its size.
-    fn recycle(&self, dead: &mut Vec<Buffer>) {
+    pub(super) fn recycle(&self, dead: &mut Vec<Buffer>) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         for buffer in dead.drain(..) {
             if let Buffer::Owned(memory) = buffer
@@ -211,12 +218,7 @@ fn symbol_values(kernel: &Kernel, bindings: &Bindings) -> Result<Vec<i64>, Diagn
 fn last_uses(compiled: &Compiled) -> BTreeMap<usize, Vec<Arc<str>>> {
     let mut last: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     for (number, step) in compiled.program.steps.iter().enumerate() {
-        let names: Vec<&Arc<str>> = match step {
-            Step::Launch(l) => l.arguments.iter().collect(),
-            Step::Call(c) => c.arguments.iter().chain(&c.results).collect(),
-            Step::Pack(p) => vec![&p.from, &p.to],
-        };
-        for name in names {
+        for name in step.names() {
             // An alias keeps what it aliases.
             let mut name = name.clone();
             loop {

@@ -1,12 +1,34 @@
 //! Printing of programs: parameters, work buffers, steps, then the kernels.
 
 use crate::graph::Role;
-use crate::kernel::program::{Program, ProgramBuffer, Step};
+use crate::kernel::program::{Program, ProgramBuffer, ScanArgument, ScanResult, Step};
+use crate::types::{Dim, Symbol};
 use std::fmt::Write;
 
 fn buffer(b: &ProgramBuffer) -> String {
     let alias = b.alias_of.as_ref().map(|a| format!(" alias({a})")).unwrap_or_default();
     format!("{}: {}{alias}", b.name, b.ty)
+}
+
+fn with(symbols: &[(Symbol, Dim)]) -> String {
+    let symbols: Vec<String> = symbols.iter().map(|(s, d)| format!("{s}={d}")).collect();
+    if symbols.is_empty() { String::new() } else { format!(" with({})", symbols.join(", ")) }
+}
+
+fn scan_argument(a: &ScanArgument) -> String {
+    match a {
+        ScanArgument::Fixed(name) => format!("fixed {name}"),
+        ScanArgument::Carry(name) => format!("carry {name}"),
+        ScanArgument::Slice(name) => format!("slice {name}"),
+    }
+}
+
+fn scan_result(r: &ScanResult) -> String {
+    match r {
+        ScanResult::Fixed => "fixed".into(),
+        ScanResult::Carry(name) => format!("carry {name}"),
+        ScanResult::Stack(name) => format!("stack {name}"),
+    }
 }
 
 fn step(out: &mut String, program: &Program, s: &Step) {
@@ -17,10 +39,21 @@ fn step(out: &mut String, program: &Program, s: &Step) {
             writeln!(out, "  launch {name}({}){when}", l.arguments.join(", "))
         }
         Step::Call(c) => {
-            let symbols: Vec<String> = c.symbols.iter().map(|(s, d)| format!("{s}={d}")).collect();
-            let symbols = if symbols.is_empty() { String::new() } else { format!(" with({})", symbols.join(", ")) };
             let (results, arguments) = (c.results.join(", "), c.arguments.join(", "));
-            writeln!(out, "  {results} = call {}({arguments}){symbols}", c.function)
+            writeln!(out, "  {results} = call {}({arguments}){}", c.function, with(&c.symbols))
+        }
+        Step::Cond(c) => {
+            let (results, arguments) = (c.results.join(", "), c.arguments.join(", "));
+            let (yes, no) = (with(&c.yes.symbols), with(&c.no.symbols));
+            let chosen = format!("yes {}{yes} no {}{no}", c.yes.function, c.no.function);
+            writeln!(out, "  {results} = cond({}) {chosen} ({arguments})", c.predicate)
+        }
+        Step::Scan(s) => {
+            let results: Vec<String> = s.results.iter().map(scan_result).collect();
+            let arguments: Vec<String> = s.arguments.iter().map(scan_argument).collect();
+            let (results, arguments) = (results.join(", "), arguments.join(", "));
+            let (name, symbols) = (&s.body.function, with(&s.body.symbols));
+            writeln!(out, "  {results} = scan({}) {name}({arguments}){symbols}", s.length)
         }
         Step::Pack(p) => writeln!(
             out,
