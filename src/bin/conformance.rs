@@ -3,6 +3,7 @@
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tilewright::cli::options::CompileArgs;
 use tilewright::conformance::{Device, Options, SETS, run_set};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
@@ -23,18 +24,14 @@ struct Arguments {
     /// Compare gradients, too
     #[arg(long)]
     grads: bool,
-    /// 0: each primitive is a kernel; 1: fusion in a fixed order
-    #[arg(long, default_value_t = tilewright::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(tilewright::compile::MAX_OPT_LEVEL)))]
-    opt_level: u8,
+    #[command(flatten)]
+    compile: CompileArgs,
     /// Dtype of floats: f64 or f32; the interpreter's default is f64, that of other devices f32
     #[arg(long)]
     precision: Option<DType>,
     /// Which rewrites may fire: levels 0 and 1 fire none, so every policy gives the same result
     #[arg(long)]
     numerics: Option<String>,
-    /// Threads, all cores if absent; the interpreter uses one
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
 }
 
 fn main() -> ExitCode {
@@ -54,9 +51,9 @@ fn run(arguments: &Arguments) -> Result<bool, Diagnostic> {
     let options = Options {
         device: arguments.device,
         grads: arguments.grads,
-        opt_level: arguments.opt_level,
+        opt_level: arguments.compile.opt_level,
         float: arguments.precision.unwrap_or(arguments.device.float()),
-        threads: arguments.threads.map(usize::from),
+        threads: arguments.compile.threads.map(usize::from),
     };
     let there = || SETS.iter().copied().filter(|s| arguments.data.join(s).is_dir()).collect();
     let sets: Vec<&str> = arguments.set.as_deref().map_or_else(there, |s| vec![s]);

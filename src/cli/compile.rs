@@ -1,7 +1,8 @@
 //! `tilewright compile`: show a stage.
 
-use crate::compile::Options;
+use super::options::CompileArgs;
 use crate::emit::{Stage, emit};
+use crate::formats::write_whole;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 
@@ -13,9 +14,8 @@ pub(super) struct Args {
     /// What to show
     #[arg(long, value_enum, default_value_t = Stage::Kernel)]
     emit: Stage,
-    /// 0: each primitive alone; 1: fusion in a fixed order
-    #[arg(long, default_value_t = crate::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(crate::compile::MAX_OPT_LEVEL)))]
-    opt_level: u8,
+    #[command(flatten)]
+    compile: CompileArgs,
     /// Write to this file instead of the terminal
     #[arg(long, short)]
     output: Option<PathBuf>,
@@ -23,10 +23,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file)?;
-    let options = Options { opt_level: args.opt_level, ..Options::host()? };
+    let options = args.compile.options()?;
     let text = emit(&module, args.emit, &options)?;
     match &args.output {
-        Some(path) => super::write_file(path, text.as_bytes()),
+        Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),
         None => super::print(&text),
     }
 }

@@ -1,6 +1,7 @@
 //! `tilewright` without a command: a small transformer from the DSL through every stage.
 
-use super::run::{Random, largest_error};
+use super::random::Random;
+use super::run::largest_error;
 use crate::compile::{Options, compile, lower};
 use crate::models::{Gpt2Config, Outputs, gpt2};
 use std::time::{Duration, Instant};
@@ -98,7 +99,7 @@ fn largest_kernel<'a>(programs: impl Iterator<Item = &'a Program>) -> Option<&'a
 }
 
 fn inputs(module: &Module, bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
-    let mut random = Random(42);
+    let mut random = Random::new(42);
     let mut out = Vec::new();
     for p in &module.entry()?.params {
         let shape = p.ty.concrete(bindings).map_err(|m| Diagnostic::new("symbol", m))?;

@@ -1,10 +1,10 @@
 //! `tilewright generate`: answer a prompt.
 
-use crate::compile::Options;
+use super::options::CompileArgs;
+use super::progress::spinner;
 use crate::formats::{Gguf, chat::chat_prompt, tokenizer::Tokenizer};
 use crate::generate::{LanguageModel, Sampling};
 use crate::models::Outputs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tilewright_ir::diag::Diagnostic;
@@ -36,9 +36,11 @@ pub(super) struct Args {
     /// Stop after this many tokens
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_tokens: u32,
-    /// Threads; all cores if absent
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// One JSON object at the end instead of a stream: text, tokens, rates, memory
+    #[arg(long)]
+    json: bool,
 }
 
 fn temperature(text: &str) -> Result<f32, String> {
@@ -52,8 +54,7 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
-    let mut options = Options::host()?;
-    options.threads = args.threads.map_or(options.threads, usize::from);
+    let options = args.compile.options()?;
     let gguf = Gguf::open(&args.model)?;
     let tokenizer = Tokenizer::from_gguf(&gguf)?;
     let text =
@@ -62,7 +63,8 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let context = gguf.usize("llama.context_length").unwrap_or(2048);
     let capacity = context.min(prompt.len().saturating_add(args.max_tokens as usize));
     let start = Instant::now();
-    let mut model = LanguageModel::open(&gguf, capacity, Outputs::default(), &options)?;
+    let open = || LanguageModel::open(&gguf, capacity, Outputs::default(), &options);
+    let mut model = spinner("compiling", open)?;
     let compiled = start.elapsed();
     let mut sampling = if args.greedy {
         Sampling::greedy()
@@ -71,10 +73,14 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     };
     let mut stream = tokenizer.stream(true);
     let start = Instant::now();
-    let mut logits = model.read(&prompt)?.logits;
+    let mut logits = spinner("reading the prompt", || model.read(&prompt))?.logits;
     let read = start.elapsed();
     let start = Instant::now();
-    let mut written = 0u32;
+    let (mut written, mut answer) = (0u32, String::new());
+    let mut show = |text: &str| {
+        answer += text;
+        if args.json { Ok(()) } else { super::print(text) }
+    };
     while written < args.max_tokens && model.past() < model.capacity() {
         let token = sampling.choose(&logits);
         if tokenizer.end() == Some(token) {
@@ -86,10 +92,19 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     }
     let decoded = start.elapsed();
     show(&stream.finish()?)?;
-    println!();
+    let (prompt, written) = (prompt.len(), written as usize);
+    let (read, decoded) = (rate(prompt, read), rate(written, decoded));
+    if args.json {
+        let report = serde_json::json!({
+            "text": answer, "compile_s": compiled.as_secs_f64(), "prompt_tokens": prompt,
+            "prompt_tokens_per_s": read, "tokens": written, "tokens_per_s": decoded, "peak_rss_mb": peak_memory(),
+        });
+        return super::print(&format!("{report}\n"));
+    }
+    super::print("\n")?;
     eprintln!("compiled in {:.2} s", compiled.as_secs_f64());
-    eprintln!("prompt: {} tokens, {:.1} tokens/s (packing included)", prompt.len(), rate(prompt.len(), read));
-    eprintln!("answer: {written} tokens, {:.1} tokens/s", rate(written as usize, decoded));
+    eprintln!("prompt: {prompt} tokens, {read:.1} tokens/s (packing included)");
+    eprintln!("answer: {written} tokens, {decoded:.1} tokens/s");
     if let Some(peak) = peak_memory() {
         eprintln!("peak memory: {peak} MB");
     }
@@ -98,13 +113,6 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
 
 fn rate(tokens: usize, time: Duration) -> f64 {
     tokens as f64 / time.as_secs_f64().max(1e-9)
-}
-
-fn show(text: &str) -> Result<(), Diagnostic> {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Diagnostic::new("output", format!("cannot write the answer: {e}")))
 }
 
 /// Largest resident set so far, in MB, where the system tells.

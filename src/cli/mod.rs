@@ -4,6 +4,9 @@ mod compile;
 mod demo;
 mod generate;
 mod ops;
+pub mod options;
+mod progress;
+mod random;
 mod rules;
 mod run;
 
@@ -85,18 +88,4 @@ pub(crate) fn print(text: &str) -> Result<(), Diagnostic> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-/// Writes a file whole or not at all: to a temporary name beside it, then renamed. Errors: `output`.
-pub(crate) fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), Diagnostic> {
-    let fault = |e: std::io::Error| Diagnostic::new("output", format!("cannot write {}: {e}", path.display()));
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = std::path::PathBuf::from(temporary);
-    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|e| {
-        // What is half written goes; that it cannot even be removed adds nothing to the first error.
-        let _ = std::fs::remove_file(&temporary);
-        fault(e)
-    })
 }

@@ -1,5 +1,6 @@
 //! `tilewright rules`: list and check rewrite rules.
 
+use super::progress::bar;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_passes::egraph::{check, rules};
@@ -23,13 +24,16 @@ enum Action {
     Check {
         /// Rule files; the shipped ones if none is named
         files: Vec<PathBuf>,
+        /// One JSON object a rule
+        #[arg(long)]
+        json: bool,
     },
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     match &args.action {
         Action::List { json } => list(*json),
-        Action::Check { files } => check_files(files),
+        Action::Check { files, json } => check_files(files, *json),
     }
 }
 
@@ -45,7 +49,7 @@ fn list(json: bool) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-fn check_files(files: &[PathBuf]) -> Result<(), Diagnostic> {
+fn check_files(files: &[PathBuf], json: bool) -> Result<(), Diagnostic> {
     let mut sets = Vec::new();
     if files.is_empty() {
         sets.push(rules::shipped()?);
@@ -56,16 +60,26 @@ fn check_files(files: &[PathBuf]) -> Result<(), Diagnostic> {
             .map_err(|e| Diagnostic::new("text", format!("{} is not UTF-8: {e}", path.display())))?;
         sets.push(rules::RuleSet::parse(&path.display().to_string(), text)?);
     }
-    let (mut passed, mut failed) = (0, 0);
-    for rule in sets.iter().flat_map(|s| &s.rules) {
-        match check::check_rule(rule, 1) {
-            Ok(_) => passed += 1,
-            Err(counterexample) => {
-                failed += 1;
-                println!("rule {} is wrong:\n{counterexample}", rule.name);
-            }
+    let rules: Vec<_> = sets.iter().flat_map(|s| &s.rules).collect();
+    let bar = bar("checking rules", rules.len());
+    let mut failed = 0;
+    for rule in &rules {
+        let found = check::check_rule(rule, 1);
+        bar.inc(1);
+        let counterexample = found.err().map(|c| c.to_string());
+        failed += usize::from(counterexample.is_some());
+        if json {
+            let line = serde_json::json!({
+                "name": rule.name.to_string(), "passed": counterexample.is_none(), "counterexample": counterexample
+            });
+            bar.suspend(|| super::print(&format!("{line}\n")))?;
+        } else if let Some(counterexample) = counterexample {
+            bar.suspend(|| super::print(&format!("rule {} is wrong:\n{counterexample}\n", rule.name)))?;
         }
     }
-    println!("rules: {passed} passed, {failed} failed");
+    drop(bar);
+    if !json {
+        super::print(&format!("rules: {} passed, {failed} failed\n", rules.len() - failed))?;
+    }
     if failed > 0 { Err(Diagnostic::new("rule-check", format!("{failed} rules are wrong"))) } else { Ok(()) }
 }

@@ -1,12 +1,16 @@
 //! `tilewright run`: run a graph on random or given inputs.
 
-use crate::compile::{Options, compile};
+use super::options::CompileArgs;
+use super::progress::spinner;
+use super::random::Random;
+use crate::compile::compile;
 use crate::formats::op_program::OpProgram;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module};
+use tilewright_ir::graph::Function;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::types::{Bindings, DType};
 
@@ -24,18 +28,20 @@ pub(super) struct Args {
     /// Where to run
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
-    /// 0: each primitive alone; 1: fusion in a fixed order
-    #[arg(long, default_value_t = crate::compile::DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(crate::compile::MAX_OPT_LEVEL)))]
-    opt_level: u8,
-    /// Threads; all cores if absent
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    compile: CompileArgs,
     /// Seed of random inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Compare with the interpreter
     #[arg(long)]
     check: bool,
+    /// Write the results to this .safetensors file, as `result0`, `result1`, ...
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+    /// One JSON object: results, times in seconds, largest difference
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,43 +61,66 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     } else {
         inputs(entry, args, &bindings)?
     };
-    let mut options = Options { opt_level: args.opt_level, ..Options::host()? };
-    options.threads = args.threads.map_or(options.threads, usize::from);
-    let interpreted = |module: &Module| interp::run(module, &entry.name, &inputs, &bindings, Mode::Meaning);
+    let options = args.compile.options()?;
+    let interpreted = || interp::run(&module, &entry.name, &inputs, &bindings, Mode::Meaning);
+    let mut report = serde_json::Map::new();
+    let start = Instant::now();
     let outputs = match args.device {
-        Device::Interpreter => interpreted(&module)?,
+        Device::Interpreter => spinner("interpreting", interpreted)?,
         Device::Cpu => {
-            let start = Instant::now();
             let executable = compile(&module, &options)?;
-            let compiled = start.elapsed();
+            report.insert("compile_s".into(), start.elapsed().as_secs_f64().into());
             let start = Instant::now();
-            let outputs = executable.run(&inputs, &bindings)?;
-            println!("compiled in {:.1} ms, ran in {:.3} ms", ms(compiled), ms(start.elapsed()));
+            let outputs = spinner("running", || executable.run(&inputs, &bindings))?;
+            report.insert("run_s".into(), start.elapsed().as_secs_f64().into());
             outputs
         }
     };
-    for (i, out) in outputs.iter().enumerate() {
-        println!("result {i}: {}{:?} {}", out.dtype(), out.shape(), summary(out));
+    if let Some(path) = &args.output {
+        let names: Vec<String> = (0..outputs.len()).map(|i| format!("result{i}")).collect();
+        let tensors: Vec<(&str, &Array)> = names.iter().map(String::as_str).zip(&outputs).collect();
+        crate::formats::safetensors::write(path, &tensors, &BTreeMap::new())?;
     }
-    if args.check {
-        let worst = largest_error(&outputs, &interpreted(&module)?);
-        println!("largest difference from the interpreter, relative to 1 + |x|: {worst:.3e}");
-        if worst > 1e-4 || worst.is_nan() {
-            return Err(Diagnostic::new("check", format!("the result differs from the interpreter by {worst:.3e}")));
+    let error = if args.check {
+        let expected = spinner("interpreting", interpreted)?;
+        Some(largest_error(&outputs, &expected))
+    } else {
+        None
+    };
+    report.insert("results".into(), outputs.iter().map(describe).collect());
+    report.insert("error".into(), error.into());
+    super::print(&if args.json { format!("{}\n", serde_json::Value::from(report)) } else { readable(&report) })?;
+    match error {
+        // The tolerance of f32 arithmetic on graphs of a few layers; NaN where the interpreter has a number fails, too.
+        Some(worst) if worst > 1e-4 || worst.is_nan() => {
+            Err(Diagnostic::new("check", format!("the result differs from the interpreter by {worst:.3e}")))
         }
+        Some(_) | None => Ok(()),
     }
-    Ok(())
 }
 
-fn ms(d: std::time::Duration) -> f64 {
-    d.as_secs_f64() * 1e3
+fn describe(a: &Array) -> serde_json::Value {
+    let first: Vec<String> = a.to_f64().unwrap_or_default().iter().take(6).map(|x| format!("{x:.6}")).collect();
+    let more = a.len() > first.len();
+    serde_json::json!({ "dtype": a.dtype().to_string(), "shape": a.shape(), "first": first, "more": more })
 }
 
-/// The first elements, for the eye.
-fn summary(a: &Array) -> String {
-    let values = a.to_f64().unwrap_or_default();
-    let shown: Vec<String> = values.iter().take(6).map(|x| format!("{x:.6}")).collect();
-    format!("[{}{}]", shown.join(", "), if values.len() > 6 { ", ..." } else { "" })
+fn readable(report: &serde_json::Map<String, serde_json::Value>) -> String {
+    let seconds = |key: &str| report.get(key).and_then(serde_json::Value::as_f64);
+    let mut out = String::new();
+    if let (Some(compiled), Some(ran)) = (seconds("compile_s"), seconds("run_s")) {
+        out += &format!("compiled in {:.1} ms, ran in {:.3} ms\n", compiled * 1e3, ran * 1e3);
+    }
+    for (i, result) in report.get("results").and_then(|r| r.as_array()).into_iter().flatten().enumerate() {
+        let text = |key: &str| result[key].as_str().map_or_else(|| result[key].to_string(), str::to_string);
+        let first: Vec<&str> = result["first"].as_array().into_iter().flatten().filter_map(|x| x.as_str()).collect();
+        let more = if result["more"] == true { ", ..." } else { "" };
+        out += &format!("result {i}: {}{} [{}{more}]\n", text("dtype"), text("shape"), first.join(", "));
+    }
+    if let Some(error) = seconds("error") {
+        out += &format!("largest difference from the interpreter, relative to 1 + |x|: {error:.3e}\n");
+    }
+    out
 }
 
 /// Largest |a - b| / (1 + |b|); NaN equals NaN, and equal infinities are equal.
@@ -134,7 +163,7 @@ fn symbols(entry: &Function, set: &[String]) -> Result<Bindings, Diagnostic> {
 
 fn inputs(entry: &Function, args: &Args, bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
     let file = args.inputs.as_deref().map(crate::formats::safetensors::Safetensors::open).transpose()?;
-    let mut random = Random(args.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(args.seed);
     entry
         .params
         .iter()
@@ -146,30 +175,4 @@ fn inputs(entry: &Function, args: &Args, bindings: &Bindings) -> Result<Vec<Arra
             }
         })
         .collect()
-}
-
-/// A small xorshift generator: inputs depend on the seed alone.
-pub(super) struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// Floats in -1..1, integers in 0..2, bools. Errors: `array-size` for sizes beyond memory, block encodings.
-    pub fn array(&mut self, ty: &tilewright_ir::types::Type, shape: &[usize]) -> Result<Array, Diagnostic> {
-        let count = tilewright_ir::array::element_count(shape).filter(|&n| n <= 1 << 30);
-        let count = count.ok_or_else(|| Diagnostic::new("array-size", format!("{ty} is too large for random data")))?;
-        let floats: Vec<f64> = (0..count).map(|_| (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0).collect();
-        match ty.dtype {
-            DType::F64 => Array::from_f64(shape, &floats),
-            DType::F32 => Array::from_f32(shape, &floats.iter().map(|&x| x as f32).collect::<Vec<_>>()),
-            DType::I64 => Array::from_i64(shape, &floats.iter().map(|&x| i64::from(x > 0.0)).collect::<Vec<_>>()),
-            DType::Bool => Array::from_bool(shape, &floats.iter().map(|&x| x > 0.0).collect::<Vec<_>>()),
-            other => Err(Diagnostic::new("input-type", format!("no random data for {other}; give --inputs"))),
-        }
-    }
 }

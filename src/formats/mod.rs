@@ -12,6 +12,7 @@ pub mod stream;
 pub mod tokenizer;
 
 mod mapped;
+mod whole;
 
 use std::path::Path;
 use tilewright_ir::array::{Array, Bytes};
@@ -20,6 +21,7 @@ use tilewright_ir::diag::{Diagnostic, Place};
 pub use gguf::Gguf;
 pub use mapped::map_file;
 pub use safetensors::Safetensors;
+pub use whole::write_whole;
 
 /// A file of named tensors.
 #[derive(Debug)]

@@ -4,12 +4,11 @@
 //! overflows), lets the later of two tensors of one name win, and does not say which tensor is wrong; its writer orders
 //! the metadata of a file by hash, so that two runs write different bytes.
 
-use super::{in_file, map_file, no_such_tensor, shown};
+use super::{in_file, map_file, no_such_tensor, shown, write_whole};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
 use std::path::Path;
 use tilewright_ir::array::{Array, Bytes, element_count};
 use tilewright_ir::diag::{Diagnostic, Place};
@@ -197,34 +196,12 @@ pub fn write(
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), Diagnostic> {
     let path = path.as_ref();
-    let name = path.display().to_string();
-    let (header, order) = layout(tensors, metadata, &name)?;
-    let failed = |e: std::io::Error| in_file("file", format!("cannot write the file: {e}"), &name);
-    let Some(last) = path.file_name() else {
-        return Err(in_file("file", "expected the path of a file to write, found no file name", &name));
-    };
-    if path.is_dir() {
-        return Err(in_file("file", "expected a file to write, found a directory", &name));
-    }
-    let mut temporary = last.to_os_string();
-    temporary.push(format!(".{}.part", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let result = write_parts(&temporary, &header, &order).and_then(|()| std::fs::rename(&temporary, path));
-    result.map_err(|e| {
-        // The first error is the one to tell; the file may not even exist.
-        let _ = std::fs::remove_file(&temporary);
-        failed(e)
+    let (header, order) = layout(tensors, metadata, &path.display().to_string())?;
+    write_whole(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        order.iter().try_for_each(|array| out.write_all(array.bytes()))
     })
-}
-
-fn write_parts(path: &Path, header: &str, order: &[&Array]) -> std::io::Result<()> {
-    let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
-    out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    for array in order {
-        out.write_all(array.bytes())?;
-    }
-    out.into_inner()?.sync_all()
 }
 
 /// The padded header, and the arrays in the order of their data: wide dtypes first, so that all are aligned.

@@ -1,0 +1,24 @@
+//! The options of everything that compiles.
+
+use crate::compile::{DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options};
+use tilewright_ir::diag::Diagnostic;
+
+/// How to compile, on the command line.
+#[derive(clap::Args, Clone, Debug)]
+pub struct CompileArgs {
+    /// 0: each primitive alone; 1: fusion in a fixed order
+    #[arg(long, default_value_t = DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_OPT_LEVEL)))]
+    pub opt_level: u8,
+    /// Threads; all cores if absent. They never change a result
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl CompileArgs {
+    /// For this machine. Errors: `cpu-feature`.
+    pub fn options(&self) -> Result<Options, Diagnostic> {
+        let host = Options::host()?;
+        let threads = self.threads.map_or(host.threads, usize::from);
+        Ok(Options { opt_level: self.opt_level, threads, ..host })
+    }
+}
