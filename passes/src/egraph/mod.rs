@@ -2,6 +2,7 @@
 
 pub mod check;
 mod compile;
+pub mod cover;
 mod eval;
 pub mod facts;
 pub mod index;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use check::{Counterexample, RuleReport, check_rule};
 pub use compile::{IndexRewrite, Numerics, assumptions, compile};
+pub use cover::{Cover, CoverLimits, Cut, Device, cover};
 pub use facts::{AxisInfo, Facts, Graph, InputInfo, Sort, Tables};
 pub use index::{Import, Root, Stored, import};
 pub use lang::{Affine, Attr, AxisId, AxisSet, ENode, Fold, GATHERED, Head, MAX_AXES, Number};

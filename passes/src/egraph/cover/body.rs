@@ -1,0 +1,228 @@
+//! A body: one node for each class that a kernel computes, and the classes that it reads. Read as written: order, axes,
+//! loops.
+
+use super::super::lang::{AxisId, AxisSet, axis_bit};
+use super::problem::{Choice, Class, Problem, Step};
+
+/// Most classes inside one kernel.
+pub(super) const MOST_NODES: usize = 160;
+
+/// Chosen nodes and inputs; both sorted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Body {
+    /// Class and the number of its chosen node.
+    pub nodes: Vec<(Class, usize)>,
+    /// Classes that are read.
+    pub inputs: Vec<Class>,
+}
+
+impl Body {
+    /// One node, nothing else yet.
+    pub fn single(class: Class, choice: usize) -> Body {
+        Body { nodes: vec![(class, choice)], inputs: Vec::new() }
+    }
+
+    /// One class that is read.
+    pub fn input(class: Class) -> Body {
+        Body { nodes: Vec::new(), inputs: vec![class] }
+    }
+
+    /// The chosen node of a class.
+    pub fn chosen(&self, class: Class) -> Option<usize> {
+        self.nodes.binary_search_by_key(&class, |n| n.0).ok().and_then(|i| self.nodes.get(i)).map(|n| n.1)
+    }
+
+    /// Both bodies in one kernel; `None` where they choose different nodes of a class, where `other` needs `root`, or
+    /// where the kernel would be too large.
+    pub fn join(&self, other: &Body, root: Class) -> Option<Body> {
+        if other.chosen(root).is_some() || other.inputs.binary_search(&root).is_ok() {
+            return None;
+        }
+        let mut nodes = Vec::with_capacity(self.nodes.len() + other.nodes.len());
+        let (mut a, mut b) = (self.nodes.iter().peekable(), other.nodes.iter().peekable());
+        loop {
+            match (a.peek(), b.peek()) {
+                (Some(x), Some(y)) if x.0 == y.0 => {
+                    if x.1 != y.1 {
+                        return None;
+                    }
+                    nodes.push(**x);
+                    (a.next(), b.next());
+                }
+                (Some(x), Some(y)) if x.0 < y.0 => {
+                    nodes.push(**x);
+                    a.next();
+                }
+                (Some(_), Some(y)) | (None, Some(y)) => {
+                    nodes.push(**y);
+                    b.next();
+                }
+                (Some(x), None) => {
+                    nodes.push(**x);
+                    a.next();
+                }
+                (None, None) => break,
+            }
+        }
+        if nodes.len() > MOST_NODES {
+            return None;
+        }
+        let mut inputs: Vec<Class> = self.inputs.iter().chain(&other.inputs).copied().collect();
+        inputs.sort_unstable();
+        inputs.dedup();
+        inputs.retain(|l| nodes.binary_search_by_key(l, |n| n.0).is_err());
+        Some(Body { nodes, inputs })
+    }
+}
+
+/// A value of a body.
+pub(super) struct Local<'p> {
+    /// Its class.
+    pub class: Class,
+    /// The chosen node; nothing for an input.
+    pub choice: Option<&'p Choice>,
+    /// Operands, as locals.
+    pub kids: Vec<usize>,
+    /// Axes of the value as it is written.
+    pub free: AxisSet,
+    /// Per axis folded below: how many passes over it must have ended before this value can be computed.
+    pub passes: Vec<(AxisId, u8)>,
+}
+
+impl Local<'_> {
+    /// Passes over an axis that end before this value.
+    pub fn passes(&self, axis: AxisId) -> u8 {
+        self.passes.iter().find(|p| p.0 == axis).map_or(0, |p| p.1)
+    }
+}
+
+/// A body in the order of evaluation, operands first.
+pub(super) struct Written<'p> {
+    /// Values.
+    pub locals: Vec<Local<'p>>,
+    /// What is stored, as locals.
+    pub outputs: Vec<usize>,
+    /// Axes of everything stored.
+    pub grid: AxisSet,
+    /// Axes that are folded.
+    pub folded: AxisSet,
+}
+
+/// Reads a body. `None` if it is no kernel: a value needs itself, an output varies along an axis that its class does not
+/// have, or a value has an axis that no loop binds.
+pub(super) fn written<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Class]) -> Option<Written<'p>> {
+    let mut order: Vec<Class> = Vec::with_capacity(body.nodes.len() + body.inputs.len());
+    // 0 unseen, 1 open, 2 done; nodes first, inputs after them.
+    let mut state = vec![0u8; body.nodes.len() + body.inputs.len()];
+    let place = |class: Class| match body.nodes.binary_search_by_key(&class, |n| n.0) {
+        Ok(i) => Some(i),
+        Err(_) => body.inputs.binary_search(&class).ok().map(|i| body.nodes.len() + i),
+    };
+    let mut at = vec![usize::MAX; state.len()];
+    let mut stack: Vec<(Class, bool)> = outputs.iter().rev().map(|&o| (o, false)).collect();
+    while let Some((class, done)) = stack.pop() {
+        let slot = place(class)?;
+        if done {
+            state[slot] = 2;
+            at[slot] = order.len();
+            order.push(class);
+            continue;
+        }
+        match state[slot] {
+            0 => state[slot] = 1,
+            1 => return None,
+            _done => continue,
+        }
+        stack.push((class, true));
+        if let Some(choice) = chosen(problem, body, class) {
+            for &kid in choice.kids.iter().rev() {
+                match state[place(kid)?] {
+                    0 => stack.push((kid, false)),
+                    1 => return None,
+                    _done => {}
+                }
+            }
+        }
+    }
+    let mut locals: Vec<Local<'p>> = Vec::with_capacity(order.len());
+    for class in order {
+        let choice = chosen(problem, body, class);
+        let kids: Vec<usize> = match choice {
+            Some(c) => c.kids.iter().map(|&k| place(k).map(|slot| at[slot])).collect::<Option<_>>()?,
+            None => Vec::new(),
+        };
+        let free = match choice {
+            Some(c) => c.free(kids.iter().map(|&k| locals[k].free)),
+            None => problem.classes[class].free,
+        };
+        let mut passes: Vec<(AxisId, u8)> = Vec::new();
+        // What is below an `at` is done before the kernel starts.
+        for kid in kids.iter().filter(|_| choice.is_some_and(|c| !matches!(c.step, Step::At(_)))) {
+            for &(axis, count) in &locals[*kid].passes {
+                match passes.iter_mut().find(|p| p.0 == axis) {
+                    Some(p) => p.1 = p.1.max(count),
+                    None => passes.push((axis, count)),
+                }
+            }
+        }
+        if let Some(Step::Fold(_, axis)) = choice.map(|c| &c.step) {
+            match passes.iter_mut().find(|p| p.0 == *axis) {
+                Some(p) => p.1 = p.1.saturating_add(1),
+                None => passes.push((*axis, 1)),
+            }
+        }
+        locals.push(Local { class, choice, kids, free, passes });
+    }
+    let outputs = outputs.iter().map(|&o| place(o).map(|slot| at[slot])).collect::<Option<Vec<usize>>>()?;
+    let grid = outputs.iter().fold(0, |set, &o| set | locals[o].free);
+    let folds = locals.iter().filter_map(|l| l.choice.and_then(Choice::folds));
+    let folded = folds.fold(0, |set, axis| set | axis_bit(axis));
+    let written = Written { locals, outputs, grid, folded };
+    written.is_bound(problem).then_some(written)
+}
+
+/// The chosen node of a class inside.
+fn chosen<'p>(problem: &'p Problem<'_>, body: &Body, class: Class) -> Option<&'p Choice> {
+    problem.classes[class].choices.get(body.chosen(class)?)
+}
+
+impl Choice {
+    /// The axis that it folds.
+    pub fn folds(&self) -> Option<AxisId> {
+        match self.step {
+            Step::Fold(_, axis) => Some(axis),
+            Step::Load(..) | Step::Number | Step::Gather(..) | Step::At(_) | Step::Map { .. } => None,
+        }
+    }
+}
+
+impl Written<'_> {
+    /// Whether outputs vary along no axis but those of their classes, and each value along no axis but those of the grid
+    /// and of folds around every use.
+    fn is_bound(&self, problem: &Problem<'_>) -> bool {
+        let own = |o: &usize| self.locals[*o].free & !problem.classes[self.locals[*o].class].free == 0;
+        if !self.outputs.iter().all(own) {
+            return false;
+        }
+        // Axes bound around every use of a value.
+        let mut around = vec![AxisSet::MAX; self.locals.len()];
+        for &o in &self.outputs {
+            around[o] &= self.grid;
+        }
+        for at in (0..self.locals.len()).rev() {
+            let local = &self.locals[at];
+            if local.free & !around[at] != 0 {
+                return false;
+            }
+            let Some(choice) = local.choice else { continue };
+            if let Step::At(_) = choice.step {
+                continue;
+            }
+            let inside = around[at] | choice.folds().map_or(0, axis_bit);
+            for &kid in &local.kids {
+                around[kid] &= inside;
+            }
+        }
+        true
+    }
+}

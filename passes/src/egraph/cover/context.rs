@@ -1,0 +1,77 @@
+//! What a cover needs to know beside the e-graph: likely sizes, orders of roots, where inputs come from.
+
+use super::super::facts::Graph;
+use super::super::index::Import;
+use super::super::lang::AxisId;
+use egg::Id;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::{Function, Role};
+use tilewright_ir::types::Bindings;
+
+/// A stored tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct InputFacts {
+    /// The same at every call: a matrix product may have it packed for nothing.
+    pub weight: bool,
+    /// Classes that must be stored before it exists: operands of the barrier that makes it, canonical.
+    pub after: Vec<Id>,
+}
+
+/// Facts beside the e-graph.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Likely size of each axis.
+    pub extents: Vec<f64>,
+    /// Per axis, whether its size is known now.
+    pub constant: Vec<bool>,
+    /// Stored tensors by input number.
+    pub inputs: Vec<InputFacts>,
+    /// Roots, canonical, with their axes in memory order.
+    pub orders: Vec<(Id, Vec<AxisId>)>,
+}
+
+impl Context {
+    /// The context of an imported function. `graph` is its saturated e-graph; `likely` binds symbols to the sizes that
+    /// prices are for, and a symbol that it lacks gets a size inside its range.
+    ///
+    /// Errors: a bug where the import does not fit the function.
+    pub fn new(function: &Function, import: &Import, graph: &Graph, likely: &Bindings) -> Result<Context, Diagnostic> {
+        let mut bindings = likely.clone();
+        for symbol in &graph.analysis.symbols {
+            // Neither the least, where nothing pays, nor the most, which is a bound against overflow.
+            let middle = (symbol.low.max(1)).max(symbol.high.min(USUAL));
+            bindings.entry(symbol.name.clone()).or_insert(middle);
+        }
+        let sizes =
+            graph.analysis.axes.iter().map(|a| a.dim.eval(&bindings).map_or(1.0, |n| n.max(1) as f64)).collect();
+        let constant = graph.analysis.axes.iter().map(|a| a.dim.as_const().is_some()).collect();
+        let mut inputs = Vec::with_capacity(import.stored.len());
+        for stored in &import.stored {
+            let node = stored.value.node;
+            let mut facts = InputFacts::default();
+            if let Some(param) = function.params.get(node.index()) {
+                facts.weight = param.role == Role::Weight;
+            } else if import.barriers.contains_key(&node) {
+                let node = function.nodes.get(node.index());
+                for operand in node.map(|n| n.args.as_slice()).unwrap_or_default() {
+                    let root = import.roots.iter().find(|r| r.value == *operand);
+                    let class = root.ok_or_else(|| Diagnostic::bug("an operand of a barrier is no root"))?.class;
+                    facts.after.push(graph.find(class));
+                }
+            } else {
+                facts.weight = true;
+            }
+            inputs.push(facts);
+        }
+        let orders = import.roots.iter().map(|r| (graph.find(r.class), r.axes.clone())).collect();
+        Ok(Context { extents: sizes, constant, inputs, orders })
+    }
+
+    /// Whether an input is the same at every call.
+    pub fn is_weight(&self, input: u32) -> bool {
+        self.inputs.get(input as usize).is_some_and(|i| i.weight)
+    }
+}
+
+/// A usual size of a symbol: tokens of a prompt.
+const USUAL: i64 = 256;

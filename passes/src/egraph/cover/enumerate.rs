@@ -1,0 +1,288 @@
+//! Bounded enumeration of cuts: for each class, children first, its nodes with each operand read or computed inside.
+
+use super::body::{Body, MOST_NODES, Written, written};
+use super::kind::{Form, form};
+use super::price::price;
+use super::problem::{Choice, Class, Problem, Step};
+use super::{Counts, CoverLimits, Price};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use tilewright_ir::diag::Diagnostic;
+
+/// Ways to combine operands of one node that are followed; the cheapest go on.
+const WAYS: usize = 48;
+
+/// A cut that a cover may contain.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    /// What it stores.
+    pub outputs: Vec<Class>,
+    /// What it computes and reads.
+    pub body: Body,
+    /// What it takes.
+    pub price: Price,
+    /// Classes that must be stored before it starts, beside its inputs.
+    pub after: Vec<Class>,
+}
+
+/// All cuts that were kept.
+pub(super) struct Candidates {
+    /// The cuts.
+    pub all: Vec<Candidate>,
+    /// Per class, the cuts that store it.
+    pub of: Vec<Vec<usize>>,
+}
+
+/// A combination of operands, with a sum of what its parts take.
+struct Way {
+    body: Body,
+    estimate: f64,
+}
+
+/// A legal body of a class.
+struct Priced {
+    body: Body,
+    price: Price,
+    /// Rank and inputs in full, and rank and inputs shared among their readers.
+    totals: [f64; 2],
+}
+
+struct Search<'p, 'a> {
+    problem: &'p Problem<'a>,
+    limits: CoverLimits,
+    counts: &'p mut Counts,
+    /// Kept bodies by class.
+    kept: Vec<Vec<(Body, Price)>>,
+    /// Seconds of the cheapest way to have a class in memory, everything below it included.
+    flow: Vec<f64>,
+    memo: BTreeMap<Vec<u64>, Price>,
+}
+
+impl Candidates {
+    /// Enumerates. Errors: bugs.
+    pub fn new(problem: &Problem<'_>, limits: CoverLimits, counts: &mut Counts) -> Result<Candidates, Diagnostic> {
+        let count = problem.classes.len();
+        let kept = vec![Vec::new(); count];
+        let flow = vec![f64::INFINITY; count];
+        let mut search = Search { problem, limits, counts, kept, flow, memo: BTreeMap::new() };
+        let edges = || problem.classes.iter().enumerate().flat_map(|(c, i)| i.choices.iter().map(move |n| (c, n)));
+        let cyclic = edges().any(|(class, choice)| choice.kids.iter().any(|&k| k >= class));
+        for _ in 0..if cyclic { 2 } else { 1 } {
+            for class in 0..count {
+                search.class(class);
+            }
+        }
+        let kept = search.kept;
+        let mut out = Candidates { all: Vec::new(), of: vec![Vec::new(); count] };
+        for (class, bodies) in kept.into_iter().enumerate() {
+            let info = &problem.classes[class];
+            if !info.storable && !info.root {
+                continue;
+            }
+            for (body, price) in bodies {
+                out.of[class].push(out.all.len());
+                let after = after(problem, &body);
+                out.all.push(Candidate { outputs: vec![class], body, price, after });
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Classes that barriers read to make what the body loads.
+fn after(problem: &Problem<'_>, body: &Body) -> Vec<Class> {
+    let mut found = Vec::new();
+    for &(class, choice) in &body.nodes {
+        let step = problem.classes[class].choices.get(choice).map(|c| &c.step);
+        if let Some(Step::Load(input, _) | Step::Gather(input, _)) = step
+            && let Some(facts) = problem.context.inputs.get(*input as usize)
+        {
+            found.extend(facts.after.iter().filter_map(|id| problem.number.get(id)));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+impl Search<'_, '_> {
+    fn class(&mut self, class: Class) {
+        let problem = self.problem;
+        let info = &problem.classes[class];
+        if let Some(simple) = info.simple {
+            let body = Body::single(class, simple);
+            if let Some(price) = self.price(&body, class) {
+                self.flow[class] = price.seconds;
+                self.kept[class] = vec![(body, price)];
+            }
+            return;
+        }
+        let mut made: Vec<Body> = Vec::new();
+        for (number, choice) in info.choices.iter().enumerate() {
+            made.extend(self.ways(class, number, choice));
+        }
+        made.sort_unstable();
+        made.dedup();
+        self.counts.enumerated += made.len();
+        let total = made.len();
+        let mut legal: Vec<Priced> = Vec::new();
+        for body in made {
+            if let Some(price) = self.price(&body, class) {
+                let share = |split: bool| {
+                    let part =
+                        |&l: &Class| self.flow[l] / if split { problem.classes[l].readers.max(1) as f64 } else { 1.0 };
+                    price.rank + body.inputs.iter().map(part).sum::<f64>()
+                };
+                let totals = [share(false), share(true)];
+                legal.push(Priced { body, price, totals });
+            }
+        }
+        if let Some(least) = legal.iter().map(|p| p.totals[0] - p.price.rank + p.price.seconds).min_by(f64::total_cmp) {
+            self.flow[class] = least;
+        }
+        let kept = self.keep(legal);
+        self.counts.pruned += total - kept.len();
+        self.kept[class] = kept;
+    }
+
+    /// Bodies of a class that begin with one of its nodes.
+    fn ways(&mut self, class: Class, number: usize, choice: &Choice) -> Vec<Body> {
+        let mut ways = vec![Way { body: Body::single(class, number), estimate: 0.0 }];
+        for &kid in &choice.kids {
+            if kid == class {
+                return Vec::new();
+            }
+            let info = &self.problem.classes[kid];
+            let large = self.kept[kid].iter().all(|(b, _)| b.nodes.len() > MOST_NODES / 2);
+            let read = info.simple.is_none() && info.storable && (!info.chain || large) && self.flow[kid].is_finite();
+            let view = matches!(choice.step, Step::At(_)) && info.simple.is_none();
+            let input = Body::input(kid);
+            let mut options: Vec<(&Body, f64)> = Vec::new();
+            if read {
+                options.push((&input, self.flow[kid]));
+            }
+            if !view {
+                options.extend(self.kept[kid].iter().map(|(body, price)| (body, price.rank)));
+            }
+            let mut next = Vec::with_capacity(ways.len() * options.len());
+            for way in &ways {
+                for (option, cost) in &options {
+                    if let Some(body) = way.body.join(option, class) {
+                        next.push(Way { body, estimate: way.estimate + cost });
+                    }
+                }
+            }
+            if next.len() > WAYS {
+                next.sort_by(|a, b| a.estimate.total_cmp(&b.estimate).then_with(|| a.body.cmp(&b.body)));
+                next.truncate(WAYS);
+            }
+            ways = next;
+        }
+        ways.into_iter().map(|w| w.body).collect()
+    }
+
+    /// The legal body's price, from memory if an equal one was seen.
+    fn price(&mut self, body: &Body, class: Class) -> Option<Price> {
+        let w = written(self.problem, body, &[class])?;
+        let key = canonical(self.problem, &w);
+        if let Some(price) = self.memo.get(&key) {
+            self.counts.remembered += 1;
+            return Some(*price);
+        }
+        let f: Form = form(self.problem, &w);
+        let price = price(self.problem, &w, &f);
+        self.memo.insert(key, price);
+        Some(price)
+    }
+
+    /// The best of both rankings, one for each set of inputs, and the smallest.
+    fn keep(&self, mut legal: Vec<Priced>) -> Vec<(Body, Price)> {
+        let most = if self.counts.enumerated > self.limits.bodies { 2 } else { self.limits.keep.max(1) };
+        let smallest = legal.iter().map(|p| (p.body.nodes.len(), &p.body)).min().map(|s| s.1.clone());
+        let mut kept: Vec<(Body, Price)> = Vec::new();
+        for (ranking, limit) in [(0, most), (1, most + most / 2)] {
+            legal.sort_by(|a, b| by_total(a, b, ranking));
+            for p in &legal {
+                if kept.len() < limit && !kept.iter().any(|k| k.0.inputs == p.body.inputs) {
+                    kept.push((p.body.clone(), p.price));
+                }
+            }
+        }
+        if let Some(smallest) = smallest
+            && !kept.iter().any(|k| k.0 == smallest)
+            && let Some(found) = legal.into_iter().find(|p| p.body == smallest)
+        {
+            kept.push((found.body, found.price));
+        }
+        kept
+    }
+}
+
+fn by_total(a: &Priced, b: &Priced, ranking: usize) -> Ordering {
+    a.totals[ranking]
+        .total_cmp(&b.totals[ranking])
+        .then(a.body.nodes.len().cmp(&b.body.nodes.len()))
+        .then_with(|| a.body.cmp(&b.body))
+}
+
+/// A body without names: equal for equal kernels of different layers. Everything that a price depends on is in it.
+fn canonical(problem: &Problem<'_>, w: &Written<'_>) -> Vec<u64> {
+    let mut axes: Vec<u8> = Vec::new();
+    let mut key: Vec<u64> = Vec::with_capacity(w.locals.len() * 6);
+    let mut axis = |a: u8| match axes.iter().position(|&x| x == a) {
+        Some(i) => i as u64,
+        None => {
+            axes.push(a);
+            axes.len() as u64 - 1
+        }
+    };
+    let mut map = |key: &mut Vec<u64>, entries: &[super::super::lang::Affine]| {
+        for entry in entries {
+            key.push(entry.constant as u64);
+            for term in &entry.terms {
+                // The stand-in of a gathered index is no axis.
+                key.extend([axis(term.0), term.1 as u64]);
+            }
+            key.push(u64::MAX);
+        }
+    };
+    let named = |a: u8| [super::super::lang::Affine::axis(a)];
+    for local in &w.locals {
+        key.push(u64::MAX - 1);
+        key.push(problem.classes[local.class].dtype as u64);
+        let Some(choice) = local.choice else {
+            super::problem::each(local.free).for_each(|a| map(&mut key, &named(a)));
+            continue;
+        };
+        key.push(u64::from(choice.code));
+        key.extend(local.kids.iter().map(|&k| k as u64));
+        match &choice.step {
+            Step::Load(input, entries) | Step::Gather(input, entries) => {
+                key.push(u64::from(problem.context.is_weight(*input)));
+                map(&mut key, entries);
+            }
+            Step::At(subst) => {
+                for (from, to) in subst {
+                    map(&mut key, &named(*from));
+                    map(&mut key, std::slice::from_ref(to));
+                }
+            }
+            Step::Fold(_, over) => map(&mut key, &named(*over)),
+            Step::Number => super::problem::each(choice.own).for_each(|a| map(&mut key, &named(a))),
+            Step::Map { .. } => {}
+        }
+    }
+    for &output in &w.outputs {
+        key.extend([u64::MAX - 2, output as u64]);
+        let id = problem.classes[w.locals[output].class].id;
+        if let Some((_, order)) = problem.context.orders.iter().find(|r| r.0 == id) {
+            order.iter().for_each(|&a| map(&mut key, &named(a)));
+        }
+    }
+    key.push(u64::MAX - 3);
+    for a in axes {
+        key.push(problem.extent(a).to_bits());
+        key.push(u64::from(problem.is_constant(a)));
+    }
+    key
+}

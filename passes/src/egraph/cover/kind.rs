@@ -1,0 +1,283 @@
+//! Which template computes a body: the form decides, never a name of a model or of a layer.
+
+use super::super::lang::{Affine, AxisSet, Fold, Head, axis_bit};
+use super::body::Written;
+use super::problem::{Problem, Step, each};
+use super::{Kind, Product};
+use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::DType;
+
+/// A sum of products in a body, as locals and sets of axes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sum {
+    /// The outermost sum.
+    pub fold: usize,
+    /// All its sums, then the product.
+    pub nest: Vec<usize>,
+    /// The operand with the rows.
+    pub left: usize,
+    /// The operand with the columns.
+    pub right: usize,
+    /// Summed axes.
+    pub depth: AxisSet,
+    /// Axes of the left operand alone.
+    pub rows: AxisSet,
+    /// Axes of the right operand alone.
+    pub columns: AxisSet,
+    /// Axes of both.
+    pub batch: AxisSet,
+}
+
+/// What a body is, in locals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// No folds.
+    Pointwise,
+    /// Matrix products on micro-kernels, and elementwise work on their results.
+    Products(Vec<Sum>),
+    /// One-pass softmax folds over one axis whose key holds at most one product.
+    Attention { folds: Vec<usize>, key: Sum },
+    /// Folds in loops. The sums here are products that no micro-kernel computes.
+    Loops(Vec<Sum>),
+}
+
+/// Values that read each local.
+fn readers(written: &Written<'_>) -> Vec<usize> {
+    let mut count = vec![0; written.locals.len()];
+    for kid in written.locals.iter().flat_map(|l| &l.kids) {
+        count[*kid] += 1;
+    }
+    for &o in &written.outputs {
+        count[o] += 1;
+    }
+    count
+}
+
+impl Written<'_> {
+    pub fn step(&self, at: usize) -> Option<&Step> {
+        self.locals.get(at).and_then(|l| l.choice).map(|c| &c.step)
+    }
+
+    fn head(&self, at: usize) -> Option<&Head> {
+        self.locals.get(at).and_then(|l| l.choice).map(|c| &c.node.head)
+    }
+
+    /// The sums of products, outermost first.
+    pub fn sums(&self) -> Vec<Sum> {
+        let readers = readers(self);
+        let mut inside = vec![false; self.locals.len()];
+        let mut found = Vec::new();
+        for fold in (0..self.locals.len()).rev().filter(|&at| matches!(self.step(at), Some(Step::Fold(Fold::Sum, _)))) {
+            if inside[fold] {
+                continue;
+            }
+            let (mut nest, mut depth, mut at) = (Vec::new(), 0, fold);
+            while let Some(Step::Fold(Fold::Sum, axis)) = self.step(at) {
+                nest.push(at);
+                depth |= axis_bit(*axis);
+                let Some(&kid) = self.locals[at].kids.first() else { break };
+                at = kid;
+                if readers[at] != 1 {
+                    break;
+                }
+            }
+            let (true, Some(Head::Scalar(ScalarOp::Mul {})), [left, right]) =
+                (readers[at] == 1, self.head(at), self.locals[at].kids.as_slice())
+            else {
+                continue;
+            };
+            nest.push(at);
+            let (a, b) = (self.locals[*left].free, self.locals[*right].free);
+            if left == right || a & b & depth != depth {
+                continue;
+            }
+            nest.iter().for_each(|&n| inside[n] = true);
+            let (rows, columns, batch) = (a & !b, b & !a, a & b & !depth);
+            found.push(Sum { fold, nest, left: *left, right: *right, depth, rows, columns, batch });
+        }
+        found
+    }
+
+    /// Whether a local is read from memory as it lies there.
+    fn is_read(&self, at: usize) -> bool {
+        match self.step(at) {
+            None => true,
+            Some(Step::Load(..) | Step::At(_)) => true,
+            Some(Step::Number | Step::Gather(..) | Step::Map { .. } | Step::Fold(..)) => false,
+        }
+    }
+}
+
+/// The axes of a map of whole dims; `None` for slices, shifts and repeated axes.
+fn plain(map: &[Affine]) -> Option<Vec<u8>> {
+    let axes = map.iter().map(Affine::as_axis).collect::<Option<Vec<u8>>>()?;
+    let distinct = axes.iter().fold(0, |set, &a| set | axis_bit(a)).count_ones() as usize == axes.len();
+    distinct.then_some(axes)
+}
+
+/// Whether the last axes of a map are exactly a set.
+fn ends_with(axes: &[u8], set: AxisSet) -> bool {
+    let count = set.count_ones() as usize;
+    axes.len() >= count && axes[axes.len() - count..].iter().all(|&a| set & axis_bit(a) != 0)
+}
+
+/// Whether a micro-kernel can read the rows: a stored tensor with the summed axes innermost.
+fn left_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
+    match written.step(sum.left) {
+        None => true,
+        Some(Step::Load(_, map)) => plain(map).is_some_and(|axes| ends_with(&axes, sum.depth)),
+        Some(Step::At(map)) => map.iter().all(|m| m.1.as_axis().is_some()),
+        Some(Step::Number | Step::Gather(..) | Step::Map { .. } | Step::Fold(..)) => {
+            problem.device.capabilities.prologue
+        }
+    }
+}
+
+/// Whether the columns can be packed: a stored tensor, or blocks that the micro-kernel dequantises.
+fn right_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
+    let outer = sum.columns | sum.batch;
+    let dtype = problem.classes[written.locals[sum.right].class].dtype;
+    let left = problem.classes[written.locals[sum.left].class].dtype;
+    let matrix = &problem.device.matrix;
+    match written.step(sum.right) {
+        None => left == dtype && matrix.has(dtype),
+        Some(Step::Load(_, map)) => {
+            left == dtype
+                && matrix.has(dtype)
+                && plain(map).is_some_and(|axes| ends_with(&axes, sum.depth) || ends_with(&axes, outer))
+        }
+        Some(Step::At(map)) => left == dtype && matrix.has(dtype) && map.iter().all(|m| m.1.as_axis().is_some()),
+        Some(Step::Map { .. }) => {
+            let Some(&blocks) = written.locals[sum.right].kids.first() else { return false };
+            let encoding = problem.classes[written.locals[blocks].class].dtype;
+            let cast = matches!(written.head(sum.right), Some(Head::Scalar(ScalarOp::Cast { to: DType::F32 })));
+            let rows = match written.step(blocks) {
+                Some(Step::Load(_, map)) => plain(map).is_some_and(|axes| ends_with(&axes, sum.depth)),
+                _computed => false,
+            };
+            let known = matrix.has(encoding) || problem.device.capabilities.prologue;
+            cast && encoding.is_block() && known && rows && left == DType::F32
+        }
+        Some(Step::Number | Step::Gather(..) | Step::Fold(..)) => false,
+    }
+}
+
+/// The sum with its sides so that a micro-kernel can compute it.
+fn oriented(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> Option<Sum> {
+    let capable = &problem.device.capabilities;
+    let known = |axis: u8| problem.is_constant(axis);
+    if (!capable.symbolic_depth && !each(sum.depth).all(known)) || (!capable.batched && sum.batch != 0) {
+        return None;
+    }
+    let swapped = Sum { left: sum.right, right: sum.left, rows: sum.columns, columns: sum.rows, ..sum.clone() };
+    // A weight is packed once, whatever side it is written on.
+    let weight = |at: usize| match written.step(at) {
+        Some(Step::Load(input, _)) => problem.context.is_weight(*input),
+        Some(Step::Map { .. }) => true,
+        _computed => false,
+    };
+    let first = if weight(sum.left) && !weight(sum.right) { [swapped, sum.clone()] } else { [sum.clone(), swapped] };
+    let fits = |s: &Sum| s.columns != 0 && left_fits(problem, written, s) && right_fits(problem, written, s);
+    first.into_iter().find(fits)
+}
+
+/// The form of a body.
+pub(super) fn form(problem: &Problem<'_>, written: &Written<'_>) -> Form {
+    let folds: Vec<usize> =
+        (0..written.locals.len()).filter(|&at| matches!(written.step(at), Some(Step::Fold(..)))).collect();
+    if folds.is_empty() {
+        return Form::Pointwise;
+    }
+    let sums = written.sums();
+    products(problem, written, &folds, &sums)
+        .or_else(|| attention(problem, written, &folds, &sums))
+        .unwrap_or_else(|| Form::Loops(sums.into_iter().filter(|s| s.rows != 0 && s.columns != 0).collect()))
+}
+
+fn products(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], sums: &[Sum]) -> Option<Form> {
+    let all = sums.iter().flat_map(|s| &s.nest).count() == folds.len() + sums.len();
+    if sums.is_empty() || !all || sums.len() > problem.device.capabilities.products {
+        return None;
+    }
+    let oriented: Vec<Sum> = sums.iter().map(|s| oriented(problem, written, s)).collect::<Option<_>>()?;
+    let first = oriented.first()?;
+    let alike = |s: &Sum| s.left == first.left && s.depth == first.depth && s.columns == first.columns;
+    let whole = |o: &usize| written.locals[*o].free == first.rows | first.columns | first.batch;
+    (oriented.iter().all(alike) && written.outputs.iter().all(whole)).then_some(Form::Products(oriented))
+}
+
+fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], sums: &[Sum]) -> Option<Form> {
+    let [sum] = sums else { return None };
+    if !problem.device.capabilities.attention {
+        return None;
+    }
+    let online: Vec<usize> = folds.iter().copied().filter(|f| !sum.nest.contains(f)).collect();
+    let parts = |at: usize| match (written.step(at), written.locals[at].kids.as_slice()) {
+        (Some(Step::Fold(Fold::Esum, axis)), [s, w]) => Some((*axis, None, *s, *w)),
+        (Some(Step::Fold(Fold::EsumIf, axis)), [p, s, w]) => Some((*axis, Some(*p), *s, *w)),
+        _other => None,
+    };
+    let first = parts(*online.first()?)?;
+    for &fold in &online {
+        let (axis, p, s, w) = parts(fold)?;
+        let plain = written.is_read(w) || matches!(written.step(w), Some(Step::Number));
+        if (axis, p, s) != (first.0, first.1, first.2) || !plain {
+            return None;
+        }
+    }
+    let known = |axis: u8| problem.is_constant(axis);
+    let below = written.locals[first.2].free & axis_bit(first.0) != 0 && written.reaches(first.2, sum.fold);
+    let read = written.is_read(sum.left) && written.is_read(sum.right);
+    let held = problem.device.capabilities.symbolic_depth || each(sum.depth).all(known);
+    let depth = sum.depth & axis_bit(first.0) == 0;
+    let wide = online.iter().filter_map(|&f| written.locals[f].kids.last()).fold(0, |s, &w| s | written.locals[w].free);
+    let axes = (written.locals[first.2].free | wide) & !axis_bit(first.0);
+    let whole = written.outputs.iter().all(|&o| written.locals[o].free == axes);
+    (below && read && held && depth && whole).then(|| Form::Attention { folds: online, key: sum.clone() })
+}
+
+impl Written<'_> {
+    /// Whether a local needs another one.
+    pub fn reaches(&self, from: usize, to: usize) -> bool {
+        let mut seen = vec![false; self.locals.len()];
+        let mut stack = vec![from];
+        while let Some(at) = stack.pop() {
+            if at == to {
+                return true;
+            }
+            if !std::mem::replace(&mut seen[at], true) {
+                stack.extend(&self.locals[at].kids);
+            }
+        }
+        false
+    }
+}
+
+/// The form in classes, for those who write the kernel.
+pub(super) fn kind(problem: &Problem<'_>, written: &Written<'_>, form: &Form) -> Kind {
+    let id = |at: usize| problem.classes[written.locals[at].class].id;
+    let product = |s: &Sum| Product {
+        fold: id(s.fold),
+        left: id(s.left),
+        right: id(s.right),
+        rows: each(s.rows).collect(),
+        columns: each(s.columns).collect(),
+        depth: each(s.depth).collect(),
+        batch: each(s.batch).collect(),
+    };
+    match form {
+        Form::Pointwise => {
+            let moves = |at: &usize| match written.step(*at) {
+                Some(Step::Load(..) | Step::At(_) | Step::Number) => true,
+                Some(Step::Gather(..) | Step::Map { .. } | Step::Fold(..)) | None => false,
+            };
+            if written.outputs.iter().all(moves) { Kind::Copy } else { Kind::Pointwise }
+        }
+        Form::Products(sums) => Kind::Contraction(sums.iter().map(product).collect()),
+        Form::Attention { folds, key } => {
+            Kind::Attention { folds: folds.iter().map(|&f| id(f)).collect(), key: product(key) }
+        }
+        Form::Loops(sums) if sums.is_empty() => Kind::Row,
+        Form::Loops(_) => Kind::Generic,
+    }
+}

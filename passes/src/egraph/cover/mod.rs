@@ -1,0 +1,207 @@
+//! Covers: which classes of a saturated e-graph are stored, and which kernel computes each.
+//!
+//! A *cut* is one kernel: a node for each class that it computes, and the classes that it reads from memory. `enumerate`
+//! grows a bounded list of cuts for every class, children first; `price` says how long each takes on a device; `select`
+//! chooses cuts that produce every root, so that work which several need is paid once.
+//!
+//! Nothing here depends on a clock, on hash order or on the machine that compiles.
+
+mod body;
+mod context;
+mod device;
+mod enumerate;
+mod kind;
+mod price;
+mod print;
+mod problem;
+mod select;
+#[cfg(test)]
+mod tests;
+
+pub use context::{Context, InputFacts};
+pub use device::{Capabilities, Device, Positive, Rates};
+pub use print::{origins, print_cover};
+
+use super::facts::Graph;
+use super::lang::{AxisId, ENode};
+use egg::Id;
+use enumerate::Candidates;
+use problem::Problem;
+use select::Selection;
+use std::collections::{BTreeMap, BTreeSet};
+use tilewright_ir::diag::Diagnostic;
+
+/// What a kernel's time is spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Micro-kernels or matrix units.
+    Matrix,
+    /// Elementwise code.
+    Vector,
+    /// Bytes.
+    Memory,
+    /// Starting it.
+    Launch,
+}
+
+/// An estimate of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// Seconds.
+    pub seconds: f64,
+    /// Seconds without the writing of results: orders cuts where `seconds` hides what is not the bound.
+    pub rank: f64,
+    /// FLOPs of products; a multiply-add is 2.
+    pub flops: f64,
+    /// Bytes read from and written to memory.
+    pub bytes: f64,
+    /// Seconds of micro-kernels or matrix units.
+    pub matrix: f64,
+    /// Seconds of elementwise code.
+    pub vector: f64,
+    /// Seconds of reading and writing.
+    pub memory: f64,
+    /// Seconds of launches.
+    pub launch: f64,
+    /// The largest of them.
+    pub bound: Bound,
+}
+
+/// A sum of products inside a cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// The outermost sum.
+    pub fold: Id,
+    /// The operand with the rows.
+    pub left: Id,
+    /// The operand with the columns: the one that is packed.
+    pub right: Id,
+    /// Axes of the left operand alone.
+    pub rows: Vec<AxisId>,
+    /// Axes of the right operand alone.
+    pub columns: Vec<AxisId>,
+    /// Summed axes.
+    pub depth: Vec<AxisId>,
+    /// Axes of both and of the result.
+    pub batch: Vec<AxisId>,
+}
+
+/// Which template computes a cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Values move, none is computed.
+    Copy,
+    /// No folds.
+    Pointwise,
+    /// Folds in loops, none of them a matrix product.
+    Row,
+    /// Matrix products on micro-kernels with elementwise work around them.
+    Contraction(Vec<Product>),
+    /// One-pass softmax folds (`esum`, `esum-if`) over one axis, whose key holds one product.
+    Attention {
+        /// The folds, all with the same key and predicate.
+        folds: Vec<Id>,
+        /// The product in the key.
+        key: Product,
+    },
+    /// Anything else, in plain loops: a matrix product without a micro-kernel among it.
+    Generic,
+}
+
+/// One kernel of a cover.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// Classes that are stored, canonical; every grid axis is an axis of one of them.
+    pub outputs: Vec<Id>,
+    /// For each class computed inside, the chosen node, children canonical. Loads, constants, positions and sizes are
+    /// chosen nodes too. Below an `at` lies an input, a load or a position: what follows it is not computed here.
+    pub nodes: BTreeMap<Id, ENode>,
+    /// Classes that other cuts compute and this one reads.
+    pub inputs: BTreeSet<Id>,
+    /// Its template.
+    pub kind: Kind,
+    /// What it takes.
+    pub price: Price,
+}
+
+/// The second choice for a cut.
+#[derive(Clone, Debug)]
+pub struct Alternative {
+    /// What would compute the same outputs, if anything can.
+    pub cut: Option<Cut>,
+    /// Seconds by which the whole cover would be slower.
+    pub loss: f64,
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Bodies made.
+    pub enumerated: usize,
+    /// Bodies that are no kernel or that others made needless.
+    pub pruned: usize,
+    /// Bodies whose price was known from an equal one.
+    pub remembered: usize,
+    /// Covers compared.
+    pub evaluations: usize,
+}
+
+/// A choice of kernels.
+#[derive(Clone, Debug)]
+pub struct Cover {
+    /// Kernels, producers before readers; every root and every input of a cut is an output of exactly one of them.
+    pub cuts: Vec<Cut>,
+    /// Seconds of all.
+    pub price: f64,
+    /// No cover by the cuts that were looked at is cheaper, in seconds.
+    pub bound: f64,
+    /// Per cut, the runner-up.
+    pub alternatives: Vec<Alternative>,
+    /// Work done.
+    pub counts: Counts,
+}
+
+/// How much to look at. All are counts, so that a result never depends on a machine's speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoverLimits {
+    /// Cuts kept per class.
+    pub keep: usize,
+    /// Bodies made in all; after that each class keeps few.
+    pub bodies: usize,
+    /// Covers compared.
+    pub evaluations: usize,
+    /// Classes below the roots; more is `too-many-classes`.
+    pub classes: usize,
+}
+
+impl Default for CoverLimits {
+    fn default() -> CoverLimits {
+        CoverLimits { keep: 6, bodies: 100_000, evaluations: 4_000, classes: 20_000 }
+    }
+}
+
+/// Chooses kernels that store every root. `graph` is rebuilt, `roots` may be any of its ids.
+///
+/// Errors: `too-many-classes`; bugs.
+pub fn cover(
+    graph: &Graph,
+    roots: &[Id],
+    context: &Context,
+    device: &Device,
+    limits: CoverLimits,
+) -> Result<Cover, Diagnostic> {
+    for loose in [false, true] {
+        let problem = Problem::new(graph, roots, context, device, loose)?;
+        if problem.classes.len() > limits.classes {
+            let (found, most) = (problem.classes.len(), limits.classes);
+            return Err(Diagnostic::new("too-many-classes", format!("{found} classes, a cover takes at most {most}")));
+        }
+        let mut counts = Counts::default();
+        let candidates = Candidates::new(&problem, limits, &mut counts)?;
+        let selection = Selection::new(&problem, &candidates);
+        if let Some(found) = selection.best(limits.evaluations, &mut counts) {
+            return selection.finish(&found, counts);
+        }
+    }
+    Err(Diagnostic::bug("no choice of kernels produces every root"))
+}

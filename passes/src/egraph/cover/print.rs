@@ -1,0 +1,223 @@
+//! A cover as text: per kernel its template, what it stores, computes and reads, what it takes, and what came second.
+
+use super::super::facts::{Graph, Sort};
+use super::super::index::Import;
+use super::super::lang::{Affine, Attr, AxisSet, ENode, GATHERED, Head};
+use super::problem::each;
+use super::{Bound, Cover, Cut, Kind};
+use egg::Id;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use tilewright_ir::graph::{Function, NodeId};
+
+/// Names of the graph's parts.
+struct Names<'a> {
+    graph: &'a Graph,
+    cut: &'a Cut,
+    /// Values of the cut that have a line of their own: they are used more than once.
+    lines: BTreeMap<Id, usize>,
+}
+
+impl Names<'_> {
+    fn axis(&self, axis: u8) -> String {
+        if axis == GATHERED {
+            return "?".into();
+        }
+        self.graph.analysis.axes.get(usize::from(axis)).map_or_else(|| format!("@{axis}"), |a| a.name.to_string())
+    }
+
+    fn axes(&self, set: AxisSet) -> String {
+        each(set).map(|a| self.axis(a)).collect::<Vec<_>>().join(" ")
+    }
+
+    fn affine(&self, e: &Affine) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        for &(axis, factor) in &e.terms {
+            let name = self.axis(axis);
+            parts.push(if factor == 1 { name } else { format!("{factor}*{name}") });
+        }
+        if parts.is_empty() || e.constant != 0 {
+            parts.push(e.constant.to_string());
+        }
+        parts.join("+")
+    }
+
+    fn attr(&self, attr: &Attr) -> String {
+        match attr {
+            Attr::Axis(axis) => self.axis(*axis),
+            Attr::Const(number) => number.value().to_string(),
+            Attr::Input(input) => {
+                let table = self.graph.analysis.inputs.get(*input as usize);
+                table.map_or_else(|| format!("in{input}"), |t| t.name.to_string())
+            }
+            Attr::Map(map) => format!("[{}]", map.iter().map(|e| self.affine(e)).collect::<Vec<_>>().join(", ")),
+            Attr::Subst(map) => {
+                let one = |(axis, with): &(u8, Affine)| format!("{}:={}", self.axis(*axis), self.affine(with));
+                format!("{{{}}}", map.iter().map(one).collect::<Vec<_>>().join(", "))
+            }
+            Attr::DType(dtype) => dtype.to_string(),
+        }
+    }
+
+    /// A value where it is used.
+    fn used(&self, class: Id) -> String {
+        match (self.lines.get(&class), self.cut.nodes.get(&class)) {
+            (Some(line), _) => format!("%{line}"),
+            (None, Some(node)) => self.node(node),
+            (None, None) => format!("k{class}[{}]", self.axes(self.graph[class].data.free)),
+        }
+    }
+
+    fn node(&self, node: &ENode) -> String {
+        let child = |&c: &Id| match (self.graph[c].data.sort, &self.graph[c].data.attr) {
+            (Sort::Attr, Some(attr)) => self.attr(attr),
+            (Sort::Attr | Sort::Value(_), _) => self.used(c),
+        };
+        let shown: Vec<String> = node.children.iter().map(child).collect();
+        match &node.head {
+            Head::Attr(attr) => self.attr(attr),
+            Head::Load => shown.concat(),
+            Head::Iota | Head::Extent => format!("({} {})", node.head, shown.first().map_or("", String::as_str)),
+            Head::Gather | Head::At | Head::Scalar(_) | Head::Fold(_) => {
+                format!("({} {})", node.head, shown.join(" "))
+            }
+        }
+    }
+}
+
+/// Values with a line of their own, operands first: outputs, and what is used twice and is no leaf.
+fn lines(cut: &Cut) -> Vec<Id> {
+    let mut uses: BTreeMap<Id, usize> = BTreeMap::new();
+    for child in cut.nodes.values().flat_map(|n| &n.children) {
+        *uses.entry(*child).or_default() += 1;
+    }
+    let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
+    let mut stack: Vec<(Id, bool)> = cut.outputs.iter().rev().map(|&o| (o, false)).collect();
+    while let Some((class, done)) = stack.pop() {
+        let Some(node) = cut.nodes.get(&class) else { continue };
+        if done {
+            let leaf = matches!(node.head, Head::Attr(_) | Head::Load | Head::Iota | Head::Extent);
+            let twice = !leaf && uses.get(&class).copied().unwrap_or(0) > 1;
+            if twice || cut.outputs.contains(&class) {
+                order.push(class);
+            }
+        } else if seen.insert(class) {
+            stack.push((class, true));
+            stack.extend(node.children.iter().rev().map(|&c| (c, false)));
+        }
+    }
+    order
+}
+
+fn seconds(value: f64) -> String {
+    if value.is_infinite() {
+        return "-".into();
+    }
+    if value >= 1e-3 { format!("{:.2} ms", value * 1e3) } else { format!("{:.2} us", value * 1e6) }
+}
+
+fn kind(names: &Names<'_>, kind: &Kind) -> String {
+    let list = |axes: &[u8]| axes.iter().map(|&a| names.axis(a)).collect::<Vec<_>>().join(" ");
+    match kind {
+        Kind::Copy => "copy".into(),
+        Kind::Pointwise => "pointwise".into(),
+        Kind::Row => "row".into(),
+        Kind::Generic => "generic".into(),
+        Kind::Contraction(products) => {
+            let one =
+                |p: &super::Product| format!("({}) x ({}) over ({})", list(&p.rows), list(&p.columns), list(&p.depth));
+            format!("contraction {}", products.iter().map(one).collect::<Vec<_>>().join(", "))
+        }
+        Kind::Attention { key, .. } => format!("attention over keys of depth ({})", list(&key.depth)),
+    }
+}
+
+/// Nodes of the function whose value a cut computes or reads from memory.
+pub fn origins(cut: &Cut, graph: &Graph, import: &Import) -> BTreeSet<NodeId> {
+    let mut found = BTreeSet::new();
+    for (class, nodes) in &import.origins {
+        if cut.nodes.contains_key(&graph.find(*class)) {
+            found.extend(nodes.iter().copied());
+        }
+    }
+    found
+}
+
+fn origin_text(cut: &Cut, graph: &Graph, function: &Function, import: &Import) -> String {
+    let shown = origins(cut, graph, import).into_iter().filter_map(|id| {
+        let node = function.nodes.get(id.index())?;
+        (id.index() >= function.params.len()).then(|| format!("{}@{}", node.op.info().name, id.0))
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// Writes a cut; `body` says whether with its terms.
+fn print_cut(out: &mut String, graph: &Graph, cut: &Cut) {
+    let order = lines(cut);
+    let lines: BTreeMap<Id, usize> = order.iter().enumerate().map(|(i, &id)| (id, i)).collect();
+    let mut names = Names { graph, cut, lines };
+    for (number, class) in order.iter().enumerate() {
+        let Some(node) = cut.nodes.get(class) else { continue };
+        names.lines.remove(class);
+        let text = names.node(node);
+        names.lines.insert(*class, number);
+        let stored = if cut.outputs.contains(class) { format!(" -> k{class}") } else { String::new() };
+        let axes = names.axes(graph[*class].data.free);
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  %{number}[{axes}] = {text}{stored}");
+    }
+}
+
+/// The cover as text: the answer to which kernels there are and why.
+pub fn print_cover(cover: &Cover, graph: &Graph, function: &Function, import: &Import) -> String {
+    let mut out = String::new();
+    let gap = if cover.price > 0.0 { 100.0 * (1.0 - cover.bound / cover.price) } else { 0.0 };
+    let c = cover.counts;
+    let _ = writeln!(
+        out,
+        "{} kernels, {}; no choice among these cuts takes less than {} (gap {gap:.1} %)",
+        cover.cuts.len(),
+        seconds(cover.price),
+        seconds(cover.bound)
+    );
+    let _ = writeln!(
+        out,
+        "{} bodies, {} dropped, {} priced from memory; {} covers compared",
+        c.enumerated, c.pruned, c.remembered, c.evaluations
+    );
+    for (number, (cut, other)) in cover.cuts.iter().zip(&cover.alternatives).enumerate() {
+        let names = Names { graph, cut, lines: BTreeMap::new() };
+        let p = cut.price;
+        let bound = match p.bound {
+            Bound::Matrix => "products",
+            Bound::Vector => "elementwise work",
+            Bound::Memory => "memory",
+            Bound::Launch => "launch",
+        };
+        let _ = writeln!(out, "\nkernel {number}: {}", kind(&names, &cut.kind));
+        print_cut(&mut out, graph, cut);
+        let _ = writeln!(
+            out,
+            "  {} ({bound}): products {}, elementwise {}, memory {}, launch {}; {:.0} FLOPs in products, {:.0} bytes",
+            seconds(p.seconds),
+            seconds(p.matrix),
+            seconds(p.vector),
+            seconds(p.memory),
+            seconds(p.launch),
+            p.flops,
+            p.bytes
+        );
+        let _ = writeln!(out, "  from {}", origin_text(cut, graph, function, import));
+        match &other.cut {
+            Some(second) => {
+                let names = Names { graph, cut: second, lines: BTreeMap::new() };
+                let reads: Vec<String> = second.inputs.iter().map(|i| format!("k{i}")).collect();
+                let reads = if reads.is_empty() { "nothing".to_string() } else { reads.join(" ") };
+                let kind = kind(&names, &second.kind);
+                let _ = writeln!(out, "  next: {kind} that reads {reads}, {} more", seconds(other.loss));
+            }
+            None => out.push_str("  next: nothing else computes this\n"),
+        }
+    }
+    out
+}

@@ -1,0 +1,305 @@
+//! The saturated e-graph as a search sees it: classes that roots need, numbered children first, with their nodes and with
+//! what may be stored.
+
+use super::super::facts::{Graph, Sort};
+use super::super::lang::{Affine, Attr, AxisId, AxisSet, ENode, Fold, GATHERED, Head, axis_bit};
+use super::{Context, Device};
+use egg::Id;
+use std::collections::{BTreeMap, BTreeSet};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::op::{Family, ScalarKind, ScalarOp};
+use tilewright_ir::types::DType;
+
+/// Number of a class in a [`Problem`].
+pub(super) type Class = usize;
+
+/// What a node does, as far as prices go.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// A load: input number and access map.
+    Load(u32, Vec<Affine>),
+    /// A constant, a position, a size.
+    Number,
+    /// A load at a computed index.
+    Gather(u32, Vec<Affine>),
+    /// Another class under other names of axes.
+    At(Vec<(AxisId, Affine)>),
+    /// A scalar op; its work in elementwise operations, of which this many are special functions.
+    Map { work: f64, special: f64 },
+    /// A fold over an axis.
+    Fold(Fold, AxisId),
+}
+
+/// A node of a class.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    /// The node, children canonical.
+    pub node: ENode,
+    /// What it does.
+    pub step: Step,
+    /// Value operands.
+    pub kids: Vec<Class>,
+    /// Axes of its own: of the map, or the position's.
+    pub own: AxisSet,
+    /// Number of the head among the heads of the problem.
+    pub code: u32,
+}
+
+/// A class.
+#[derive(Clone, Debug)]
+pub(super) struct Info {
+    /// Its canonical id.
+    pub id: Id,
+    /// Axes, as the facts say.
+    pub free: AxisSet,
+    /// Element type.
+    pub dtype: DType,
+    /// Its nodes, sorted.
+    pub choices: Vec<Choice>,
+    /// The choice that is a load, a constant, a position or a size, if there is one: never worth storing.
+    pub simple: Option<usize>,
+    /// Whether a kernel may store it for others to read.
+    pub storable: bool,
+    /// Whether its only reader is elementwise over the same axes: storing what that one makes is as good.
+    pub chain: bool,
+    /// Classes with a node that reads it.
+    pub readers: usize,
+    /// Whether a root is this class.
+    pub root: bool,
+}
+
+/// The classes below the roots.
+pub(super) struct Problem<'a> {
+    /// Sizes, inputs, roots' orders.
+    pub context: &'a Context,
+    /// Rates.
+    pub device: &'a Device,
+    /// Children before parents, but for cycles.
+    pub classes: Vec<Info>,
+    /// Roots, each once.
+    pub roots: Vec<Class>,
+    /// Number of a class.
+    pub number: BTreeMap<Id, Class>,
+}
+
+/// Work of an elementwise op: operations, and calls of special functions.
+fn work(op: &ScalarOp) -> (f64, f64) {
+    if op.info().family == Family::Transcendental {
+        return (0.0, 1.0);
+    }
+    let slow = [ScalarKind::Div, ScalarKind::Sqrt, ScalarKind::Rsqrt, ScalarKind::Rem].contains(&op.kind());
+    (if slow { 4.0 } else { 1.0 }, 0.0)
+}
+
+impl Choice {
+    fn of(graph: &Graph, number: &BTreeMap<Id, Class>, node: &ENode, heads: &mut Vec<Head>) -> Option<Choice> {
+        let children: Vec<Id> = node.children.iter().map(|&c| graph.find(c)).collect();
+        let attr = |i: usize| children.get(i).and_then(|&c| graph[c].data.attr.as_ref());
+        let (step, own) = match &node.head {
+            Head::Attr(Attr::Const(_)) => (Step::Number, 0),
+            Head::Attr(_) => return None,
+            Head::Extent => (Step::Number, 0),
+            Head::Iota => (Step::Number, attr(0).map_or(0, |a| if let Attr::Axis(x) = a { axis_bit(*x) } else { 0 })),
+            Head::Load | Head::Gather => {
+                let (Attr::Input(input), Attr::Map(map)) = (attr(0)?, attr(1)?) else { return None };
+                let free = map.iter().fold(0, |set, e| set | e.free()) & !axis_bit(GATHERED);
+                let load = node.head == Head::Load;
+                (if load { Step::Load(*input, map.clone()) } else { Step::Gather(*input, map.clone()) }, free)
+            }
+            Head::At => match attr(0)? {
+                Attr::Subst(map) => (Step::At(map.clone()), 0),
+                _other => return None,
+            },
+            Head::Scalar(op) => {
+                let (work, special) = work(op);
+                (Step::Map { work, special }, 0)
+            }
+            Head::Fold(fold) => match attr(0)? {
+                Attr::Axis(axis) => (Step::Fold(*fold, *axis), 0),
+                _other => return None,
+            },
+        };
+        let values = children.iter().filter(|&&c| graph[c].data.sort != Sort::Attr);
+        let kids = values.map(|c| number.get(c).copied()).collect::<Option<Vec<Class>>>()?;
+        let code = heads.iter().position(|h| *h == node.head).unwrap_or_else(|| {
+            heads.push(node.head.clone());
+            heads.len() - 1
+        });
+        let node = ENode::new(node.head.clone(), children);
+        Some(Choice { node, step, kids, own, code: u32::try_from(code).unwrap_or(u32::MAX) })
+    }
+
+    /// Axes of the node's value if those of its operands are `kids`, as it is written.
+    pub fn free(&self, mut kids: impl Iterator<Item = AxisSet>) -> AxisSet {
+        match &self.step {
+            Step::Load(..) | Step::Number => self.own,
+            Step::Gather(..) => kids.fold(self.own, |set, k| set | k),
+            Step::At(map) => {
+                let inner = kids.next().unwrap_or(0);
+                let kept = map.iter().fold(inner, |set, (axis, _)| set & !axis_bit(*axis));
+                let moved = map.iter().filter(|(axis, _)| inner & axis_bit(*axis) != 0);
+                moved.fold(kept, |set, (_, with)| set | with.free())
+            }
+            Step::Map { .. } => kids.fold(0, |set, k| set | k),
+            Step::Fold(_, axis) => kids.fold(0, |set, k| set | k) & !axis_bit(*axis),
+        }
+    }
+}
+
+/// Classes below the roots, children first; and their numbers.
+fn postorder(graph: &Graph, roots: &[Id]) -> Vec<Id> {
+    let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
+    let mut stack: Vec<(Id, bool)> = roots.iter().rev().map(|&r| (graph.find(r), false)).collect();
+    while let Some((class, done)) = stack.pop() {
+        if done {
+            order.push(class);
+        } else if seen.insert(class) {
+            stack.push((class, true));
+            for node in graph[class].nodes.iter().rev() {
+                let kids = node.children.iter().rev().map(|&c| graph.find(c));
+                stack.extend(
+                    kids.filter(|k| graph[*k].data.sort != Sort::Attr && !seen.contains(k)).map(|k| (k, false)),
+                );
+            }
+        }
+    }
+    order
+}
+
+impl<'a> Problem<'a> {
+    /// The problem of storing `roots`. `loose` lets every class be stored: the last resort of a graph that saturation left
+    /// in the middle of its work.
+    ///
+    /// Errors: a bug where a node has attributes that it cannot have.
+    pub fn new(
+        graph: &Graph,
+        roots: &[Id],
+        context: &'a Context,
+        device: &'a Device,
+        loose: bool,
+    ) -> Result<Problem<'a>, Diagnostic> {
+        let order = postorder(graph, roots);
+        let number: BTreeMap<Id, Class> = order.iter().enumerate().map(|(i, &id)| (id, i)).collect();
+        let mut heads = Vec::new();
+        let mut classes = Vec::with_capacity(order.len());
+        for &id in &order {
+            let data = &graph[id].data;
+            let dtype = data.dtype().ok_or_else(|| Diagnostic::bug("a root is an attribute"))?;
+            let mut choices = Vec::new();
+            for node in &graph[id].nodes {
+                let choice = Choice::of(graph, &number, node, &mut heads);
+                choices.push(choice.ok_or_else(|| Diagnostic::bug(format!("`{node}` has the wrong attributes")))?);
+            }
+            choices.sort_by(|a, b| (&a.node.head, &a.kids).cmp(&(&b.node.head, &b.kids)));
+            let simple = choices.iter().position(|c| matches!(c.step, Step::Load(..) | Step::Number));
+            let info = Info {
+                id,
+                free: data.free,
+                dtype,
+                choices,
+                simple,
+                storable: false,
+                chain: false,
+                readers: 0,
+                root: false,
+            };
+            classes.push(info);
+        }
+        let mut unique: Vec<Class> = Vec::new();
+        for root in roots {
+            let class = number.get(&graph.find(*root)).copied().ok_or_else(|| Diagnostic::bug("a root is missing"))?;
+            if !unique.contains(&class) {
+                unique.push(class);
+            }
+        }
+        let mut problem = Problem { context, device, classes, roots: unique, number };
+        problem.mark(loose);
+        Ok(problem)
+    }
+
+    /// Decides what may be stored.
+    fn mark(&mut self, loose: bool) {
+        let count = self.classes.len();
+        let mut readers: Vec<BTreeSet<Class>> = vec![BTreeSet::new(); count];
+        for (class, info) in self.classes.iter().enumerate() {
+            for kid in info.choices.iter().flat_map(|c| &c.kids) {
+                readers[*kid].insert(class);
+            }
+        }
+        for &root in &self.roots {
+            self.classes[root].root = true;
+        }
+        // A factor of a product may have to lie in memory whatever it is; what an `at` reads must, if nothing else makes
+        // the class of the `at`.
+        let (mut factor, mut viewed) = (vec![false; count], vec![false; count]);
+        for info in &self.classes {
+            for choice in &info.choices {
+                if let Step::Fold(Fold::Sum, _) = choice.step {
+                    for factors in choice.kids.iter().flat_map(|&k| self.products(k)) {
+                        factors.iter().for_each(|&f| factor[f] = true);
+                    }
+                }
+                if info.choices.iter().all(|c| matches!(c.step, Step::At(_))) {
+                    choice.kids.iter().for_each(|&k| viewed[k] = true);
+                }
+            }
+        }
+        for class in 0..count {
+            let info = &self.classes[class];
+            let step = |want: fn(&Step) -> bool| info.choices.iter().any(|c| want(&c.step));
+            let block = info.choices.iter().any(|c| {
+                let dequantises = matches!(c.node.head, Head::Scalar(ScalarOp::Cast { .. }));
+                dequantises
+                    && c.kids.iter().any(|&k| self.classes[k].dtype.is_block() && self.classes[k].simple.is_some())
+            });
+            let view = step(|s| matches!(s, Step::At(_)));
+            let number = info.dtype.is_float() && !block && (!view || factor[class]);
+            let counted = info.dtype.is_int() && step(|s| matches!(s, Step::Fold(..) | Step::Gather(..)));
+            let possible = info.simple.is_none() && !info.dtype.is_block();
+            let storable = possible && (number || counted || viewed[class] || info.root || loose);
+            let only = readers[class].iter().next().filter(|_| readers[class].len() == 1 && !info.root);
+            let chain = only.is_some_and(|&reader| {
+                let reader = &self.classes[reader];
+                let elementwise = reader.choices.iter().all(|c| matches!(c.step, Step::Map { .. }));
+                elementwise && reader.free == info.free
+            });
+            let count = readers[class].len();
+            let info = &mut self.classes[class];
+            (info.storable, info.chain, info.readers) = (storable, chain && !viewed[class], count);
+        }
+    }
+
+    /// Operands of the products that a class is.
+    fn products(&self, class: Class) -> impl Iterator<Item = &Vec<Class>> {
+        let mul = |c: &&Choice| matches!(c.node.head, Head::Scalar(ScalarOp::Mul {}));
+        self.classes[class].choices.iter().filter(mul).map(|c| &c.kids)
+    }
+
+    /// Likely size of an axis, at least 1.
+    pub fn extent(&self, axis: AxisId) -> f64 {
+        self.context.extents.get(usize::from(axis)).copied().unwrap_or(1.0).max(1.0)
+    }
+
+    /// Whether the size of an axis is known now.
+    pub fn is_constant(&self, axis: AxisId) -> bool {
+        self.context.constant.get(usize::from(axis)).copied().unwrap_or(false)
+    }
+
+    /// Likely number of points of some axes.
+    pub fn points(&self, axes: AxisSet) -> f64 {
+        each(axes).map(|a| self.extent(a)).product()
+    }
+}
+
+/// The axes of a set, in order.
+pub(super) fn each(axes: AxisSet) -> impl Iterator<Item = AxisId> {
+    let mut rest = axes;
+    std::iter::from_fn(move || {
+        let next = rest.trailing_zeros();
+        if next >= AxisSet::BITS {
+            return None;
+        }
+        rest &= rest - 1;
+        u8::try_from(next).ok()
+    })
+}

@@ -1,0 +1,293 @@
+//! Choosing cuts: a cover from two greedy starts, improved one change at a time. What several cuts read is paid once.
+
+use super::body::written;
+use super::enumerate::{Candidate, Candidates};
+use super::kind::{form, kind};
+use super::problem::{Class, Problem};
+use super::{Alternative, Counts, Cover, Cut};
+use petgraph::algo::toposort;
+use petgraph::graph::DiGraph;
+use std::collections::{BTreeMap, BTreeSet};
+use tilewright_ir::diag::Diagnostic;
+
+/// Seconds that are no difference.
+const EQUAL: f64 = 1e-12;
+
+/// Which candidate stores each class, if it has to be stored.
+pub(super) type Choices = Vec<Option<usize>>;
+
+/// A cover in numbers of candidates.
+pub(super) struct Found {
+    pub choices: Choices,
+    pub seconds: f64,
+    pub bound: f64,
+}
+
+pub(super) struct Selection<'p, 'a> {
+    problem: &'p Problem<'a>,
+    candidates: &'p Candidates,
+    /// Candidates that read a class.
+    readers: Vec<Vec<usize>>,
+}
+
+impl<'p, 'a> Selection<'p, 'a> {
+    pub fn new(problem: &'p Problem<'a>, candidates: &'p Candidates) -> Selection<'p, 'a> {
+        let mut readers = vec![Vec::new(); problem.classes.len()];
+        for (number, candidate) in candidates.all.iter().enumerate() {
+            for &input in &candidate.body.inputs {
+                readers[input].push(number);
+            }
+        }
+        Selection { problem, candidates, readers }
+    }
+
+    fn candidate(&self, number: usize) -> &'p Candidate {
+        &self.candidates.all[number]
+    }
+
+    /// The candidates that roots need under `choices`, and their seconds. `None` where something has no producer or
+    /// waits for itself.
+    fn used(&self, choices: &Choices) -> Option<(f64, Vec<usize>)> {
+        // 1 while what a candidate needs is visited, 2 after.
+        let mut state: BTreeMap<usize, u8> = BTreeMap::new();
+        let mut order = Vec::new();
+        let mut stack: Vec<(usize, bool)> = Vec::new();
+        for &root in self.problem.roots.iter().rev() {
+            stack.push((choices[root]?, false));
+        }
+        while let Some((number, done)) = stack.pop() {
+            if done {
+                state.insert(number, 2);
+                order.push(number);
+                continue;
+            }
+            if state.contains_key(&number) {
+                continue;
+            }
+            state.insert(number, 1);
+            stack.push((number, true));
+            let candidate = self.candidate(number);
+            for &need in candidate.body.inputs.iter().chain(&candidate.after) {
+                let producer = choices[need]?;
+                match state.get(&producer) {
+                    None => stack.push((producer, false)),
+                    Some(1) => return None,
+                    Some(_) => {}
+                }
+            }
+        }
+        Some((order.iter().map(|&n| self.candidate(n).price.seconds).sum(), order))
+    }
+
+    /// The least fixed point of seconds per class; finite values need no cycle. Shared: an input is paid in parts by
+    /// those who could read it, which favours storing what many read.
+    fn greedy(&self, shared: bool) -> Choices {
+        let count = self.problem.classes.len();
+        let weight = |class: Class| {
+            let outputs: BTreeSet<&[Class]> =
+                self.readers[class].iter().map(|&r| self.candidate(r).outputs.as_slice()).collect();
+            if shared { outputs.len().max(1) as f64 } else { 1.0 }
+        };
+        let weights: Vec<f64> = (0..count).map(weight).collect();
+        let mut cost = vec![f64::INFINITY; count];
+        let mut choices: Choices = vec![None; count];
+        loop {
+            let mut changed = false;
+            for class in 0..count {
+                for &number in self.candidates.of[class].iter().filter(|&&n| self.candidate(n).outputs.len() == 1) {
+                    let candidate = self.candidate(number);
+                    let inputs = candidate.body.inputs.iter().map(|&l| cost[l] / weights[l]);
+                    // What comes first is stored anyway; it must only be possible.
+                    let first = candidate.after.iter().map(|&l| if cost[l].is_finite() { 0.0 } else { f64::INFINITY });
+                    let total = candidate.price.seconds + inputs.chain(first).sum::<f64>();
+                    if total < cost[class] - EQUAL {
+                        (cost[class], choices[class], changed) = (total, Some(number), true);
+                    }
+                }
+            }
+            if !changed {
+                return choices;
+            }
+        }
+    }
+
+    /// The best cover found; `None` if there is none.
+    pub fn best(&self, budget: usize, counts: &mut Counts) -> Option<Found> {
+        let mut best: Option<(f64, Choices)> = None;
+        for shared in [false, true] {
+            let start = self.greedy(shared);
+            let Some(found) = self.improve(start, budget / 2, counts) else { continue };
+            if best.as_ref().is_none_or(|b| found.0 < b.0 - EQUAL) {
+                best = Some(found);
+            }
+        }
+        let (seconds, choices) = best?;
+        let bound = self.path().min(seconds);
+        Some(Found { choices, seconds, bound })
+    }
+
+    /// Takes the first change that makes the cover cheaper, until none does.
+    fn improve(&self, mut choices: Choices, budget: usize, counts: &mut Counts) -> Option<(f64, Choices)> {
+        let (mut best, mut used) = self.used(&choices)?;
+        let mut left = budget;
+        loop {
+            let mut better = false;
+            for change in self.changes(&choices, &used) {
+                if left == 0 {
+                    return Some((best, choices));
+                }
+                left -= 1;
+                counts.evaluations += 1;
+                let mut next = choices.clone();
+                for &(class, number) in &change {
+                    next[class] = Some(number);
+                }
+                if let Some((seconds, order)) = self.used(&next)
+                    && seconds < best - EQUAL
+                {
+                    (best, choices, used, better) = (seconds, next, order, true);
+                }
+            }
+            if !better {
+                return Some((best, choices));
+            }
+        }
+    }
+
+    /// Changes worth trying: another cut for one that is used; for one class, every reader reads it or none does.
+    fn changes(&self, choices: &Choices, used: &[usize]) -> Vec<Vec<(Class, usize)>> {
+        let mut out = Vec::new();
+        let produced: BTreeSet<Class> = used.iter().flat_map(|&n| self.candidate(n).outputs.iter().copied()).collect();
+        for &class in &produced {
+            let others = self.candidates.of[class].iter().filter(|&&n| choices[class] != Some(n));
+            out.extend(others.map(|&n| self.candidate(n).outputs.iter().map(|&o| (o, n)).collect()));
+        }
+        for class in 0..self.problem.classes.len() {
+            for reads in [true, false] {
+                let mut change = Vec::new();
+                for &reader in &produced {
+                    let Some(now) = choices[reader] else { continue };
+                    if (self.candidate(now).body.inputs.binary_search(&class).is_ok()) == reads {
+                        continue;
+                    }
+                    let inside = self.candidate(now).body.chosen(class).is_some();
+                    if reads && !inside {
+                        continue;
+                    }
+                    let fits = |n: &&usize| {
+                        let c = self.candidate(**n);
+                        c.outputs.len() == 1 && (c.body.inputs.binary_search(&class).is_ok()) == reads
+                    };
+                    let seconds = |n: &usize| self.candidate(*n).price.seconds;
+                    let of = self.candidates.of[reader].iter().filter(fits);
+                    if let Some(&n) = of.min_by(|a, b| seconds(a).total_cmp(&seconds(b)).then(a.cmp(b))) {
+                        change.push((reader, n));
+                    }
+                }
+                if change.len() > 1 {
+                    out.push(change);
+                }
+            }
+        }
+        out
+    }
+
+    /// A lower bound: the dearest chain of cuts, each taken at its cheapest.
+    fn path(&self) -> f64 {
+        let count = self.problem.classes.len();
+        let mut low = vec![f64::INFINITY; count];
+        loop {
+            let mut changed = false;
+            for class in 0..count {
+                for &number in &self.candidates.of[class] {
+                    let candidate = self.candidate(number);
+                    let inputs = candidate.body.inputs.iter().map(|&l| low[l]).fold(0.0, f64::max);
+                    let total = candidate.price.seconds + inputs;
+                    if total < low[class] - EQUAL {
+                        (low[class], changed) = (total, true);
+                    }
+                }
+            }
+            if !changed {
+                return self.problem.roots.iter().map(|&r| low[r]).fold(0.0, f64::max);
+            }
+        }
+    }
+
+    /// A cut with ids. Errors: a bug where the candidate is no kernel.
+    fn cut(&self, number: usize) -> Result<Cut, Diagnostic> {
+        let problem = self.problem;
+        let candidate = self.candidate(number);
+        let w = written(problem, &candidate.body, &candidate.outputs)
+            .ok_or_else(|| Diagnostic::bug("a chosen cut is no kernel"))?;
+        let id = |class: Class| problem.classes[class].id;
+        // Only what the outputs need: a join may have left more.
+        let mut nodes = BTreeMap::new();
+        let mut inputs = BTreeSet::new();
+        for local in &w.locals {
+            match local.choice {
+                Some(choice) => {
+                    nodes.insert(id(local.class), choice.node.clone());
+                }
+                None => {
+                    inputs.insert(id(local.class));
+                }
+            }
+        }
+        let outputs = candidate.outputs.iter().map(|&o| id(o)).collect();
+        let kind = kind(problem, &w, &form(problem, &w));
+        Ok(Cut { outputs, nodes, inputs, kind, price: candidate.price })
+    }
+
+    /// The cover with its cuts in order, and what the second choice for each would cost.
+    pub fn finish(&self, found: &Found, mut counts: Counts) -> Result<Cover, Diagnostic> {
+        let broken = || Diagnostic::bug("the chosen cover is none");
+        let (_, used) = self.used(&found.choices).ok_or_else(broken)?;
+        let mut graph = DiGraph::<usize, ()>::new();
+        let indices: BTreeMap<usize, _> = used.iter().map(|&n| (n, graph.add_node(n))).collect();
+        for (&number, &to) in &indices {
+            let candidate = self.candidate(number);
+            for need in candidate.body.inputs.iter().chain(&candidate.after) {
+                let producer = found.choices[*need].and_then(|p| indices.get(&p)).ok_or_else(broken)?;
+                graph.add_edge(*producer, to, ());
+            }
+        }
+        let order = toposort(&graph, None).map_err(|_| broken())?;
+        let mut cover = Cover {
+            cuts: Vec::new(),
+            price: found.seconds,
+            bound: found.bound,
+            alternatives: Vec::new(),
+            counts: Counts::default(),
+        };
+        for at in order {
+            let number = graph[at];
+            cover.cuts.push(self.cut(number)?);
+            cover.alternatives.push(self.runner_up(found, number, &mut counts)?);
+        }
+        cover.counts = counts;
+        Ok(cover)
+    }
+
+    /// The cheapest cover in which another cut stores the same.
+    fn runner_up(&self, found: &Found, number: usize, counts: &mut Counts) -> Result<Alternative, Diagnostic> {
+        let mut best: Option<(f64, usize)> = None;
+        for &other in self.candidate(number).outputs.iter().flat_map(|&o| &self.candidates.of[o]) {
+            if other == number {
+                continue;
+            }
+            counts.evaluations += 1;
+            let mut next = found.choices.clone();
+            self.candidate(other).outputs.iter().for_each(|&o| next[o] = Some(other));
+            if let Some((seconds, _)) = self.used(&next)
+                && best.is_none_or(|b| seconds < b.0)
+            {
+                best = Some((seconds, other));
+            }
+        }
+        match best {
+            Some((seconds, other)) => Ok(Alternative { cut: Some(self.cut(other)?), loss: seconds - found.seconds }),
+            None => Ok(Alternative { cut: None, loss: f64::INFINITY }),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of covers: what they choose, and that every cover means what the program means.
+
+mod choice;
+mod meaning;

@@ -1,0 +1,231 @@
+//! What covers choose.
+
+use super::super::super::Limits;
+use super::super::super::lang::{Fold, Head};
+use super::super::*;
+use super::meaning::{check, covered, stage};
+use tilewright_ir::dsl::{Attention, Graph as Dsl, RopeLayout, Tensor, concat};
+use tilewright_ir::graph::Module;
+use tilewright_ir::types::{DType, Dim};
+
+/// The cover for a device, sizes as they are.
+fn chosen(module: &Module, device: &str, likely: &[(&str, i64)]) -> Cover {
+    let stage = stage(module, likely, Limits::default());
+    let cover = stage.cover(device, CoverLimits::default());
+    println!("{}", print_cover(&cover, &stage.grown.graph, &stage.function, &stage.import));
+    cover
+}
+
+fn kinds(cover: &Cover) -> Vec<&'static str> {
+    let name = |cut: &Cut| match cut.kind {
+        Kind::Copy => "copy",
+        Kind::Pointwise => "pointwise",
+        Kind::Row => "row",
+        Kind::Contraction(_) => "contraction",
+        Kind::Attention { .. } => "attention",
+        Kind::Generic => "generic",
+    };
+    cover.cuts.iter().map(name).collect()
+}
+
+fn has(cut: &Cut, fold: Fold) -> bool {
+    cut.nodes.values().any(|n| n.head == Head::Fold(fold))
+}
+
+const F: DType = DType::F32;
+
+#[test]
+fn norms_and_softmax_are_one_kernel_each() {
+    for width in [64i64, 768, 4096] {
+        for name in ["softmax", "layer norm", "rms norm", "log softmax"] {
+            let g = Dsl::new("main");
+            let x = g.input("x", F, [128, width]);
+            let (w, b) = (g.weight("w", F, [width]), g.weight("b", F, [width]));
+            let y = match name {
+                "softmax" => x.softmax(-1),
+                "layer norm" => x.layer_norm(Some(&w), Some(&b), 1e-5),
+                "rms norm" => x.rms_norm(&w, 1e-5),
+                _last => x.log_softmax(-1),
+            };
+            let module = g.finish(&[&y]).unwrap();
+            for device in Device::names() {
+                let cover = chosen(&module, device, &[]);
+                assert_eq!(kinds(&cover), ["row"], "{name} {width} {device}");
+            }
+        }
+    }
+}
+
+#[test]
+fn products_take_their_epilogue() {
+    let g = Dsl::new("main");
+    let s = g.symbol("s", 1..=1024);
+    let x = g.input("x", F, [s.clone(), 768.into()]);
+    let (w, b) = (g.weight("w", F, [768, 3072]), g.weight("b", F, [3072]));
+    let y = (x.matmul(&w) + &b).gelu_tanh();
+    let module = g.finish(&[&y]).unwrap();
+    for device in Device::names() {
+        for s in [1, 7, 256] {
+            assert_eq!(kinds(&chosen(&module, device, &[("s", s)])), ["contraction"], "{device} {s}");
+        }
+    }
+}
+
+/// A pre-norm block as in GPT-2.
+fn block(g: &Dsl, x: &Tensor, i: usize, (batch, s): (&Dim, &Dim), width: i64, heads: i64) -> Tensor {
+    let size = width / heads;
+    let shape = |last: &[i64]| [vec![batch.clone(), s.clone()], last.iter().map(|&n| n.into()).collect()].concat();
+    let weight = |name: &str, shape: &[i64]| g.weight(&format!("{name}{i}"), x.ty().dtype, shape.to_vec());
+    let norm = |x: &Tensor, n: &str| {
+        let (w, c) = (weight(&format!("{n}.w"), &[width]), weight(&format!("{n}.b"), &[width]));
+        x.layer_norm(Some(&w), Some(&c), 1e-5)
+    };
+    let qkv = norm(x, "ln").matmul(&weight("qkv", &[width, 3 * width])) + weight("qb", &[3 * width]);
+    let head = |j: i64| qkv.slice(2, width * j, width * (j + 1)).reshape(shape(&[heads, size])).permute(&[0, 2, 1, 3]);
+    let options = Attention { causal: true, ..Attention::default() };
+    let out = head(0).attention(&head(1), &head(2), options).permute(&[0, 2, 1, 3]).reshape(shape(&[width]));
+    let x = x + (out.matmul(&weight("wo", &[width, width])) + weight("ob", &[width]));
+    let wide = (norm(&x, "lm").matmul(&weight("up", &[width, 4 * width])) + weight("ub", &[4 * width])).gelu_tanh();
+    &x + (wide.matmul(&weight("down", &[4 * width, width])) + weight("db", &[width]))
+}
+
+fn blocks(count: usize, dtype: DType, width: i64, heads: i64) -> Module {
+    let g = Dsl::new("main");
+    let (b, s) = (g.symbol("b", 1..=8), g.symbol("s", 1..=1024));
+    let mut x = g.input("x", dtype, [b.clone(), s.clone(), width.into()]);
+    for i in 0..count {
+        x = block(&g, &x, i, (&b, &s), width, heads);
+    }
+    g.finish(&[&x]).unwrap()
+}
+
+#[test]
+fn a_gpt2_block_is_seven_kernels() {
+    let module = blocks(1, F, 768, 12);
+    let want = ["row", "contraction", "attention", "contraction", "row", "contraction", "contraction"];
+    for s in [16, 128, 1024] {
+        let cover = chosen(&module, "cpu-avx512", &[("b", 1), ("s", s)]);
+        assert_eq!(kinds(&cover), want, "{s} tokens");
+        assert!(has(&cover.cuts[2], Fold::EsumIf));
+    }
+}
+
+#[test]
+fn a_small_block_means_the_same() {
+    let module = blocks(1, DType::F64, 8, 2);
+    for device in ["cpu-avx512", "h100"] {
+        let stage = stage(&module, &[("b", 2), ("s", 128)], Limits::default());
+        let cover = stage.cover(device, CoverLimits::default());
+        check(&module, &stage, &cover, &[("b", 2), ("s", 3)]);
+    }
+}
+
+#[test]
+fn attention_is_one_kernel() {
+    for (heads, groups, queries, causal) in [(4, 4, 512, true), (8, 2, 512, true), (4, 4, 512, false), (8, 2, 1, true)]
+    {
+        let g = Dsl::new("main");
+        let keys = 512;
+        let q = g.input("q", F, [1, heads, queries, 64]);
+        let (k, v) = (g.input("k", F, [1, groups, keys, 64]), g.input("v", F, [1, groups, keys, 64]));
+        let out = q.attention(&k, &v, Attention { causal, ..Attention::default() });
+        let module = g.finish(&[&out]).unwrap();
+        let cover = chosen(&module, "cpu-avx512", &[]);
+        assert_eq!(kinds(&cover), ["attention"], "{heads} {groups} {queries} {causal}");
+        assert!(has(&cover.cuts[0], if causal { Fold::EsumIf } else { Fold::Esum }));
+    }
+}
+
+type Program = fn(&Dsl) -> Vec<Tensor>;
+
+#[test]
+fn covers_mean_the_same() {
+    const D: DType = DType::F64;
+    fn x(g: &Dsl) -> Tensor {
+        g.input("x", D, [3, 4])
+    }
+    let programs: &[Program] = &[
+        |g| {
+            let w = g.weight("w", D, [4]);
+            vec![x(g).layer_norm(Some(&w), Some(&w), 1e-5)]
+        },
+        |g| {
+            let x = x(g);
+            vec![x.softmax(0), x.softmax(-1)]
+        },
+        |g| {
+            let (w, m) = (g.weight("w", D, [4]), g.weight("m", D, [4, 6]));
+            vec![x(g).layer_norm(Some(&w), None, 1e-5).matmul(&m).gelu_tanh()]
+        },
+        |g| {
+            let (w, table, ids) = (g.weight("w", D, [4]), g.weight("t", D, [5, 4]), g.input("i", DType::I64, [3]));
+            let rms = table.take(&ids, 0).rms_norm(&w, 1e-5).matmul(&table.transpose(0, 1));
+            vec![rms.clone(), rms.cross_entropy(&ids)]
+        },
+        |g| {
+            let x = x(g);
+            vec![x.clone(), x.transpose(0, 1), x.exp().slice(1, 1, 3)]
+        },
+        |g| {
+            let x = x(g);
+            let square = x.matmul(&x.transpose(0, 1));
+            vec![&square + square.transpose(0, 1), square.matmul(&square)]
+        },
+        |g| {
+            let x = x(g);
+            vec![concat(&[&x.flip(&[1]), &x], 1).unwrap().exp()]
+        },
+        |g| {
+            let x = x(g);
+            vec![x.sum(&[0, 1]), x.var(&[-1], 1)]
+        },
+    ];
+    for program in programs {
+        let g = Dsl::new("main");
+        let results = program(&g);
+        covered(&g, &results.iter().collect::<Vec<_>>(), &[]);
+    }
+}
+
+#[test]
+fn attention_means_the_same() {
+    for causal in [true, false] {
+        let g = Dsl::new("main");
+        let d = DType::F64;
+        let (q, k, v) = (g.input("q", d, [1, 4, 3, 2]), g.input("k", d, [1, 2, 3, 2]), g.input("v", d, [1, 2, 3, 2]));
+        let angle = g.input("angle", d, [3, 1]);
+        let rope = |x: &Tensor| x.rope(&angle.cos(), &angle.sin(), RopeLayout::Half);
+        let out = rope(&q).attention(&rope(&k), &v, Attention { causal, ..Attention::default() });
+        covered(&g, &[&out], &[]);
+    }
+}
+
+#[test]
+fn barriers_come_between() {
+    let g = Dsl::new("main");
+    let x = g.input("x", DType::F64, [4, 6]);
+    let e = x.exp();
+    let c = e.cumsum(1);
+    let y = (&c + &e).exp();
+    let z = (&y + &e).cumsum(0) * &c;
+    covered(&g, &[&z, &e, &y], &[]);
+}
+
+#[test]
+fn shared_work_is_paid_once() {
+    // A product that two rows read is stored once, not computed twice.
+    let g = Dsl::new("main");
+    let (x, w) = (g.input("x", F, [256, 512]), g.weight("w", F, [512, 512]));
+    let y = x.matmul(&w);
+    let module = g.finish(&[&y.softmax(-1), &y.softmax(0)]).unwrap();
+    let cover = chosen(&module, "cpu-avx512", &[]);
+    assert_eq!(cover.cuts.iter().filter(|c| matches!(c.kind, Kind::Contraction(_))).count(), 1, "{:?}", kinds(&cover));
+    assert_eq!(cover.cuts.len(), 3, "{:?}", kinds(&cover));
+}
+
+#[test]
+fn two_runs_agree() {
+    let module = blocks(2, F, 768, 12);
+    let show = || format!("{:?}", chosen(&module, "cpu-avx512", &[("b", 1), ("s", 128)]));
+    assert_eq!(show(), show());
+}
