@@ -404,7 +404,7 @@ impl<'f> Builder<'f> {
         let (a, b) = (self.value(x, &left, open)?, self.value(y, &right, open)?);
         let dtype = self.terms[a].1;
         let (a, b) = (self.wide(a), self.wide(b));
-        let product = self.map(ScalarOp::Mul {}, vec![a, b], self.terms[a].1);
+        let product = self.map(ReduceKind::Prod.combine(dtype), vec![a, b], self.terms[a].1);
         let sum = self.fold(ReduceKind::Sum, &new, product);
         Ok(self.cast(dtype, sum))
     }

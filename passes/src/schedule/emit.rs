@@ -422,12 +422,7 @@ impl<'r> Emitter<'r> {
             let inside = Expr::scalar(ScalarOp::Lt {}, [position, dim(n)]);
             value = Expr::scalar(ScalarOp::Select {}, [inside, value, identity.clone()]);
         }
-        let combine = match kind {
-            ReduceKind::Sum => ScalarOp::Add {},
-            ReduceKind::Prod => ScalarOp::Mul {},
-            ReduceKind::Max => ScalarOp::Max {},
-            ReduceKind::Min => ScalarOp::Min {},
-        };
+        let combine = kind.combine(dtype);
         let mut body = self.pop()?.stmts;
         body.push(Stmt::Set { name: acc.clone(), value: Expr::scalar(combine, [Expr::Name(acc.clone()), value]) });
         let stmts = &mut self.last()?.stmts;
