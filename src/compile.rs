@@ -5,14 +5,17 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::kernel::Program;
 use tilewright_ir::verify::verify;
-use tilewright_passes::{Target, lower_module};
+use tilewright_passes::egraph::Numerics;
+use tilewright_passes::{LowerOptions, Target, lower_module};
 use tilewright_runtime::executable::Executable;
 
 /// How to compile.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// 0: each primitive is a kernel of its own; 1: fusion in a fixed order.
+    /// 0: each primitive is a kernel of its own; 1: fusion in a fixed order; 2: kernels chosen by price.
     pub opt_level: u8,
+    /// What level 2 may change about rounding.
+    pub numerics: Numerics,
     /// Threads of the CPU pool. They never change a result.
     pub threads: usize,
     /// Instruction set of the micro-kernels.
@@ -25,12 +28,13 @@ impl Options {
     /// Errors: `cpu-feature` if `TILEWRIGHT_CPU` is unknown or not available here.
     pub fn host() -> Result<Options, Diagnostic> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Options { opt_level: DEFAULT_OPT_LEVEL, threads, isa: host_isa()? })
+        let (opt_level, numerics) = (DEFAULT_OPT_LEVEL, Numerics::default());
+        Ok(Options { opt_level, numerics, threads, isa: host_isa()? })
     }
 }
 
 /// The highest level.
-pub const MAX_OPT_LEVEL: u8 = 1;
+pub const MAX_OPT_LEVEL: u8 = 2;
 
 /// The level that is used unless the user names one.
 pub const DEFAULT_OPT_LEVEL: u8 = 1;
@@ -59,7 +63,8 @@ pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnos
         Isa::Avx2 => "avx2",
         Isa::Portable => "portable",
     };
-    lower_module(module, options.opt_level, &Target { isa })
+    let lowering = LowerOptions { opt_level: options.opt_level, numerics: options.numerics };
+    lower_module(module, lowering, &Target { isa })
 }
 
 /// Compiles a module for the CPU.

@@ -161,8 +161,8 @@ fn all(level: u8) -> usize {
 
 #[test]
 fn a_kernel_per_op_and_fused_kernels_compute_what_the_graph_means() {
-    let (single, fused) = (all(0), all(1));
-    println!("{single} kernels without fusion, {fused} with");
+    let (single, fused, chosen) = (all(0), all(1), all(2));
+    println!("{single} kernels without fusion, {fused} with, {chosen} chosen by price");
     assert!(fused * 2 < single, "{fused} of {single}");
 }
 

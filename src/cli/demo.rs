@@ -2,7 +2,7 @@
 
 use super::random::Random;
 use super::run::largest_error;
-use crate::compile::{Options, compile, lower};
+use crate::compile::{MAX_OPT_LEVEL, Options, compile, lower};
 use crate::models::{Gpt2Config, Outputs, gpt2};
 use std::time::{Duration, Instant};
 use tilewright_ir::array::Array;
@@ -81,7 +81,7 @@ fn small() -> Gpt2Config {
 fn savings(module: &Module, options: &Options) -> Result<(), Diagnostic> {
     println!("\n--- what fusion saves in the block\n");
     println!("opt-level  kernels  intermediate values");
-    for opt_level in 0..=1 {
+    for opt_level in 0..=MAX_OPT_LEVEL {
         let programs = lower(module, &Options { opt_level, ..options.clone() })?;
         let Some(block) = programs.iter().find(|p| &*p.name == "block") else { continue };
         let launches = block.steps.iter().filter(|s| matches!(s, Step::Launch(_))).count();

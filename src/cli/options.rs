@@ -6,7 +6,7 @@ use tilewright_ir::diag::Diagnostic;
 /// How to compile, on the command line.
 #[derive(clap::Args, Clone, Debug)]
 pub struct CompileArgs {
-    /// 0: each primitive alone; 1: fusion in a fixed order
+    /// 0: each primitive alone; 1: fusion in a fixed order; 2: kernels chosen by price
     #[arg(long, default_value_t = DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_OPT_LEVEL)))]
     pub opt_level: u8,
     /// Threads; all cores if absent. They never change a result

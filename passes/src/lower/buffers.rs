@@ -54,6 +54,20 @@ impl Buffers {
         name
     }
 
+    /// A buffer of the program's own, named after another one.
+    pub(super) fn beside(&mut self, owner: &Ident, suffix: &str, ty: Type) -> Ident {
+        let name: Ident = format!("{owner}_{suffix}").into();
+        self.work.push(ProgramBuffer { name: name.clone(), ty, alias_of: None });
+        name
+    }
+
+    /// A buffer for a value that the function does not name.
+    pub(super) fn class(&mut self, number: usize, ty: Type) -> Ident {
+        let name: Ident = format!("{}_class{number}", self.prefix).into();
+        self.work.push(ProgramBuffer { name: name.clone(), ty, alias_of: None });
+        name
+    }
+
     /// A constant's buffer.
     pub(super) fn constant(&mut self, value: Value, array: &Array) -> Result<(), Diagnostic> {
         let ty = Type::new(array.dtype(), array.shape().iter().copied());

@@ -6,7 +6,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Role};
 use tilewright_ir::infer::control::bind_symbols;
 use tilewright_ir::kernel::{Branch, CallStep, CondStep, ScanArgument, ScanResult, ScanStep, Step, expr::Ident};
-use tilewright_ir::op::{Attr, Name};
+use tilewright_ir::op::{Attr, GraphOp, Name};
 use tilewright_ir::types::{Dim, Type};
 
 /// Most functions that may be inside one another, as in the interpreter: bounds the stack of a run.
@@ -46,13 +46,39 @@ fn donates(callee: &Function, param: usize) -> bool {
     callee.params.get(param).is_some_and(|p| p.role == Role::Donated)
 }
 
+/// Operands that a node would overwrite, and its results that are the memory of an operand: (result, operand).
+pub(super) type Sharing = (Vec<usize>, Vec<(usize, usize)>);
+
 impl Lower<'_> {
+    /// Which memory node `i` shares.
+    pub(super) fn sharing(&self, i: usize) -> Result<Sharing, Diagnostic> {
+        let node = &self.f.nodes[i];
+        let given = |callees: &[&Function], first: usize| -> Vec<usize> {
+            (first..node.args.len()).filter(|&k| callees.iter().any(|c| donates(c, k - first))).collect()
+        };
+        Ok(match &node.op {
+            GraphOp::UpdateSlice { .. } => (vec![0], Vec::new()),
+            GraphOp::Reshape { .. } => (Vec::new(), vec![(0, 0)]),
+            GraphOp::Call { function: name } => (given(&[function(self.module, name)?], 0), Vec::new()),
+            GraphOp::Cond { yes, no } => {
+                (given(&[function(self.module, yes)?, function(self.module, no)?], 1), Vec::new())
+            }
+            GraphOp::Scan { body, carries, .. } => {
+                let body = function(self.module, body)?;
+                let fixed = |k: &usize| k < carries && body.results.get(*k) == Some(&body.param(*k));
+                let given = given(&[body], 0).into_iter().filter(|k| !fixed(k)).collect();
+                (given, (0..node.types.len()).filter(fixed).map(|k| (k, k)).collect())
+            }
+            _other => (Vec::new(), Vec::new()),
+        })
+    }
+
     /// The buffer that a callee gets for operand `arg` of node `i`. What it may overwrite is a copy, unless nobody needs
     /// the operand's memory any more.
     fn argument(&mut self, i: usize, arg: usize, donated: bool) -> Result<Ident, Diagnostic> {
         let x = self.f.nodes[i].args[arg];
         let name = self.buffers.name(x)?;
-        if !donated || self.buffers.may_overwrite(self.f, &self.stored, arg, i) {
+        if !donated || self.may_overwrite(i, arg) {
             return Ok(name);
         }
         let to = self.buffers.extra(&format!("given{arg}"), Lower::value(i, 0), self.f.ty(x).clone());

@@ -2,13 +2,16 @@
 
 mod buffers;
 mod control;
+mod level2;
 #[cfg(test)]
 mod tests;
 
+use crate::egraph::Numerics;
 use crate::fuse;
-use crate::region::{Builder, Source};
+use crate::region::{Builder, Region, Source};
 use crate::schedule::{self, Contraction, Schedule};
 use buffers::Buffers;
+use std::collections::BTreeSet;
 use tilewright_ir::device::ukernel::{self, UKernelShape};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, NodeId, Role, Value};
@@ -24,12 +27,35 @@ pub struct Target {
     pub isa: &'static str,
 }
 
-/// One program per function, in module order. `opt_level` 0: a kernel per node; 1: fusion in a fixed order.
+impl Target {
+    /// The description that kernels are priced for.
+    fn device(&self) -> String {
+        format!("cpu-{}", self.isa)
+    }
+}
+
+/// How to lower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// 0: a kernel per node; 1: fusion in a fixed order; 2: kernels chosen by price.
+    pub opt_level: u8,
+    /// What level 2 may change about rounding.
+    pub numerics: Numerics,
+}
+
+impl From<u8> for Options {
+    fn from(opt_level: u8) -> Options {
+        Options { opt_level, numerics: Numerics::Reassociate }
+    }
+}
+
+/// One program per function, in module order.
 ///
 /// Errors: `call-depth` for too many calls inside one another; broken invariants.
-pub fn lower_module(module: &Module, opt_level: u8, target: &Target) -> Result<Vec<Program>, Diagnostic> {
+pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Target) -> Result<Vec<Program>, Diagnostic> {
+    let options = options.into();
     control::depth(module)?;
-    module.functions.values().map(|f| lower_function(module, f, opt_level, target)).collect()
+    module.functions.values().map(|f| lower_function(module, f, &options, target)).collect()
 }
 
 struct Lower<'m> {
@@ -38,42 +64,65 @@ struct Lower<'m> {
     target: &'m Target,
     buffers: Buffers,
     stored: Vec<bool>,
+    /// Nodes with the operands that they may overwrite, where the order of steps is not that of the nodes.
+    in_place: Option<BTreeSet<(NodeId, usize)>>,
     kernels: Vec<Kernel>,
     steps: Vec<Step>,
 }
 
-fn lower_function(module: &Module, f: &Function, opt_level: u8, target: &Target) -> Result<Program, Diagnostic> {
-    let stored = fuse::stored(f, opt_level)?;
-    let buffers = Buffers::new(f);
-    let mut lower = Lower { module, f, target, buffers, stored, kernels: Vec::new(), steps: Vec::new() };
-    let live = f.live();
-    for (i, &needed) in live.iter().enumerate() {
-        if needed && lower.stored[i] {
-            lower.node(i)?;
+fn lower_function(module: &Module, f: &Function, options: &Options, target: &Target) -> Result<Program, Diagnostic> {
+    let mut lower = Lower::empty(module, f, target);
+    if options.opt_level < 2 || !level2::lower(&mut lower, options)? {
+        lower = Lower::empty(module, f, target);
+        lower.nodes(options.opt_level)?;
+    }
+    lower.finish()
+}
+
+impl<'m> Lower<'m> {
+    fn empty(module: &'m Module, f: &'m Function, target: &'m Target) -> Lower<'m> {
+        let (buffers, stored, kernels, steps) = (Buffers::new(f), Vec::new(), Vec::new(), Vec::new());
+        Lower { module, f, target, buffers, stored, in_place: None, kernels, steps }
+    }
+
+    /// The program of what was lowered.
+    fn finish(self) -> Result<Program, Diagnostic> {
+        let (f, lower) = (self.f, self);
+        let results = f.results.iter().map(|&r| lower.buffers.name(r)).collect::<Result<Vec<_>, _>>()?;
+        let params = f
+            .params
+            .iter()
+            .enumerate()
+            .map(|(i, p)| Ok(ProgramParam { buffer: lower.buffers.param(f, i)?, role: p.role }))
+            .collect::<Result<Vec<_>, Diagnostic>>()?;
+        let Lower { buffers, mut kernels, steps, .. } = lower;
+        let requirements = requirements(f)?;
+        if !requirements.is_empty() {
+            let args: Vec<_> = requirements.iter().map(|r| schedule::dim(&r.size)).collect();
+            kernels.iter_mut().for_each(|k| k.attrs.push(KernelAttr { name: "require".into(), args: args.clone() }));
         }
+        let name: Ident = f.name.clone();
+        let (work, constants) = (buffers.work, buffers.constants);
+        let symbols = f.symbols.clone();
+        Ok(Program { name, symbols, requirements, params, results, work, constants, kernels, steps })
     }
-    let results = f.results.iter().map(|&r| lower.buffers.name(r)).collect::<Result<Vec<_>, _>>()?;
-    let params = f
-        .params
-        .iter()
-        .enumerate()
-        .map(|(i, p)| Ok(ProgramParam { buffer: lower.buffers.param(f, i)?, role: p.role }))
-        .collect::<Result<Vec<_>, Diagnostic>>()?;
-    let Lower { buffers, mut kernels, steps, .. } = lower;
-    let requirements = requirements(f)?;
-    if !requirements.is_empty() {
-        let args: Vec<_> = requirements.iter().map(|r| schedule::dim(&r.size)).collect();
-        kernels.iter_mut().for_each(|k| k.attrs.push(KernelAttr { name: "require".into(), args: args.clone() }));
-    }
-    let name: Ident = f.name.clone();
-    let (work, constants) = (buffers.work, buffers.constants);
-    let symbols = f.symbols.clone();
-    Ok(Program { name, symbols, requirements, params, results, work, constants, kernels, steps })
 }
 
 impl Lower<'_> {
     fn value(i: usize, index: usize) -> Value {
         Value { node: NodeId(u32::try_from(i).unwrap_or(u32::MAX)), index: u32::try_from(index).unwrap_or(u32::MAX) }
+    }
+
+    /// Lowers every node that a fixed order of fusion stores.
+    fn nodes(&mut self, opt_level: u8) -> Result<(), Diagnostic> {
+        self.stored = fuse::stored(self.f, opt_level)?;
+        let live = self.f.live();
+        for (i, &needed) in live.iter().enumerate() {
+            if needed && self.stored[i] {
+                self.node(i)?;
+            }
+        }
+        Ok(())
     }
 
     fn node(&mut self, i: usize) -> Result<(), Diagnostic> {
@@ -130,26 +179,33 @@ impl Lower<'_> {
             Err(_) => Source::Inline,
         };
         let region = Builder::region(self.f, &source, out)?;
+        self.buffers.work(out, &self.f.nodes[i].types[0], None);
+        let name = self.buffers.name(out)?;
+        self.launch_region(&region, kernel_name, vec![name])
+    }
+
+    /// The kernel of a region by the first template that takes it, on the buffers `outputs`.
+    fn launch_region(&mut self, region: &Region, kernel_name: &str, outputs: Vec<Ident>) -> Result<(), Diagnostic> {
         let mut arguments: Vec<Ident> = region.inputs.iter().map(|(n, _)| n.clone()).collect();
         let weight =
             |input: usize| self.f.params.iter().any(|p| p.name == region.inputs[input].0 && p.role == Role::Weight);
-        let product = schedule::contraction(&region, &weight);
+        let product = schedule::contraction(region, &weight);
         let row = product.as_ref().and_then(|c| ukernel::find(self.target.isa, c.b_dtype));
         let kernel = match (product, row) {
             (Some(c), Some(row)) if c.depth % row.k_step == 0 => {
-                arguments[c.b] = self.pack(&c, row, out)?;
+                let owner = outputs.first().ok_or_else(|| Diagnostic::bug("a region that stores nothing"))?;
+                arguments[c.b] = self.pack(&c, row, owner)?;
                 schedule::contraction_kernel(&c, row, kernel_name, &self.f.symbols)?
             }
-            (_, _) => schedule::region_kernel(&region, Schedule::choose(&region), kernel_name, &self.f.symbols)?,
+            (_, _) => schedule::region_kernel(region, Schedule::choose(region), kernel_name, &self.f.symbols)?,
         };
-        self.buffers.work(out, &self.f.nodes[i].types[0], None);
-        arguments.push(self.buffers.name(out)?);
+        arguments.extend(outputs);
         self.push(kernel, arguments);
         Ok(())
     }
 
     /// The panels of a contraction's packed operand; operands that are packed twice the same way are packed once.
-    fn pack(&mut self, c: &Contraction, row: &UKernelShape, out: Value) -> Result<Ident, Diagnostic> {
+    fn pack(&mut self, c: &Contraction, row: &UKernelShape, owner: &Ident) -> Result<Ident, Diagnostic> {
         let from = c.region.inputs[c.b].0.clone();
         let (k, n) = (Dim::from(c.depth), c.region.axes[c.n].1.clone());
         let one = Dim::constant(1);
@@ -174,10 +230,18 @@ impl Lower<'_> {
         } else {
             Type::new(c.b_dtype, [panels, pack.k.clone(), Dim::from(row.nr)])
         };
-        pack.to = self.buffers.extra("panels", out, ty);
+        pack.to = self.buffers.beside(owner, "panels", ty);
         let to = pack.to.clone();
         self.steps.push(Step::Pack(pack));
         Ok(to)
+    }
+
+    /// Whether node `i` may write into the memory of its operand `operand`.
+    fn may_overwrite(&self, i: usize, operand: usize) -> bool {
+        match &self.in_place {
+            Some(known) => known.contains(&(Lower::value(i, 0).node, operand)),
+            None => self.buffers.may_overwrite(self.f, &self.stored, operand, i),
+        }
     }
 
     fn push(&mut self, kernel: Kernel, arguments: Vec<Ident>) {
@@ -201,7 +265,7 @@ impl Lower<'_> {
         let (x, update) = (node.args[0], node.args[1]);
         let kernel =
             schedule::update_slice(kernel_name, &f.symbols, &node.types[0], f.ty(update), start, &node.places)?;
-        if self.buffers.may_overwrite(f, &self.stored, 0, i) {
+        if self.may_overwrite(i, 0) {
             let from = self.buffers.name(x)?;
             self.buffers.work(out, &node.types[0], Some(from));
         } else {

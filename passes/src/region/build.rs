@@ -1,7 +1,8 @@
 //! From graph values to terms: movement ops become substitutions of affine index maps.
 
+use super::terms::Terms;
 use super::{Affine, AxisId, Index, Output, Region, Term, TermId, overflow};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::{Function, Value};
 use tilewright_ir::kernel::expr::Ident;
@@ -24,9 +25,7 @@ pub struct Builder<'f> {
     source: &'f dyn Fn(Value) -> Source,
     axes: Vec<(Ident, Dim)>,
     inputs: Vec<(Ident, tilewright_ir::types::Type)>,
-    terms: Vec<(Term, DType)>,
-    free: Vec<BTreeSet<AxisId>>,
-    interned: BTreeMap<Term, TermId>,
+    terms: Terms,
     memo: BTreeMap<(Value, Vec<Affine>, bool), TermId>,
     places: Vec<Place>,
     rank: usize,
@@ -68,60 +67,28 @@ impl<'f> Builder<'f> {
             source,
             axes,
             inputs: Vec::new(),
-            terms: Vec::new(),
-            free: Vec::new(),
-            interned: BTreeMap::new(),
+            terms: Terms::default(),
             memo: BTreeMap::new(),
             places: Vec::new(),
             rank,
         };
         let index: Vec<Affine> = (0..rank).map(Affine::axis).collect();
         let root = if copy { builder.value(value, &index, false)? } else { builder.compute(value, &index, false)? };
-        let Builder { axes, inputs, terms, free, places, .. } = builder;
+        let Builder { axes, inputs, terms: Terms { list: terms, free, .. }, places, .. } = builder;
         let outputs = vec![Output { root, axes: (0..rank).collect() }];
         Ok(Region { axes, rank, inputs, terms, free, outputs, places })
     }
 
     fn term(&mut self, term: Term, dtype: DType) -> TermId {
-        if let Some(&id) = self.interned.get(&term) {
-            return id;
-        }
-        let mut free = BTreeSet::new();
-        let affine = |a: &Affine, free: &mut BTreeSet<AxisId>| free.extend(a.terms.iter().map(|t| t.0));
-        match &term {
-            Term::Const(_) | Term::Size(_) => {}
-            Term::Iota(a) => affine(a, &mut free),
-            Term::Load { map, .. } => {
-                for index in map {
-                    match index {
-                        Index::Affine(a) => affine(a, &mut free),
-                        Index::Term(t) => free.extend(self.free[*t].iter().copied()),
-                    }
-                }
-            }
-            Term::Map(_, args) => free.extend(args.iter().flat_map(|&a| self.free[a].iter().copied())),
-            Term::Fold { axis, arg, .. } | Term::ArgFold { axis, arg, .. } | Term::Moment { axis, arg } => {
-                free.extend(self.free[*arg].iter().copied().filter(|a| a != axis));
-            }
-            Term::Online { axis, key, weight, mask } => {
-                let all = [Some(*key), Some(*weight), *mask];
-                free.extend(all.into_iter().flatten().flat_map(|t| self.free[t].iter().copied()).filter(|a| a != axis));
-            }
-            Term::Product => free.extend(0..self.rank),
-        }
-        let id = self.terms.len();
-        self.terms.push((term.clone(), dtype));
-        self.free.push(free);
-        self.interned.insert(term, id);
-        id
+        self.terms.add(term, dtype, self.rank)
     }
 
     fn map(&mut self, op: ScalarOp, args: Vec<TermId>, dtype: DType) -> TermId {
-        self.term(Term::Map(op, args), dtype)
+        self.terms.map(op, args, dtype)
     }
 
     fn cast(&mut self, to: DType, x: TermId) -> TermId {
-        if self.terms[x].1 == to { x } else { self.map(ScalarOp::Cast { to }, vec![x], to) }
+        self.terms.cast(to, x)
     }
 
     fn fresh(&mut self, size: &Dim) -> AxisId {
@@ -276,7 +243,7 @@ impl<'f> Builder<'f> {
                 }
                 let Some(inside) = inside else { return self.value(x, &inner, open) };
                 let (x, fill) = (self.value(x, &inner, true)?, self.value(node.args[1], &[], open)?);
-                let dtype = self.terms[x].1;
+                let dtype = self.terms.dtype(x);
                 Ok(self.map(ScalarOp::Select {}, vec![inside, x, fill], dtype))
             }
             GraphOp::Concat { axis } => self.concat(*axis, &node.args, index),
@@ -312,7 +279,7 @@ impl<'f> Builder<'f> {
             parts.push((start.clone(), self.value(x, &inner, args.len() > 1)?));
         }
         let Some((_, mut out)) = parts.pop() else { return Err(Diagnostic::bug("a concat without operands")) };
-        let dtype = self.terms[out].1;
+        let dtype = self.terms.dtype(out);
         for (end, x) in parts.into_iter().rev() {
             let inside = self.compare(ScalarOp::Lt {}, &index[axis], &end);
             out = self.map(ScalarOp::Select {}, vec![inside, x, out], dtype);
@@ -349,26 +316,13 @@ impl<'f> Builder<'f> {
         (inner, new)
     }
 
-    fn fold(&mut self, kind: ReduceKind, axes: &[AxisId], arg: TermId) -> TermId {
-        let dtype = self.terms[arg].1;
-        axes.iter().rev().fold(arg, |arg, &axis| self.term(Term::Fold { kind, axis, arg }, dtype))
-    }
-
     fn reduce(&mut self, kind: ReduceKind, axes: &[usize], x: Value, index: &[Affine], open: bool) -> Built {
         let (inner, new) = self.open_axes(x, axes, index);
         let arg = self.value(x, &inner, open)?;
-        let dtype = self.terms[arg].1;
-        let arg = self.wide(arg);
-        let folded = self.fold(kind, &new, arg);
+        let dtype = self.terms.dtype(arg);
+        let arg = self.terms.wide(arg);
+        let folded = self.terms.fold(kind, &new, arg);
         Ok(self.cast(dtype, folded))
-    }
-
-    /// Half precision is folded in f32.
-    fn wide(&mut self, x: TermId) -> TermId {
-        match self.terms[x].1 {
-            DType::F16 | DType::Bf16 => self.cast(DType::F32, x),
-            _plain => x,
-        }
     }
 
     fn arg_fold(&mut self, largest: bool, axis: usize, x: Value, index: &[Affine], open: bool) -> Built {
@@ -402,10 +356,10 @@ impl<'f> Builder<'f> {
         let left = side(self, x, (&dims.batch.0, &dims.contract.0));
         let right = side(self, y, (&dims.batch.1, &dims.contract.1));
         let (a, b) = (self.value(x, &left, open)?, self.value(y, &right, open)?);
-        let dtype = self.terms[a].1;
-        let (a, b) = (self.wide(a), self.wide(b));
-        let product = self.map(ReduceKind::Prod.combine(dtype), vec![a, b], self.terms[a].1);
-        let sum = self.fold(ReduceKind::Sum, &new, product);
+        let dtype = self.terms.dtype(a);
+        let (a, b) = (self.terms.wide(a), self.terms.wide(b));
+        let product = self.map(ScalarOp::Mul {}, vec![a, b], self.terms.dtype(a));
+        let sum = self.terms.fold(ReduceKind::Sum, &new, product);
         Ok(self.cast(dtype, sum))
     }
 }

@@ -2,8 +2,12 @@
 //! movement ops are gone, they live in the affine maps of loads.
 
 mod build;
+mod coalesce;
+pub mod cut;
+mod terms;
 
 pub use build::{Builder, Source, only_ones};
+pub use coalesce::coalesce;
 
 use std::collections::BTreeSet;
 use tilewright_ir::diag::{Diagnostic, Place};
@@ -49,6 +53,27 @@ impl Affine {
             terms.push((a, c.checked_mul(scale).ok_or_else(overflow)?));
         }
         Ok(Affine { base: base.ok_or_else(overflow)?, terms })
+    }
+
+    /// `self + factor * other`; `None` on overflow.
+    pub fn plus(&self, other: &Affine, factor: i64) -> Option<Affine> {
+        let base = self.base.checked_add(&other.base.checked_mul(&Dim::constant(factor))?)?;
+        let mut terms = self.terms.clone();
+        for &(axis, c) in &other.terms {
+            let c = c.checked_mul(factor)?;
+            match terms.iter_mut().find(|t| t.0 == axis) {
+                Some(t) => t.1 = t.1.checked_add(c)?,
+                None => terms.push((axis, c)),
+            }
+        }
+        terms.retain(|t| t.1 != 0);
+        terms.sort_unstable();
+        Some(Affine { base, terms })
+    }
+
+    /// The number if no axis and no symbol occurs.
+    pub fn as_const(&self) -> Option<i64> {
+        self.base.as_const().filter(|_| self.terms.is_empty())
     }
 
     /// The axis if this is exactly the position along one.
@@ -128,6 +153,27 @@ pub enum Term {
     },
     /// The accumulator of the region's contraction at the output's own position.
     Product,
+}
+
+impl Term {
+    /// The terms that it is computed from.
+    pub fn operands(&self) -> Vec<TermId> {
+        match self {
+            Term::Const(_) | Term::Size(_) | Term::Iota(_) | Term::Product => Vec::new(),
+            Term::Load { map, .. } => map
+                .iter()
+                .filter_map(|i| match i {
+                    Index::Term(t) => Some(*t),
+                    Index::Affine(_) => None,
+                })
+                .collect(),
+            Term::Map(_, args) => args.clone(),
+            Term::Fold { arg, .. } | Term::ArgFold { arg, .. } | Term::Moment { arg, .. } => vec![*arg],
+            Term::Online { key, weight, mask, .. } => {
+                [Some(*key), Some(*weight), *mask].into_iter().flatten().collect()
+            }
+        }
+    }
 }
 
 /// What a region stores.

@@ -1,8 +1,12 @@
 //! Schedules as data, and the templates that turn regions into kernels.
 
+mod access;
 mod contraction;
 mod emit;
+mod fold;
 mod index;
+mod online;
+mod search;
 mod special;
 
 pub use contraction::{Contraction, contraction, contraction_kernel};
@@ -50,6 +54,7 @@ impl Schedule {
     pub fn choose(region: &Region) -> Schedule {
         let Some(last) = region.rank.checked_sub(1) else { return Schedule::Point };
         let (mut folds, mut rows, mut gathers, mut arg_folds, mut along) = (false, false, false, false, false);
+        let mut wide_online = false;
         for (id, (term, _)) in region.terms.iter().enumerate() {
             match term {
                 Term::Fold { axis, .. } => {
@@ -57,7 +62,11 @@ impl Schedule {
                     rows |= !region.free[id].contains(&last);
                     along |= region.free[id].contains(&last) && contiguous(region, *axis);
                 }
-                Term::Online { .. } | Term::Moment { .. } => folds = true,
+                Term::Online { .. } | Term::Moment { .. } => {
+                    folds = true;
+                    rows |= !region.free[id].contains(&last);
+                    wide_online |= region.free[id].contains(&last);
+                }
                 Term::ArgFold { .. } => arg_folds = true,
                 Term::Load { map, .. } => {
                     gathers |= map.iter().any(|i| matches!(i, Index::Term(t) if region.free[*t].contains(&last)));
@@ -69,6 +78,9 @@ impl Schedule {
             Schedule::Point
         } else if gathers {
             Schedule::Scalar
+        } else if wide_online {
+            // Sums with and without the innermost axis share one pass.
+            Schedule::Pointwise { tile: TILE }
         } else if rows {
             Schedule::Row { tile: TILE }
         } else if folds && along && !contiguous(region, last) {

@@ -1,0 +1,72 @@
+//! Memory orders of stored classes: those of the values that they are, chosen so that the kernels around them see matrices
+//! and few axes.
+
+use super::Plan;
+use crate::egraph::AxisId;
+use crate::region::{Term, coalesce, cut};
+use crate::schedule;
+use egg::Id;
+use tilewright_ir::diag::Diagnostic;
+
+/// Orders that a class may have: those of its values, each once, in the order of the program.
+pub(super) fn candidates(plan: &Plan<'_>, class: Id) -> Vec<Vec<AxisId>> {
+    let free = plan.graph[class].data.free;
+    let has = |a: &AxisId| free & crate::egraph::lang::axis_bit(*a) != 0;
+    let all = free.count_ones() as usize;
+    let mut found: Vec<Vec<AxisId>> = Vec::new();
+    let layouts = plan.values.get(&class).into_iter().flatten().filter_map(|v| plan.import.layouts.get(v));
+    for layout in layouts {
+        let order: Vec<AxisId> = layout.iter().flatten().copied().filter(has).collect();
+        if order.len() == all && !found.contains(&order) {
+            found.push(order);
+        }
+    }
+    if found.is_empty() {
+        // A class that only rules made: the order of the first value that has all of its axes.
+        let orders = plan.import.layouts.values().map(|l| l.iter().flatten().copied().filter(has).collect::<Vec<_>>());
+        let order = orders.into_iter().find(|o| o.len() == all);
+        found.push(order.unwrap_or_else(|| (0..AxisId::MAX).filter(has).collect()));
+    }
+    found
+}
+
+/// Chooses the order of every class that may have several, producers first.
+pub(super) fn choose(plan: &mut Plan<'_>) -> Result<(), Diagnostic> {
+    for at in 0..plan.cuts.len() {
+        for class in plan.cuts[at].outputs.clone() {
+            let candidates = candidates(plan, class);
+            if plan.fixed.contains(&class) || candidates.len() < 2 {
+                continue;
+            }
+            let around: Vec<usize> =
+                (0..plan.cuts.len()).filter(|&c| c == at || plan.cuts[c].inputs.contains(&class)).collect();
+            let mut best: Option<(usize, Vec<AxisId>)> = None;
+            for order in candidates {
+                plan.orders.insert(class, order.clone());
+                let mut cost = 0;
+                for &c in &around {
+                    cost += price(plan, c)?;
+                }
+                if best.as_ref().is_none_or(|b| cost < b.0) {
+                    best = Some((cost, order));
+                }
+            }
+            if let Some((_, order)) = best {
+                plan.orders.insert(class, order);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How far a cut's kernel is from a product of matrices, or from one long axis.
+fn price(plan: &Plan<'_>, cut: usize) -> Result<usize, Diagnostic> {
+    let memory = plan.memory(&|_| "".into());
+    let outputs = plan.outputs(cut);
+    let cut = &plan.cuts[cut];
+    let part = cut::Part { outputs: &outputs, nodes: &cut.nodes, inputs: &cut.inputs };
+    let region = coalesce(cut::region(plan.graph, &memory, &part)?);
+    let folds = region.terms.iter().any(|(t, _)| matches!(t, Term::Fold { .. }));
+    let loose = folds && schedule::contraction(&region, &|_| false).is_none();
+    Ok(region.axes.len() + if loose { 100 } else { 0 })
+}

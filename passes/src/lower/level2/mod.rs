@@ -1,0 +1,441 @@
+//! Level 2: the cover of the saturated e-graph becomes kernels. What has no index form is lowered node by node, between
+//! them.
+
+mod layout;
+mod order;
+#[cfg(test)]
+mod tests;
+
+use super::{Lower, Options};
+use crate::egraph::cover::{self, Context, CoverLimits, Device, cover};
+use crate::egraph::{self, Attr, AxisId, ENode, Graph, Head, Import, Limits, lang::axis_bit};
+use crate::region::{Region, coalesce, cut};
+use egg::Id;
+use order::{Place, Unit};
+use std::collections::{BTreeMap, BTreeSet};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::{Function, NodeId, Role, Value};
+use tilewright_ir::kernel::expr::Ident;
+use tilewright_ir::op::GraphOp;
+use tilewright_ir::types::{Bindings, Dim, Type};
+
+/// Most live nodes of a function at this level; larger ones are lowered at level 1.
+const MOST_NODES: usize = 4000;
+
+/// One kernel of a cover.
+#[derive(Clone, Debug)]
+struct Cut {
+    /// Classes that are stored.
+    outputs: Vec<Id>,
+    /// The chosen node of every class inside.
+    nodes: BTreeMap<Id, ENode>,
+    /// Classes that other cuts store and this one reads.
+    inputs: BTreeSet<Id>,
+}
+
+/// A function, its e-graph and its cuts.
+struct Plan<'a> {
+    f: &'a Function,
+    import: &'a Import,
+    graph: &'a Graph,
+    cuts: &'a [Cut],
+    /// Values of each class, in the order of the program.
+    values: BTreeMap<Id, Vec<Value>>,
+    /// Memory order of every stored class.
+    orders: BTreeMap<Id, Vec<AxisId>>,
+    /// Classes whose order is that of a root.
+    fixed: BTreeSet<Id>,
+}
+
+/// How a root gets into memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// It is there: a stored tensor, perhaps under another shape.
+    There(Place),
+    /// A node without cost is written out.
+    Node(Id, ENode),
+    /// A cut stores the class in this order.
+    Cut(Id),
+    /// A cut stores the class in another order; this is a copy.
+    Copy(Id),
+}
+
+/// Lowers the nodes of a function; `false` if it is beyond a limit of this level.
+pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<bool, Diagnostic> {
+    let f = lower.f;
+    if f.live().iter().filter(|l| **l).count() > MOST_NODES {
+        return Ok(false);
+    }
+    let import = match egraph::import(f) {
+        Ok(import) => import,
+        Err(d) if d.code == "too-many-axes" => return Ok(false),
+        Err(d) => return Err(d),
+    };
+    let rules = egraph::shipped()?;
+    let grown = egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default())?;
+    let graph = &grown.graph;
+    let device = Device::named(&lower.target.device())?;
+    let context = Context::new(f, &import, graph, &Bindings::new())?;
+    let roots: Vec<Id> = import.roots.iter().map(|r| graph.find(r.class)).collect();
+    let chosen = match cover(graph, &roots, &context, &device, CoverLimits::default()) {
+        Ok(chosen) => chosen,
+        Err(d) if d.code == "too-many-classes" => return Ok(false),
+        Err(d) => return Err(d),
+    };
+    let wanted = wanted(f, &import, graph);
+    let cuts: Vec<Cut> = chosen.cuts.into_iter().filter_map(|c| needed(c, &wanted, &import, graph)).collect();
+    emit(lower, &import, graph, &cuts)?;
+    Ok(true)
+}
+
+/// Classes of roots that a cover has to compute.
+fn wanted(f: &Function, import: &Import, graph: &Graph) -> Vec<Id> {
+    let mut found = Vec::new();
+    for root in &import.roots {
+        let class = graph.find(root.class);
+        if free_source(f, import, graph, root).is_none() && !found.contains(&class) {
+            found.push(class);
+        }
+    }
+    found
+}
+
+/// A cut without the roots that cost no computation: they are not kernels, or copies of their own.
+fn needed(cut: cover::Cut, wanted: &[Id], import: &Import, graph: &Graph) -> Option<Cut> {
+    let root = |c: &Id| import.roots.iter().any(|r| graph.find(r.class) == *c);
+    let outputs: Vec<Id> = cut.outputs.into_iter().filter(|c| wanted.contains(c) || !root(c)).collect();
+    if outputs.is_empty() { None } else { Some(Cut { outputs, nodes: cut.nodes, inputs: cut.inputs }) }
+}
+
+/// The source of a root that costs no computation.
+fn free_source(f: &Function, import: &Import, graph: &Graph, root: &egraph::Root) -> Option<Source> {
+    if let Some(number) = import.stored.iter().position(|s| s.value == root.value) {
+        return Some(Source::There(Place::Tensor(number)));
+    }
+    if let GraphOp::Constant { .. } = f.node(root.value).op {
+        return Some(Source::There(Place::Constant(root.value.node)));
+    }
+    let class = graph.find(root.class);
+    let attr = |node: &ENode, i: usize| node.children.get(i).and_then(|&c| graph[c].data.attr.clone());
+    let size = |a: &AxisId| graph.analysis.axes.get(usize::from(*a)).map(|a| &a.dim);
+    for node in &graph[class].nodes {
+        let (Head::Load, Some(Attr::Input(number)), Some(Attr::Map(map))) = (&node.head, attr(node, 0), attr(node, 1))
+        else {
+            continue;
+        };
+        let number = number as usize;
+        let whole: Option<Vec<AxisId>> = map.iter().map(egraph::Affine::as_axis).collect();
+        let sizes = import.stored.get(number).map(|s| s.atoms.iter());
+        if whole.as_ref() == Some(&root.axes) && sizes.is_some_and(|s| s.map(Some).eq(root.axes.iter().map(size))) {
+            return Some(Source::There(Place::Tensor(number)));
+        }
+    }
+    let simple = |n: &&ENode| matches!(n.head, Head::Load | Head::Attr(_) | Head::Iota | Head::Extent);
+    graph[class].nodes.iter().find(simple).map(|n| {
+        let children = n.children.iter().map(|&c| graph.find(c)).collect();
+        Source::Node(class, ENode::new(n.head.clone(), children))
+    })
+}
+
+impl<'a> Plan<'a> {
+    fn new(f: &'a Function, import: &'a Import, graph: &'a Graph, cuts: &'a [Cut]) -> Plan<'a> {
+        let mut values: BTreeMap<Id, Vec<Value>> = BTreeMap::new();
+        for (value, class) in &import.classes {
+            values.entry(graph.find(*class)).or_default().push(*value);
+        }
+        Plan { f, import, graph, cuts, values, orders: BTreeMap::new(), fixed: BTreeSet::new() }
+    }
+
+    /// Whether the atoms are exactly those that a class depends on.
+    fn exact(&self, class: Id, atoms: &[AxisId]) -> bool {
+        self.graph[class].data.free == atoms.iter().fold(0, |set, &a| set | axis_bit(a))
+    }
+
+    /// How each root gets into memory; sets the orders of the classes.
+    fn sources(&mut self) -> Result<Vec<Source>, Diagnostic> {
+        let mut sources = Vec::new();
+        for root in &self.import.roots {
+            if let Some(source) = free_source(self.f, self.import, self.graph, root) {
+                sources.push(source);
+                continue;
+            }
+            let class = self.graph.find(root.class);
+            let others = self.import.roots.iter().filter(|r| self.graph.find(r.class) == class).count() > 1
+                || self.cuts.iter().any(|c| c.inputs.contains(&class));
+            // A root that is repeated along an axis is stored so only where nobody else reads the class.
+            let fits = self.exact(class, &root.axes) || !others;
+            if fits && !self.fixed.contains(&class) {
+                self.orders.insert(class, root.axes.clone());
+                self.fixed.insert(class);
+            }
+            let same = self.fixed.contains(&class) && self.orders.get(&class) == Some(&root.axes);
+            sources.push(if same { Source::Cut(class) } else { Source::Copy(class) });
+        }
+        for cut in self.cuts {
+            for &class in &cut.outputs {
+                if !self.orders.contains_key(&class) {
+                    let order = layout::candidates(self, class).into_iter().next();
+                    self.orders.insert(class, order.unwrap_or_default());
+                }
+            }
+        }
+        layout::choose(self)?;
+        Ok(sources)
+    }
+
+    fn sizes(&self, atoms: &[AxisId]) -> Result<Vec<Dim>, Diagnostic> {
+        let size = |a: &AxisId| self.graph.analysis.axes.get(usize::from(*a)).map(|a| a.dim.clone());
+        atoms.iter().map(|a| size(a).ok_or_else(|| Diagnostic::bug("an axis without a size"))).collect()
+    }
+
+    /// What lies where, with buffers named by `name`.
+    fn memory(&self, name: &dyn Fn(Value) -> Ident) -> cut::Memory {
+        let tensors = self.import.stored.iter().map(|s| (name(s.value), s.atoms.clone())).collect();
+        let classes = self.orders.iter().map(|(c, o)| (*c, (Ident::from(format!("{c}")), o.clone()))).collect();
+        cut::Memory { tensors, classes }
+    }
+
+    fn outputs(&self, cut: usize) -> Vec<(Id, Vec<AxisId>)> {
+        self.cuts[cut].outputs.iter().map(|c| (*c, self.orders.get(c).cloned().unwrap_or_default())).collect()
+    }
+
+    /// Tensors that a cut loads from.
+    fn loads(&self, nodes: &BTreeMap<Id, ENode>) -> Vec<Place> {
+        let mut found = Vec::new();
+        for node in nodes.values().filter(|n| matches!(n.head, Head::Load | Head::Gather)) {
+            if let Some(Attr::Input(number)) = node.children.first().and_then(|&c| self.graph[c].data.attr.clone()) {
+                found.push(Place::Tensor(number as usize));
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn first_value(&self, class: Id) -> usize {
+        self.values.get(&class).and_then(|v| v.first()).map_or(usize::MAX, |v| v.node.index())
+    }
+}
+
+/// What a unit does.
+enum Work {
+    Cut(usize),
+    Root(usize),
+    Barrier(NodeId),
+}
+
+/// Units with what they do, and the place of every root.
+struct Units {
+    units: Vec<Unit>,
+    work: Vec<Work>,
+    /// By value: where a root lies.
+    places: BTreeMap<Value, Place>,
+    /// Classes and copies by number.
+    stored: Vec<Id>,
+}
+
+fn units(plan: &Plan<'_>, sources: &[Source], lower: &Lower<'_>) -> Result<Units, Diagnostic> {
+    let mut out = Units { units: Vec::new(), work: Vec::new(), places: BTreeMap::new(), stored: Vec::new() };
+    let mut class_place: BTreeMap<Id, Place> = BTreeMap::new();
+    for (number, cut) in plan.cuts.iter().enumerate() {
+        let mut writes = Vec::new();
+        for &class in &cut.outputs {
+            let place = Place::Class(out.stored.len());
+            out.stored.push(class);
+            class_place.insert(class, place);
+            writes.push(place);
+        }
+        let mut reads = plan.loads(&cut.nodes);
+        for class in &cut.inputs {
+            reads.push(
+                *class_place.get(class).ok_or_else(|| Diagnostic::bug("a cut reads what no cut before it stores"))?,
+            );
+        }
+        let key = (cut.outputs.iter().map(|&c| plan.first_value(c)).min().unwrap_or(usize::MAX), 0);
+        out.units.push(Unit { key, reads, writes, ..Unit::default() });
+        out.work.push(Work::Cut(number));
+    }
+    for (number, (root, source)) in plan.import.roots.iter().zip(sources).enumerate() {
+        let known = |class: &Id| {
+            class_place.get(class).copied().ok_or_else(|| Diagnostic::bug("no cut stores the class of a root"))
+        };
+        let place = match source {
+            Source::There(place) => *place,
+            Source::Cut(class) => known(class)?,
+            Source::Node(class, _) | Source::Copy(class) => {
+                let reads = match source {
+                    Source::Node(class, node) => plan.loads(&BTreeMap::from([(*class, node.clone())])),
+                    Source::There(_) | Source::Cut(_) | Source::Copy(_) => vec![known(class)?],
+                };
+                let place = Place::Class(out.stored.len());
+                out.stored.push(*class);
+                let key = (root.value.node.index(), 1);
+                out.units.push(Unit { key, reads, writes: vec![place], ..Unit::default() });
+                out.work.push(Work::Root(number));
+                place
+            }
+        };
+        out.places.insert(root.value, place);
+    }
+    for (number, stored) in plan.import.stored.iter().enumerate() {
+        out.places.insert(stored.value, Place::Tensor(number));
+    }
+    for &node in plan.import.barriers.keys() {
+        let what = &plan.f.nodes[node.index()];
+        let place =
+            |v: &Value| out.places.get(v).copied().ok_or_else(|| Diagnostic::bug("a barrier's value has no place"));
+        let reads = what.args.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        let writes =
+            (0..what.types.len()).map(|k| place(&Lower::value(node.index(), k))).collect::<Result<Vec<_>, _>>()?;
+        let (overwrites, shares) = lower.sharing(node.index())?;
+        let updates = matches!(what.op, GraphOp::UpdateSlice { .. });
+        let key = (node.index(), 0);
+        out.units.push(Unit { key, reads, writes, barrier: Some(node), overwrites, shares, updates });
+        out.work.push(Work::Barrier(node));
+    }
+    Ok(out)
+}
+
+/// Emits the steps of a function whose values the cuts compute.
+fn emit(lower: &mut Lower<'_>, import: &Import, graph: &Graph, cuts: &[Cut]) -> Result<(), Diagnostic> {
+    let f = lower.f;
+    let mut plan = Plan::new(f, import, graph, cuts);
+    let sources = plan.sources()?;
+    let units = units(&plan, &sources, lower)?;
+    let owned = |place: Place| match place {
+        Place::Class(_) => true,
+        Place::Constant(_) => false,
+        Place::Tensor(number) => import.stored.get(number).is_some_and(|s| {
+            let param = f.params.get(s.value.node.index());
+            param.map_or(import.barriers.contains_key(&s.value.node), |p| p.role == Role::Donated)
+        }),
+    };
+    let kept = f.results.iter().map(|r| units.places.get(r).copied());
+    let kept = kept.collect::<Option<Vec<_>>>().ok_or_else(|| Diagnostic::bug("a result has no place"))?;
+    let order = order::order(&units.units, &owned, &kept).ok_or_else(|| Diagnostic::bug("kernels need each other"))?;
+    lower.in_place = Some(order.in_place);
+    let roots = import.roots.iter().map(|r| r.value);
+    for value in import.stored.iter().map(|s| s.value).chain(roots) {
+        if let GraphOp::Constant { value: literal } = &f.node(value).op
+            && lower.buffers.name(value).is_err()
+        {
+            lower.buffers.constant(value, &literal.0)?;
+        }
+    }
+    let mut emitter = Emitter { lower, plan: &plan, sources: &sources, names: BTreeMap::new() };
+    emitter.roots_that_are_there()?;
+    for unit in order.units {
+        match &units.work[unit] {
+            Work::Cut(cut) => emitter.cut(*cut)?,
+            Work::Root(root) => emitter.root(*root)?,
+            Work::Barrier(node) => {
+                emitter.lower.node(node.index())?;
+                emitter.roots_that_are_there()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Emitter<'a, 'm> {
+    lower: &'a mut Lower<'m>,
+    plan: &'a Plan<'a>,
+    sources: &'a [Source],
+    /// Buffers of classes.
+    names: BTreeMap<Id, Ident>,
+}
+
+impl Emitter<'_, '_> {
+    /// Names roots that are stored tensors under other shapes, as soon as these have names.
+    fn roots_that_are_there(&mut self) -> Result<(), Diagnostic> {
+        for (root, source) in self.plan.import.roots.iter().zip(self.sources) {
+            let Source::There(Place::Tensor(number)) = source else { continue };
+            let Some(stored) = self.plan.import.stored.get(*number) else { continue };
+            if let (Err(_), Ok(name)) = (self.lower.buffers.name(root.value), self.lower.buffers.name(stored.value)) {
+                self.lower.buffers.work(root.value, self.plan.f.ty(root.value), Some(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> cut::Memory {
+        // What has no name yet is not read yet.
+        let name = |v: Value| self.lower.buffers.name(v).unwrap_or_else(|_| "".into());
+        let mut memory = self.plan.memory(&name);
+        for (class, (buffer, _)) in &mut memory.classes {
+            if let Some(name) = self.names.get(class) {
+                *buffer = name.clone();
+            }
+        }
+        memory
+    }
+
+    fn cut(&mut self, number: usize) -> Result<(), Diagnostic> {
+        let plan = self.plan;
+        let cut = &plan.cuts[number];
+        let outputs = plan.outputs(number);
+        let part = cut::Part { outputs: &outputs, nodes: &cut.nodes, inputs: &cut.inputs };
+        let region = self.region(&part)?;
+        let mut names = Vec::new();
+        for (class, order) in &outputs {
+            names.push(self.class_buffer(*class, order)?);
+        }
+        let last = |c: &Id| plan.values.get(c).and_then(|v| v.last());
+        let name = match cut.outputs.iter().find_map(last) {
+            Some(v) => format!("{}_{}", plan.f.node(*v).op.info().name, v.node.0),
+            None => format!("region_{number}"),
+        };
+        self.lower.launch_region(&region, &name, names)
+    }
+
+    /// The buffer of a class; roots that are this class in this order get it too.
+    fn class_buffer(&mut self, class: Id, order: &[AxisId]) -> Result<Ident, Diagnostic> {
+        let plan = self.plan;
+        let roots = plan.import.roots.iter().zip(self.sources);
+        let mine: Vec<Value> = roots.filter(|(_, s)| **s == Source::Cut(class)).map(|(r, _)| r.value).collect();
+        let name = match mine.split_first() {
+            Some((&first, rest)) => {
+                self.lower.buffers.work(first, plan.f.ty(first), None);
+                let name = self.lower.buffers.name(first)?;
+                for &value in rest {
+                    self.lower.buffers.work(value, plan.f.ty(value), Some(name.clone()));
+                }
+                name
+            }
+            None => {
+                let dtype = plan.graph[class].data.dtype().ok_or_else(|| Diagnostic::bug("stores an attribute"))?;
+                self.lower.buffers.class(self.names.len(), Type { dtype, shape: plan.sizes(order)? })
+            }
+        };
+        self.names.insert(class, name.clone());
+        Ok(name)
+    }
+
+    /// Writes out a root that is a view, an input, a constant, or a class in another order.
+    fn root(&mut self, number: usize) -> Result<(), Diagnostic> {
+        let plan = self.plan;
+        let (root, source) = (&plan.import.roots[number], &self.sources[number]);
+        let (nodes, inputs, class) = match source {
+            Source::Node(class, node) => (BTreeMap::from([(*class, node.clone())]), BTreeSet::new(), *class),
+            Source::Copy(class) => (BTreeMap::new(), BTreeSet::from([*class]), *class),
+            Source::There(_) | Source::Cut(_) => return Err(Diagnostic::bug("a copy of what is there")),
+        };
+        let outputs = vec![(class, root.axes.clone())];
+        let region = self.region(&cut::Part { outputs: &outputs, nodes: &nodes, inputs: &inputs })?;
+        self.lower.buffers.work(root.value, plan.f.ty(root.value), None);
+        let name = self.lower.buffers.name(root.value)?;
+        self.lower.launch_region(&region, &format!("copy_{}", root.value.node.0), vec![name])
+    }
+
+    fn region(&self, part: &cut::Part<'_>) -> Result<Region, Diagnostic> {
+        let plan = self.plan;
+        let mut region = coalesce(cut::region(plan.graph, &self.memory(), part)?);
+        let computed = part.nodes.keys().flat_map(|c| plan.values.get(c).into_iter().flatten());
+        for place in computed.flat_map(|v| &plan.f.node(*v).places) {
+            if !region.places.contains(place) {
+                region.places.push(place.clone());
+            }
+        }
+        Ok(region)
+    }
+}

@@ -1,0 +1,229 @@
+//! Programs of level 2 run on the kernel interpreter and agree with the reference interpreter, with the covers that are
+//! chosen and with covers by whim, so that every kind of term and every template is met.
+
+mod trivial;
+
+use super::super::{Lower, Target, lower_module};
+use super::*;
+use crate::egraph::Numerics;
+use tilewright_ir::array::Array;
+use tilewright_ir::dsl::{Attention, Graph as Dsl, RopeLayout, Tensor, concat};
+use tilewright_ir::graph::Module;
+use tilewright_ir::interp::{Mode, run};
+use tilewright_ir::interp_kernel::{self, Data, Tensor as Memory};
+use tilewright_ir::kernel::{Expr, Program, Step, text::print_kernel, verify};
+use tilewright_ir::types::DType;
+
+const F: DType = DType::F32;
+
+/// The program of one function with the cover of a seed; the chosen cover without one.
+fn program(module: &Module, seed: Option<u64>) -> Program {
+    let target = Target { isa: "avx512" };
+    let Some(seed) = seed else { return lower_module(module, 2, &target).unwrap().pop().unwrap() };
+    let f = module.entry().unwrap();
+    let import = egraph::import(f).unwrap();
+    let rules = egraph::shipped().unwrap();
+    let grown = egraph::saturate(import.graph.clone(), &rules, Numerics::Reassociate, Limits::default()).unwrap();
+    let cuts = trivial::cover(&grown.graph, &wanted(f, &import, &grown.graph), seed);
+    let mut lower = Lower::empty(module, f, &target);
+    emit(&mut lower, &import, &grown.graph, &cuts).unwrap();
+    lower.finish().unwrap()
+}
+
+fn base(program: &Program, name: &str) -> String {
+    let mut at = name.to_string();
+    while let Some(next) = program.work.iter().find(|b| *b.name == *at).and_then(|b| b.alias_of.clone()) {
+        at = next.to_string();
+    }
+    at
+}
+
+fn size(e: &Expr, bindings: &Bindings) -> usize {
+    let value = match e {
+        Expr::Int(n) => *n,
+        Expr::Name(n) => bindings[n],
+        Expr::Scalar(op, x) => {
+            let (a, b) = (size(&x[0], bindings) as i64, size(&x[1], bindings) as i64);
+            if op.info().name == "add" { a + b } else { a * b }
+        }
+        Expr::Binary(_, x, y) => (size(x, bindings) as i64 + size(y, bindings) as i64 - 1) / size(y, bindings) as i64,
+        other => panic!("{other:?}"),
+    };
+    usize::try_from(value).unwrap()
+}
+
+/// Runs a program of launches and packs.
+fn execute(program: &Program, inputs: &[Array], bindings: &Bindings) -> Vec<Vec<f64>> {
+    let mut data: BTreeMap<String, Data> = BTreeMap::new();
+    let given = program.params.iter().map(|p| &p.buffer.name).zip(inputs);
+    for (name, array) in given.chain(program.constants.iter().map(|(n, a)| (n, a))) {
+        data.insert(name.to_string(), Memory::from_array(array).unwrap().data);
+    }
+    for step in &program.steps {
+        match step {
+            Step::Pack(p) => {
+                let Data::Float(from) = data[&base(program, &p.from)].clone() else { panic!("packs no floats") };
+                let at = |d: &Dim| usize::try_from(d.eval(bindings).unwrap()).unwrap();
+                let (k, n, ks, ns) = (at(&p.k), at(&p.n), at(&p.k_stride), at(&p.n_stride));
+                let mut to = vec![0.0; n.div_ceil(p.nr) * k * p.nr];
+                for (row, column) in (0..k).flat_map(|r| (0..n).map(move |c| (r, c))) {
+                    to[(column / p.nr * k + row) * p.nr + column % p.nr] = from[row * ks + column * ns];
+                }
+                data.insert(p.to.to_string(), Data::Float(to));
+            }
+            Step::Launch(launch) => {
+                let kernel = &program.kernels[launch.kernel];
+                verify::verify(kernel).unwrap_or_else(|d| panic!("{d}\n{}", print_kernel(kernel)));
+                let mut tensors = Vec::new();
+                for (name, buffer) in launch.arguments.iter().zip(&kernel.arguments) {
+                    let shape: Vec<usize> = buffer.axes.iter().map(|(_, e)| size(e, bindings)).collect();
+                    let count = shape.iter().product();
+                    let fresh = || match buffer.dtype {
+                        DType::Bool => Data::Bool(vec![false; count]),
+                        d if d.is_float() => Data::Float(vec![f64::NAN; count]),
+                        _integer => Data::Int(vec![0; count]),
+                    };
+                    let data = data.get(&base(program, name)).cloned().unwrap_or_else(fresh);
+                    tensors.push(Memory { shape, data });
+                }
+                let ran = interp_kernel::run(kernel, &mut tensors, bindings);
+                ran.unwrap_or_else(|d| panic!("{d}\n{}", print_kernel(kernel)));
+                for (name, tensor) in launch.arguments.iter().zip(tensors) {
+                    data.insert(base(program, name), tensor.data);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let values = |name: &Ident| match &data[&base(program, name)] {
+        Data::Float(v) => v.clone(),
+        Data::Int(v) => v.iter().map(|&x| x as f64).collect(),
+        Data::Bool(v) => v.iter().map(|&x| f64::from(u8::from(x))).collect(),
+    };
+    program.results.iter().map(values).collect()
+}
+
+fn sample(seed: usize, ty: &Type, bindings: &Bindings) -> Array {
+    let shape = ty.concrete(bindings).unwrap();
+    let n: usize = shape.iter().product();
+    if ty.dtype == DType::I64 {
+        return Array::from_i64(&shape, &(0..n).map(|i| ((i * 7 + seed) % 3) as i64).collect::<Vec<_>>()).unwrap();
+    }
+    let f = |i: usize| (((i * 37 + seed * 11 + 5) % 101) as f64 / 33.0 - 1.4) as f32;
+    Array::from_f32(&shape, &(0..n).map(f).collect::<Vec<_>>()).unwrap()
+}
+
+/// Compares all covers of a program with the interpreter; gives the program that is chosen.
+fn check(g: &Dsl, results: &[&Tensor], bindings: &[(&str, i64)]) -> Program {
+    let module = g.finish(results).unwrap();
+    let f = module.entry().unwrap();
+    let bindings: Bindings = bindings.iter().map(|(n, v)| ((*n).into(), *v)).collect();
+    let inputs: Vec<Array> = f.params.iter().enumerate().map(|(k, p)| sample(k, &p.ty, &bindings)).collect();
+    let want = run(&module, &f.name, &inputs, &bindings, Mode::Meaning).unwrap();
+    for seed in [None, Some(0), Some(1), Some(2), Some(3), Some(4), Some(8)] {
+        let program = program(&module, seed);
+        for (found, want) in execute(&program, &inputs, &bindings).iter().zip(&want) {
+            let want = want.to_f64().unwrap();
+            let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-4 * (1.0 + b.abs()) || (a.is_nan() && b.is_nan());
+            let bad = found.iter().zip(&want).position(|p| !close(p));
+            let text = || program.kernels.iter().map(print_kernel).collect::<Vec<_>>().join("\n");
+            assert!(
+                found.len() == want.len() && bad.is_none(),
+                "cover {seed:?}: {bad:?}: {found:?}\n{want:?}\n{}",
+                text()
+            );
+        }
+    }
+    program(&module, None)
+}
+
+#[test]
+fn softmax_norms_and_losses() {
+    let g = Dsl::new("main");
+    let (x, w) = (g.input("x", F, [3, 300]), g.weight("w", F, [300]));
+    check(&g, &[&x.softmax(-1), &x.layer_norm(Some(&w), Some(&w), 1e-5), &x.softmax(0)], &[]);
+    let g = Dsl::new("main");
+    let s = g.symbol("s", 1..=64);
+    let x = g.input("x", F, [2.into(), s]);
+    check(&g, &[&x.softmax(-1), &x.var(&[-1], 1), &x.layer_norm(None, None, 1e-5)], &[("s", 7)]);
+    let g = Dsl::new("main");
+    let (x, w, table) = (g.input("x", F, [3, 4]), g.weight("w", F, [4]), g.weight("table", F, [5, 4]));
+    let ids = g.input("ids", DType::I64, [3]);
+    let rms = table.take(&ids, 0).rms_norm(&w, 1e-5).matmul(&table.transpose(0, 1));
+    check(&g, &[&rms, &rms.cross_entropy(&ids), &x.max(&[0])], &[]);
+}
+
+#[test]
+fn views_meet_in_kernels() {
+    let programs: &[fn(&Tensor) -> Tensor] = &[
+        |x| x.reshape([4, 2, 3]).permute(&[2, 0, 1]).reshape([3, 8]).exp(),
+        |x| x.slice(1, 2, 4) + x.slice(1, 1, 3),
+        |x| x.slice_by(1, 1, 6, 2).exp(),
+        |x| x.pad(0, 1, 2, 0.5).pad(1, 2, 0, -1.0).flip(&[0, 1]),
+        |x| concat(&[x, &x.slice(1, 0, 1), &x.flip(&[1])], 1).unwrap(),
+        |x| x.transpose(0, 1),
+        |x| x.reshape([24]),
+        |x| x.exp().reshape([2, 12]),
+        |x| x.max(&[0]) + x.min(&[0]) * x.prod(&[0]),
+        |x| x.matmul(&x.transpose(0, 1)).exp().matmul(x),
+        |x| x.cumsum(1) * x.exp(),
+        |x| x.exp().reshape([3, 8]).cumsum(0).sum(&[0]),
+    ];
+    for program in programs {
+        let g = Dsl::new("main");
+        let x = g.input("x", F, [4, 6]);
+        check(&g, &[&program(&x)], &[]);
+    }
+    let g = Dsl::new("main");
+    let x = g.input("x", F, [4, 6]);
+    let all: Vec<Tensor> = programs.iter().map(|p| p(&x)).collect();
+    check(&g, &all.iter().collect::<Vec<_>>(), &[]);
+    // One value in two orders, as an input, and as a result that is an input.
+    let g = Dsl::new("main");
+    let x = g.input("x", F, [4, 6]);
+    let y = x.exp();
+    check(&g, &[&y, &y.transpose(0, 1), &y.reshape([24]), &x, &y.sum(&[0])], &[]);
+}
+
+#[test]
+fn attention_in_one_kernel() {
+    for (queries, causal) in [(5, true), (3, true), (5, false)] {
+        let g = Dsl::new("main");
+        let (q, k, v) =
+            (g.input("q", F, [1, 4, queries, 2]), g.input("k", F, [1, 2, 5, 2]), g.input("v", F, [1, 2, 5, 2]));
+        let out = q.attention(&k, &v, Attention { causal, ..Attention::default() });
+        check(&g, &[&out], &[]);
+    }
+    let g = Dsl::new("main");
+    let s = g.symbol("s", 1..=512);
+    let (x, w) = (g.input("x", F, [1.into(), s.clone(), 4.into()]), g.weight("w", F, [4, 12]));
+    let qkv = x.matmul(&w);
+    let head = |i: i64| {
+        qkv.slice(2, 4 * i, 4 * (i + 1)).reshape([1.into(), s.clone(), 2.into(), 2.into()]).permute(&[0, 2, 1, 3])
+    };
+    let out = head(0).attention(&head(1), &head(2), Attention { causal: true, ..Attention::default() });
+    let out = out.permute(&[0, 2, 1, 3]).reshape([1.into(), s.clone(), 4.into()]) + &x;
+    check(&g, &[&out], &[("s", 9)]);
+    let g = Dsl::new("main");
+    let (x, angle) = (g.input("x", F, [2, 3, 4]), g.input("angle", F, [3, 2]));
+    check(&g, &[&x.rope(&angle.cos(), &angle.sin(), RopeLayout::Half)], &[]);
+    let g = Dsl::new("main");
+    let (x, angle) = (g.input("x", F, [2, 3, 4]), g.input("angle", F, [3, 2]));
+    check(&g, &[&x.rope(&angle.cos(), &angle.sin(), RopeLayout::Interleaved)], &[]);
+}
+
+#[test]
+fn projections_are_products_of_matrices() {
+    let g = Dsl::new("main");
+    let (b, s) = (g.symbol("b", 1..=8), g.symbol("s", 1..=64));
+    let (x, w) = (g.input("x", F, [b.clone(), s.clone(), 8.into()]), g.weight("w", F, [8, 24]));
+    let (wo, bias) = (g.weight("wo", F, [8, 8]), g.weight("bias", F, [24]));
+    let qkv = x.matmul(&w) + &bias;
+    let head = |i: i64| {
+        qkv.slice(2, 8 * i, 8 * (i + 1)).reshape([b.clone(), s.clone(), 2.into(), 4.into()]).permute(&[0, 2, 1, 3])
+    };
+    let out = head(0).attention(&head(1), &head(2), Attention { causal: true, ..Attention::default() });
+    let out = out.permute(&[0, 2, 1, 3]).reshape([b.clone(), s.clone(), 8.into()]);
+    let p = check(&g, &[&(out.matmul(&wo) + &x)], &[("b", 2), ("s", 5)]);
+    assert_eq!(p.steps.iter().filter(|s| matches!(s, Step::Pack(_))).count(), 2);
+}

@@ -1,0 +1,365 @@
+//! Passes over an axis. Folds over one axis whose bodies need no other of them share a loop: plain folds, the running
+//! moments of a variance, and online sums of exponentials with one running maximum for all that share a key.
+
+use super::emit::{Bind, Emitted, Emitter, Frame, tile_of};
+use super::index::{dim, identity, mul};
+use crate::region::{AxisId, Index, Term, TermId};
+use std::collections::{BTreeMap, BTreeSet};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::kernel::{Buffer, Expr, Space, Stmt, TileReduce, expr::Ident};
+use tilewright_ir::op::{ReduceKind, ScalarOp};
+use tilewright_ir::types::DType;
+
+/// A pass over an axis: the position of its innermost frame.
+pub(super) struct Pass {
+    pub(super) axis: AxisId,
+    /// Tiles along the axis, else points.
+    pub(super) strip: bool,
+    pub(super) start: Expr,
+    pub(super) size: i64,
+    pub(super) open: bool,
+}
+
+/// One running maximum and its sums.
+pub(super) struct Online {
+    pub(super) key: TermId,
+    pub(super) mask: Option<TermId>,
+    pub(super) top: Ident,
+    /// Term, weight, accumulator.
+    pub(super) sums: Vec<(TermId, TermId, Ident)>,
+}
+
+/// A fold with its accumulators.
+pub(super) enum State {
+    Plain {
+        term: TermId,
+        kind: ReduceKind,
+        arg: TermId,
+        sum: Ident,
+    },
+    Moment {
+        term: TermId,
+        arg: TermId,
+        mean: Ident,
+        moment: Ident,
+    },
+    /// A maximum that is the running maximum of an online fold.
+    Top {
+        term: TermId,
+        top: Ident,
+    },
+}
+
+pub(super) fn scalar<const N: usize>(op: ScalarOp, args: [Expr; N]) -> Expr {
+    Expr::scalar(op, args)
+}
+
+pub(super) fn plus(a: Expr, b: Expr) -> Expr {
+    scalar(ScalarOp::Add {}, [a, b])
+}
+
+pub(super) fn times(a: Expr, b: Expr) -> Expr {
+    scalar(ScalarOp::Mul {}, [a, b])
+}
+
+pub(super) fn minus(a: Expr, b: Expr) -> Expr {
+    scalar(ScalarOp::Sub {}, [a, b])
+}
+
+pub(super) fn select(p: Expr, yes: Expr, no: Expr) -> Expr {
+    scalar(ScalarOp::Select {}, [p, yes, no])
+}
+
+fn combine(kind: ReduceKind) -> (ScalarOp, TileReduce) {
+    match kind {
+        ReduceKind::Sum => (ScalarOp::Add {}, TileReduce::Sum),
+        ReduceKind::Prod => (ScalarOp::Mul {}, TileReduce::Prod),
+        ReduceKind::Max => (ScalarOp::Max {}, TileReduce::Max),
+        ReduceKind::Min => (ScalarOp::Min {}, TileReduce::Min),
+    }
+}
+
+/// The axis of a fold that shares passes.
+fn axis_of(term: &Term) -> Option<AxisId> {
+    match term {
+        Term::Fold { axis, .. } | Term::Online { axis, .. } | Term::Moment { axis, .. } => Some(*axis),
+        Term::ArgFold { .. }
+        | Term::Const(_)
+        | Term::Size(_)
+        | Term::Iota(_)
+        | Term::Product
+        | Term::Load { .. }
+        | Term::Map(..) => None,
+    }
+}
+
+impl Emitter<'_> {
+    fn is_bound(&self, axis: AxisId) -> bool {
+        self.bind(axis).is_ok()
+    }
+
+    pub(super) fn has_tile(&self, free: &BTreeSet<AxisId>, but: AxisId) -> bool {
+        free.iter().any(|&a| a != but && self.is_tile(a))
+    }
+
+    /// The tile axes among `free`, as axes of a buffer.
+    pub(super) fn tile_axes(&self, free: &BTreeSet<AxisId>) -> Vec<(Ident, Expr)> {
+        let size = |a: AxisId| match self.bind(a) {
+            Ok(Bind::Tile { size, .. }) => Some((self.region.axes[a].0.clone(), Expr::Int(*size))),
+            Ok(Bind::Point(_)) | Err(_) => None,
+        };
+        free.iter().filter_map(|&a| size(a)).collect()
+    }
+
+    /// Whether any fold, or index that is gathered, under `term` depends on `axis`.
+    fn scalar_only(&self, term: TermId, axis: AxisId) -> bool {
+        if !self.region.free[term].contains(&axis) {
+            return false;
+        }
+        match &self.region.terms[term].0 {
+            Term::Fold { .. } | Term::ArgFold { .. } | Term::Online { .. } | Term::Moment { .. } => true,
+            Term::Load { map, .. } => {
+                map.iter().any(|i| matches!(i, Index::Term(t) if self.region.free[*t].contains(&axis)))
+            }
+            Term::Map(_, args) => args.iter().any(|&a| self.scalar_only(a, axis)),
+            Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Product => false,
+        }
+    }
+
+    /// Whether a fold can go along its axis in tiles.
+    fn strips(&self, term: TermId, axis: AxisId) -> bool {
+        let free = |t: TermId| &self.region.free[t];
+        match &self.region.terms[term].0 {
+            Term::Fold { arg, .. } | Term::Moment { arg, .. } => {
+                !self.has_tile(free(term), axis) && !self.scalar_only(*arg, axis)
+            }
+            Term::Online { key, weight, mask, .. } => {
+                let own = [Some(*key), *mask];
+                let flat = |t: TermId| !self.has_tile(free(t), axis) && !self.scalar_only(t, axis);
+                own.into_iter().flatten().all(flat)
+                    && (self.has_tile(free(*weight), axis) || !self.scalar_only(*weight, axis))
+            }
+            Term::ArgFold { .. }
+            | Term::Const(_)
+            | Term::Iota(_)
+            | Term::Size(_)
+            | Term::Load { .. }
+            | Term::Map(..)
+            | Term::Product => false,
+        }
+    }
+
+    /// Folds over `axis` below `term` that can be computed now and are not yet, operands before users.
+    fn pending(&self, term: TermId, axis: AxisId) -> BTreeSet<TermId> {
+        let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut open = self.region.terms[term].0.operands();
+        while let Some(t) = open.pop() {
+            if !seen.insert(t) {
+                continue;
+            }
+            let what = &self.region.terms[t].0;
+            let mine = axis_of(what) == Some(axis) && self.region.free[t].iter().all(|&a| self.is_bound(a));
+            if mine && self.frames[self.place(t)].memo.contains_key(&t) {
+                continue;
+            }
+            if mine {
+                found.insert(t);
+            }
+            open.extend(what.operands());
+        }
+        found
+    }
+
+    /// The folds that share the pass of `term`, itself first.
+    fn group(&self, term: TermId, axis: AxisId, place: usize) -> Vec<TermId> {
+        let strip = self.strips(term, axis);
+        let joins = |t: TermId| {
+            t != term
+                && axis_of(&self.region.terms[t].0) == Some(axis)
+                && self.region.free[t].iter().all(|&a| self.is_bound(a))
+                && self.place(t) == place
+                && self.strips(t, axis) == strip
+                && !self.frames[place].memo.contains_key(&t)
+                && self.product.as_ref().is_none_or(|p| p.0 != t)
+                && self.pending(t, axis).is_empty()
+        };
+        std::iter::once(term).chain((0..self.region.terms.len()).filter(|&t| joins(t))).collect()
+    }
+
+    pub(super) fn register(
+        &mut self,
+        prefix: &str,
+        dtype: DType,
+        axes: Vec<(Ident, Expr)>,
+        start: Expr,
+    ) -> Result<Ident, Diagnostic> {
+        let name = self.fresh(prefix);
+        let stmts = &mut self.last()?.stmts;
+        stmts.push(Stmt::Buffer(Buffer { space: Space::Reg, name: name.clone(), dtype, axes, attrs: Vec::new() }));
+        stmts.push(Stmt::Set { name: name.clone(), value: start });
+        Ok(name)
+    }
+
+    pub(super) fn set(&mut self, name: &Ident, value: Expr) -> Result<(), Diagnostic> {
+        self.last()?.stmts.push(Stmt::Set { name: name.clone(), value });
+        Ok(())
+    }
+
+    /// Emits the pass over `axis` that computes `term`, in the frame `place`.
+    pub(super) fn fold(&mut self, term: TermId, axis: AxisId, place: usize) -> Emitted {
+        let region = self.region;
+        let above = self.frames.split_off(place + 1);
+        for inner in self.pending(term, axis) {
+            self.emit(inner)?;
+        }
+        if !self.frames[place].memo.contains_key(&term) {
+            let group = self.group(term, axis, place);
+            let strip = self.strips(term, axis);
+            let n = &region.axes[axis].1;
+            let (size, open) = if strip { tile_of(n, super::TILE) } else { (1, false) };
+            let var = self.fresh("j");
+            let start = mul(Expr::Name(var.clone()), Expr::Int(size));
+            let pass = Pass { axis, strip, start: start.clone(), size, open };
+            let (online, states) = self.states(&group, &pass)?;
+            let high = self.trips(&pass, &online, &states)?;
+            let bind = if strip { Bind::Tile { start, size, open } } else { Bind::Point(start) };
+            self.frames.push(Frame::with(BTreeMap::from([(axis, bind)])));
+            for state in &states {
+                self.step(state, &pass)?;
+            }
+            for o in &online {
+                self.online_step(o, &pass)?;
+            }
+            self.close(var, high)?;
+            self.results(&online, &states, &pass, place)?;
+        }
+        let result = self.frames[place].memo.get(&term).cloned();
+        self.frames.extend(above);
+        result.ok_or_else(|| Diagnostic::bug("a pass does not compute its fold"))
+    }
+
+    /// Declares the accumulators of a group.
+    fn states(&mut self, group: &[TermId], pass: &Pass) -> Result<(Vec<Online>, Vec<State>), Diagnostic> {
+        let region = self.region;
+        let (mut online, mut states): (Vec<Online>, Vec<State>) = (Vec::new(), Vec::new());
+        for &term in group {
+            let Term::Online { key, weight, mask, .. } = region.terms[term].0 else { continue };
+            let dtype = region.terms[term].1;
+            let at = match online.iter().position(|o| o.key == key && o.mask == mask) {
+                Some(at) => at,
+                None => {
+                    let mut free = region.free[key].clone();
+                    free.extend(mask.iter().flat_map(|&m| region.free[m].iter().copied()));
+                    free.remove(&pass.axis);
+                    let axes = self.tile_axes(&free);
+                    let top = self.register("m", region.terms[key].1, axes, identity(ReduceKind::Max, dtype))?;
+                    online.push(Online { key, mask, top, sums: Vec::new() });
+                    online.len() - 1
+                }
+            };
+            let axes = self.tile_axes(&region.free[term]);
+            let sum = self.register("s", dtype, axes, identity(ReduceKind::Sum, dtype))?;
+            online[at].sums.push((term, weight, sum));
+        }
+        for &term in group {
+            let dtype = region.terms[term].1;
+            match &region.terms[term].0 {
+                &Term::Fold { kind, arg, .. } => {
+                    if let Some(o) = online.iter().find(|o| kind == ReduceKind::Max && self.is_key(arg, o)) {
+                        states.push(State::Top { term, top: o.top.clone() });
+                        continue;
+                    }
+                    let axes = if pass.strip {
+                        vec![(region.axes[pass.axis].0.clone(), Expr::Int(pass.size))]
+                    } else {
+                        self.tile_axes(&region.free[term])
+                    };
+                    let sum = self.register("s", dtype, axes, identity(kind, dtype))?;
+                    states.push(State::Plain { term, kind, arg, sum });
+                }
+                &Term::Moment { arg, .. } => {
+                    let axes = self.tile_axes(&region.free[term]);
+                    let zero = || identity(ReduceKind::Sum, dtype);
+                    let mean = self.register("m", dtype, axes.clone(), zero())?;
+                    let moment = self.register("s", dtype, axes, zero())?;
+                    states.push(State::Moment { term, arg, mean, moment });
+                }
+                _other => {}
+            }
+        }
+        Ok((online, states))
+    }
+
+    /// Positions of the tile.
+    pub(super) fn positions(&self, pass: &Pass) -> Expr {
+        let name = self.region.axes[pass.axis].0.clone();
+        Expr::Iota(name, Box::new(pass.start.clone()), Box::new(Expr::Int(pass.size)))
+    }
+
+    /// Where the tile is inside the axis and the mask holds; none is everywhere.
+    pub(super) fn valid(&mut self, pass: &Pass, mask: Option<TermId>) -> Result<Option<Expr>, Diagnostic> {
+        let size = dim(&self.region.axes[pass.axis].1);
+        let inside = pass.open.then(|| scalar(ScalarOp::Lt {}, [self.positions(pass), size]));
+        let mask = mask.map(|m| self.emit(m)).transpose()?;
+        Ok(match (inside, mask) {
+            (Some(a), Some(b)) => Some(scalar(ScalarOp::And {}, [a, b])),
+            (a, b) => a.or(b),
+        })
+    }
+
+    /// `value` as a tile along the axis of a strip, `fill` where it is not valid.
+    pub(super) fn along(&self, value: Expr, term: TermId, valid: Option<&Expr>, fill: Expr, pass: &Pass) -> Expr {
+        match valid {
+            Some(p) => select(p.clone(), value, fill),
+            None if pass.strip && !self.region.free[term].contains(&pass.axis) => {
+                let everywhere = scalar(ScalarOp::Ge {}, [self.positions(pass), Expr::Int(0)]);
+                select(everywhere, value, fill)
+            }
+            None => value,
+        }
+    }
+
+    pub(super) fn reduced(&self, kind: TileReduce, value: Expr, pass: &Pass) -> Expr {
+        if pass.strip { Expr::Reduce(kind, Box::new(value), self.region.axes[pass.axis].0.clone()) } else { value }
+    }
+
+    fn step(&mut self, state: &State, pass: &Pass) -> Result<(), Diagnostic> {
+        match state {
+            State::Top { .. } => Ok(()),
+            State::Plain { kind, arg, sum, .. } => {
+                let value = self.emit(*arg)?;
+                let valid = self.valid(pass, None)?;
+                let fill = identity(*kind, self.region.terms[*arg].1);
+                let value = match valid {
+                    Some(p) => select(p, value, fill),
+                    None => value,
+                };
+                self.set(sum, scalar(combine(*kind).0, [Expr::Name(sum.clone()), value]))
+            }
+            State::Moment { arg, mean, moment, .. } => self.moment_step(*arg, mean, moment, pass),
+        }
+    }
+
+    /// Remembers what a pass computed.
+    fn results(&mut self, online: &[Online], states: &[State], pass: &Pass, place: usize) -> Result<(), Diagnostic> {
+        for o in online {
+            for (term, _, sum) in &o.sums {
+                self.remember(*term, place, Expr::Name(sum.clone()));
+            }
+        }
+        for state in states {
+            let (term, value) = match state {
+                State::Top { term, top } => (*term, Expr::Name(top.clone())),
+                State::Moment { term, moment, .. } => (*term, Expr::Name(moment.clone())),
+                State::Plain { term, kind, sum, .. } => {
+                    let value = Expr::Name(sum.clone());
+                    let value =
+                        if pass.strip { self.name(self.reduced(combine(*kind).1, value, pass))? } else { value };
+                    (*term, value)
+                }
+            };
+            self.remember(term, place, value);
+        }
+        Ok(())
+    }
+}
