@@ -47,7 +47,8 @@ impl Body {
                         return None;
                     }
                     nodes.push(**x);
-                    (a.next(), b.next());
+                    a.next();
+                    b.next();
                 }
                 (Some(x), Some(y)) if x.0 < y.0 => {
                     nodes.push(**x);

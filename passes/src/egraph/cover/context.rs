@@ -5,7 +5,7 @@ use super::super::index::Import;
 use super::super::lang::AxisId;
 use egg::Id;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Role};
+use tilewright_ir::graph::{Function, Role, Value};
 use tilewright_ir::types::Bindings;
 
 /// A stored tensor.
@@ -13,7 +13,7 @@ use tilewright_ir::types::Bindings;
 pub struct InputFacts {
     /// The same at every call: a matrix product may have it packed for nothing.
     pub weight: bool,
-    /// Classes that must be stored before it exists: operands of the barrier that makes it, canonical.
+    /// Classes that kernels must store before it exists: what the barrier that makes it needs, canonical.
     pub after: Vec<Id>,
 }
 
@@ -26,7 +26,10 @@ pub struct Context {
     pub constant: Vec<bool>,
     /// Stored tensors by input number.
     pub inputs: Vec<InputFacts>,
-    /// Roots, canonical, with their axes in memory order.
+    /// Classes that kernels must store, canonical, each once: results and operands of barriers that
+    /// are not in memory already.
+    pub roots: Vec<Id>,
+    /// Roots with their axes in memory order.
     pub orders: Vec<(Id, Vec<AxisId>)>,
 }
 
@@ -45,7 +48,8 @@ impl Context {
         let sizes =
             graph.analysis.axes.iter().map(|a| a.dim.eval(&bindings).map_or(1.0, |n| n.max(1) as f64)).collect();
         let constant = graph.analysis.axes.iter().map(|a| a.dim.as_const().is_some()).collect();
-        let mut inputs = Vec::with_capacity(import.stored.len());
+        let mut inputs: Vec<InputFacts> = Vec::with_capacity(import.stored.len());
+        let stored_at = |value: Value| import.stored.iter().position(|s| s.value == value);
         for stored in &import.stored {
             let node = stored.value.node;
             let mut facts = InputFacts::default();
@@ -54,6 +58,12 @@ impl Context {
             } else if import.barriers.contains_key(&node) {
                 let node = function.nodes.get(node.index());
                 for operand in node.map(|n| n.args.as_slice()).unwrap_or_default() {
+                    if let Some(before) = stored_at(*operand) {
+                        // Stored tensors are numbered in program order.
+                        let before = inputs.get(before).map(|i| i.after.clone()).unwrap_or_default();
+                        facts.after.extend(before);
+                        continue;
+                    }
                     let root = import.roots.iter().find(|r| r.value == *operand);
                     let class = root.ok_or_else(|| Diagnostic::bug("an operand of a barrier is no root"))?.class;
                     facts.after.push(graph.find(class));
@@ -64,7 +74,15 @@ impl Context {
             inputs.push(facts);
         }
         let orders = import.roots.iter().map(|r| (graph.find(r.class), r.axes.clone())).collect();
-        Ok(Context { extents: sizes, constant, inputs, orders })
+        let mut roots: Vec<Id> = Vec::new();
+        for root in &import.roots {
+            let class = graph.find(root.class);
+            let needed = stored_at(root.value).is_none() && !roots.contains(&class);
+            if needed {
+                roots.push(class);
+            }
+        }
+        Ok(Context { extents: sizes, constant, inputs, roots, orders })
     }
 
     /// Whether an input is the same at every call.

@@ -33,10 +33,10 @@ pub(super) struct Candidates {
     pub of: Vec<Vec<usize>>,
 }
 
-/// A combination of operands, with a sum of what its parts take.
+/// A combination of operands, with a sum of what those that are computed inside take.
 struct Way {
     body: Body,
-    estimate: f64,
+    inside: f64,
 }
 
 /// A legal body of a class.
@@ -128,12 +128,7 @@ impl Search<'_, '_> {
         let mut legal: Vec<Priced> = Vec::new();
         for body in made {
             if let Some(price) = self.price(&body, class) {
-                let share = |split: bool| {
-                    let part =
-                        |&l: &Class| self.flow[l] / if split { problem.classes[l].readers.max(1) as f64 } else { 1.0 };
-                    price.rank + body.inputs.iter().map(part).sum::<f64>()
-                };
-                let totals = [share(false), share(true)];
+                let totals = [false, true].map(|split| price.rank + self.inputs(&body, split));
                 legal.push(Priced { body, price, totals });
             }
         }
@@ -147,10 +142,13 @@ impl Search<'_, '_> {
 
     /// Bodies of a class that begin with one of its nodes.
     fn ways(&mut self, class: Class, number: usize, choice: &Choice) -> Vec<Body> {
-        let mut ways = vec![Way { body: Body::single(class, number), estimate: 0.0 }];
-        for &kid in &choice.kids {
+        let mut ways = vec![Way { body: Body::single(class, number), inside: 0.0 }];
+        for (at, &kid) in choice.kids.iter().enumerate() {
             if kid == class {
                 return Vec::new();
+            }
+            if choice.kids[..at].contains(&kid) {
+                continue;
             }
             let info = &self.problem.classes[kid];
             let large = self.kept[kid].iter().all(|(b, _)| b.nodes.len() > MOST_NODES / 2);
@@ -159,26 +157,44 @@ impl Search<'_, '_> {
             let input = Body::input(kid);
             let mut options: Vec<(&Body, f64)> = Vec::new();
             if read {
-                options.push((&input, self.flow[kid]));
+                options.push((&input, 0.0));
             }
             if !view {
                 options.extend(self.kept[kid].iter().map(|(body, price)| (body, price.rank)));
             }
             let mut next = Vec::with_capacity(ways.len() * options.len());
             for way in &ways {
-                for (option, cost) in &options {
+                for (option, rank) in &options {
                     if let Some(body) = way.body.join(option, class) {
-                        next.push(Way { body, estimate: way.estimate + cost });
+                        next.push(Way { body, inside: way.inside + rank });
                     }
                 }
             }
-            if next.len() > WAYS {
-                next.sort_by(|a, b| a.estimate.total_cmp(&b.estimate).then_with(|| a.body.cmp(&b.body)));
-                next.truncate(WAYS);
-            }
-            ways = next;
+            ways = self.fewer(next);
         }
         ways.into_iter().map(|w| w.body).collect()
+    }
+
+    /// Seconds of reading what a body reads, in full or in shares of all that could read it.
+    fn inputs(&self, body: &Body, split: bool) -> f64 {
+        let share = |l: &Class| if split { self.problem.classes[*l].readers.max(1) as f64 } else { 1.0 };
+        body.inputs.iter().map(|l| self.flow[*l] / share(l)).sum()
+    }
+
+    /// The most promising ways: half of them with inputs paid in full, half with inputs shared.
+    fn fewer(&self, mut ways: Vec<Way>) -> Vec<Way> {
+        if ways.len() <= WAYS {
+            return ways;
+        }
+        for (split, keep) in [(false, 0), (true, WAYS / 2)] {
+            let rest = ways.split_off(keep);
+            let mut rest: Vec<(f64, Way)> =
+                rest.into_iter().map(|w| (w.inside + self.inputs(&w.body, split), w)).collect();
+            rest.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.body.cmp(&b.1.body)));
+            ways.extend(rest.into_iter().map(|r| r.1));
+        }
+        ways.truncate(WAYS);
+        ways
     }
 
     /// The legal body's price, from memory if an equal one was seen.

@@ -7,10 +7,12 @@
 //! Nothing here depends on a clock, on hash order or on the machine that compiles.
 
 mod body;
+mod bound;
 mod context;
 mod device;
 mod enumerate;
 mod kind;
+mod path;
 mod price;
 mod print;
 mod problem;

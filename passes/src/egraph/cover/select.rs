@@ -1,8 +1,10 @@
 //! Choosing cuts: a cover from two greedy starts, improved one change at a time. What several cuts read is paid once.
 
 use super::body::written;
+use super::bound::bound;
 use super::enumerate::{Candidate, Candidates};
 use super::kind::{form, kind};
+use super::path::path;
 use super::problem::{Class, Problem};
 use super::{Alternative, Counts, Cover, Cut};
 use petgraph::algo::toposort;
@@ -122,7 +124,7 @@ impl<'p, 'a> Selection<'p, 'a> {
             }
         }
         let (seconds, choices) = best?;
-        let bound = self.path().min(seconds);
+        let bound = path(self.problem, self.candidates).max(bound(self.problem, self.candidates)).min(seconds);
         Some(Found { choices, seconds, bound })
     }
 
@@ -190,28 +192,6 @@ impl<'p, 'a> Selection<'p, 'a> {
             }
         }
         out
-    }
-
-    /// A lower bound: the dearest chain of cuts, each taken at its cheapest.
-    fn path(&self) -> f64 {
-        let count = self.problem.classes.len();
-        let mut low = vec![f64::INFINITY; count];
-        loop {
-            let mut changed = false;
-            for class in 0..count {
-                for &number in &self.candidates.of[class] {
-                    let candidate = self.candidate(number);
-                    let inputs = candidate.body.inputs.iter().map(|&l| low[l]).fold(0.0, f64::max);
-                    let total = candidate.price.seconds + inputs;
-                    if total < low[class] - EQUAL {
-                        (low[class], changed) = (total, true);
-                    }
-                }
-            }
-            if !changed {
-                return self.problem.roots.iter().map(|&r| low[r]).fold(0.0, f64::max);
-            }
-        }
     }
 
     /// A cut with ids. Errors: a bug where the candidate is no kernel.

@@ -10,10 +10,7 @@ use tilewright_ir::types::{DType, Dim};
 
 /// The cover for a device, sizes as they are.
 fn chosen(module: &Module, device: &str, likely: &[(&str, i64)]) -> Cover {
-    let stage = stage(module, likely, Limits::default());
-    let cover = stage.cover(device, CoverLimits::default());
-    println!("{}", print_cover(&cover, &stage.grown.graph, &stage.function, &stage.import));
-    cover
+    stage(module, likely, Limits::default()).cover(device, CoverLimits::default())
 }
 
 fn kinds(cover: &Cover) -> Vec<&'static str> {
@@ -228,4 +225,201 @@ fn two_runs_agree() {
     let module = blocks(2, F, 768, 12);
     let show = || format!("{:?}", chosen(&module, "cpu-avx512", &[("b", 1), ("s", 128)]));
     assert_eq!(show(), show());
+}
+
+/// A block as in Llama, with caches that hold the keys and values of earlier tokens.
+fn llama(weights: DType, dtype: DType, width: i64, (heads, groups): (i64, i64), wide: i64) -> Module {
+    let g = Dsl::new("main");
+    let (seq, past) = (g.symbol("seq", 1..=2048), g.symbol("past", 0..=2047));
+    let all = past.checked_add(&seq).unwrap();
+    let size = width / heads;
+    let weight = |name: &str, to: i64, from: i64| g.weight(name, weights, [to, from]);
+    let x = g.input("x", dtype, [seq.clone(), width.into()]);
+    let half = [seq.clone(), (size / 2).into()];
+    let (cos, sin) = (g.input("cos", dtype, half.clone()), g.input("sin", dtype, half));
+    let cache = [groups, 2048, size];
+    let (k_cache, v_cache) = (g.donated("k_cache", dtype, cache), g.donated("v_cache", dtype, cache));
+    let norm = |name: &str, x: &Tensor| x.rms_norm(&g.weight(name, dtype, [width]), 1e-5);
+    let n = norm("attn_norm", &x);
+    let split = |x: Tensor, h: i64| x.rearrange("s (h d) -> h s d", &[("h", h)]);
+    let q = split(n.linear(&weight("q", width, width)), heads).rope(&cos, &sin, RopeLayout::Interleaved);
+    let k = split(n.linear(&weight("k", groups * size, width)), groups).rope(&cos, &sin, RopeLayout::Interleaved);
+    let v = split(n.linear(&weight("v", groups * size, width)), groups);
+    let (keys, values) = (k_cache.update_slice(&k, (0, &past, 0)), v_cache.update_slice(&v, (0, &past, 0)));
+    let options = Attention { causal: true, ..Attention::default() };
+    let out = q.attention(&keys.slice(1, 0, &all), &values.slice(1, 0, &all), options);
+    let x = x + out.rearrange("h s d -> s (h d)", &[]).linear(&weight("o", width, width));
+    let n = norm("ffn_norm", &x);
+    let gate = n.linear(&weight("gate", wide, width)).silu();
+    let up = n.linear(&weight("up", wide, width));
+    let y = &x + (gate * up).linear(&weight("down", width, wide));
+    g.finish(&[&y, &keys, &values]).unwrap()
+}
+
+#[test]
+fn a_llama_block_is_twelve_kernels() {
+    let want = [
+        "row",
+        "contraction",
+        "contraction",
+        "pointwise",
+        "contraction",
+        "pointwise",
+        "attention",
+        "contraction",
+        "row",
+        "contraction",
+        "contraction",
+        "contraction",
+    ];
+    for weights in [F, DType::Q4_0, DType::Q8_0] {
+        let module = llama(weights, F, 576, (9, 3), 1536);
+        for seq in [1, 16, 256] {
+            let cover = chosen(&module, "cpu-avx512", &[("seq", seq), ("past", 200)]);
+            assert_eq!(kinds(&cover), want, "{weights} {seq}");
+            // Blocks are dequantised where they are read, and no cache is copied.
+            let blocks = |cut: &Cut| matches!(&cut.kind, Kind::Contraction(p) if !cut.nodes.contains_key(&p[0].right));
+            assert!(!cover.cuts.iter().any(blocks));
+        }
+    }
+}
+
+#[test]
+fn a_small_llama_block_means_the_same() {
+    let module = llama(DType::F64, DType::F64, 8, (4, 2), 6);
+    for device in ["cpu-avx512", "h100"] {
+        let stage = stage(&module, &[("seq", 64), ("past", 64)], Limits::default());
+        let cover = stage.cover(device, CoverLimits::default());
+        check(&module, &stage, &cover, &[("seq", 3), ("past", 2)]);
+    }
+}
+
+#[test]
+fn layers_do_not_change_each_other() {
+    let one = chosen(&blocks(1, F, 768, 12), "cpu-avx512", &[("b", 1), ("s", 128)]);
+    let four = chosen(&blocks(4, F, 768, 12), "cpu-avx512", &[("b", 1), ("s", 128)]);
+    assert_eq!(four.cuts.len(), 4 * one.cuts.len());
+    assert!((four.price - 4.0 * one.price).abs() < 1e-3 * four.price, "{} {}", four.price, one.price);
+    assert!(four.counts.remembered > four.counts.enumerated / 2, "{:?}", four.counts);
+}
+
+#[test]
+fn a_long_chain_is_a_few_kernels() {
+    let g = Dsl::new("main");
+    let mut x = g.input("x", F, [64, 256]);
+    for i in 0..2_000 {
+        x = if i % 2 == 0 { x.sin() } else { x.cos() };
+    }
+    let cover = chosen(&g.finish(&[&x]).unwrap(), "cpu-avx512", &[]);
+    assert!((2_000 / 160..2_000 / 60).contains(&cover.cuts.len()), "{}", cover.cuts.len());
+}
+
+#[test]
+fn too_many_classes_are_refused() {
+    let module = blocks(1, F, 768, 12);
+    let stage = stage(&module, &[], Limits::default());
+    let limits = CoverLimits { classes: 10, ..CoverLimits::default() };
+    let device = Device::named("cpu-avx512").unwrap();
+    let error = cover(&stage.grown.graph, &stage.context.roots, &stage.context, &device, limits).unwrap_err();
+    assert_eq!(error.code, "too-many-classes");
+}
+
+#[test]
+fn a_cover_can_be_read() {
+    let module = blocks(1, F, 768, 12);
+    let stage = stage(&module, &[("b", 1), ("s", 128)], Limits::default());
+    let cover = stage.cover("cpu-avx512", CoverLimits::default());
+    let text = print_cover(&cover, &stage.grown.graph, &stage.function, &stage.import);
+    for part in
+        ["7 kernels", "kernel 2: attention", "(esum-if ", "contraction (a0 a1) x (a6) over (a2)", "next: ", "dot@"]
+    {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+    // Every node that is no view is computed somewhere.
+    let known: BTreeSet<_> = cover.cuts.iter().flat_map(|c| origins(c, &stage.grown.graph, &stage.import)).collect();
+    let dots = (0u32..).zip(&stage.function.nodes).filter(|(_, n)| n.op.info().name == "dot");
+    for (number, _) in dots {
+        let inside = cover.cuts.iter().filter(|c| {
+            let nodes = origins(c, &stage.grown.graph, &stage.import);
+            nodes.contains(&tilewright_ir::graph::NodeId(number))
+        });
+        assert!(inside.count() <= 1, "dot {number} is computed twice");
+    }
+    assert!(known.len() > 20);
+}
+
+#[test]
+fn devices_parse_and_errors_have_places() {
+    for name in Device::names() {
+        assert_eq!(Device::named(name).unwrap().name, name);
+    }
+    assert_eq!(Device::named("h1000").unwrap_err().code, "unknown-device");
+    let text = include_str!("../../../../devices/cpu-avx512.json");
+    let bad = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        let error = Device::parse("mine.json", &text.replace(from, to)).unwrap_err();
+        assert_eq!(error.code, "device-syntax");
+        assert!(error.to_string().contains('^'), "{error}");
+        error
+    };
+    assert!(bad("\"memory\": 32e9", "\"memory\": -1").message.contains("above 0"));
+    assert!(bad("\"memory\": 32e9,", "").message.contains("memory"));
+    assert!(bad("\"f64\": 144e9", "\"f65\": 1").message.contains("f65"));
+    assert!(bad("\"launch\"", "\"lunch\"").message.contains("lunch"));
+    for cut in (0..text.len()).step_by(11) {
+        assert!(Device::parse("cut", &text[..cut]).is_err());
+    }
+}
+
+/// Random programs of a small size.
+fn random(seed: u64) -> Module {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut below = |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % n
+    };
+    let g = Dsl::new("main");
+    let n = 3i64;
+    let mut values = vec![g.input("x", DType::F64, [n, n]), g.input("y", DType::F64, [n, n])];
+    let (row, matrix) = (g.weight("row", DType::F64, [n]), g.weight("m", DType::F64, [n, n]));
+    for _ in 0..3 + below(8) {
+        let a = values[below(values.len())].clone();
+        let b = values[below(values.len())].clone();
+        let next = match below(15) {
+            0 => &a + &b,
+            1 => &a * &b,
+            2 => &a - &b,
+            3 => a.tanh(),
+            4 => a.exp(),
+            5 => a.transpose(0, 1),
+            6 => a.softmax(-1),
+            7 => a.softmax(0),
+            8 => a.layer_norm(Some(&row), None, 1e-5),
+            9 => a.matmul(&matrix),
+            10 => a.matmul(&b).tanh(),
+            11 => &a * a.sum(&[1]).reshape([n, 1]).broadcast_to([n, n]),
+            12 => a.flip(&[0]),
+            13 => a.cumsum(1),
+            _last => a.rms_norm(&row, 1e-5),
+        };
+        values.push(next.sin());
+    }
+    let last = values.len() - 1;
+    g.finish(&[&values[last], &values[last - 1], &values[below(last)]]).unwrap()
+}
+
+#[test]
+fn random_programs_mean_the_same() {
+    for seed in 1..=60 {
+        let module = random(seed);
+        let limits = if seed % 3 == 0 { Limits { iterations: 3, nodes: 40 } } else { Limits::default() };
+        let stage = stage(&module, &[], limits);
+        for device in ["cpu-avx512", "h100"] {
+            let keep = if seed % 2 == 0 { 6 } else { 1 };
+            let cover = stage.cover(device, CoverLimits { keep, ..CoverLimits::default() });
+            check(&module, &stage, &cover, &[]);
+        }
+    }
 }
