@@ -227,6 +227,8 @@ fn donated_carries_that_come_back_twice_or_change_places() {
            %c = constant f32[4] = [1.0, 2.0, 3.0, 4.0] %0 = update_slice %a, %r start=[1] return %c, %0, %c }",
         "func @step(%a: f32[4], donated %b: f32[4], %r: f32[1]) {
            %0 = update_slice %b, %r start=[1] %1 = add %a, %0 return %a, %1, %0, %a }",
+        "func @step(donated %a: f32[4], donated %b: f32[4], %r: f32[1]) {
+           %0 = update_slice %b, %r start=[1] return %a, %a, %0, %a }",
         "func @flip(donated %a: f32[4], %r: f32[1]) {
            %0 = update_slice %a, %r start=[2] return %0 }
          func @step(%a: f32[4], donated %b: f32[4], %r: f32[1]) {

@@ -57,6 +57,17 @@ impl PartialEq for Array {
     }
 }
 
+/// `x` with few enough bits that rounding it to a half float is right, as if `x` were rounded once: what is lost leaves the
+/// last bit odd ("round to odd").
+pub fn round_to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    if f64::from(near) == x || x.is_nan() {
+        return near;
+    }
+    let toward_zero = if f64::from(near).abs() > x.abs() { near.to_bits() - 1 } else { near.to_bits() };
+    f32::from_bits(toward_zero | 1)
+}
+
 /// Number of elements of `shape`, or `None` on overflow.
 pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))

@@ -1,5 +1,6 @@
 //! Numbers of a Rust program as elements of a dtype.
 
+use crate::array::round_to_odd;
 use crate::types::DType;
 use half::{bf16, f16};
 
@@ -48,8 +49,8 @@ pub(super) fn encode(value: Scalar, dtype: DType) -> Option<Vec<u8>> {
     Some(match dtype {
         DType::F64 => float.to_le_bytes().to_vec(),
         DType::F32 => (float as f32).to_le_bytes().to_vec(),
-        DType::F16 => f16::from_f64(float).to_le_bytes().to_vec(),
-        DType::Bf16 => bf16::from_f64(float).to_le_bytes().to_vec(),
+        DType::F16 => f16::from_f32(round_to_odd(float)).to_le_bytes().to_vec(),
+        DType::Bf16 => bf16::from_f32(round_to_odd(float)).to_le_bytes().to_vec(),
         DType::I8 => i8::try_from(integer?).ok()?.to_le_bytes().to_vec(),
         DType::U8 => u8::try_from(integer?).ok()?.to_le_bytes().to_vec(),
         DType::I16 => i16::try_from(integer?).ok()?.to_le_bytes().to_vec(),

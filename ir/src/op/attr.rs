@@ -44,6 +44,18 @@ impl ReduceKind {
             ReduceKind::Prod => "prod",
         }
     }
+
+    /// The scalar op that folds two elements of `dtype`; sum and maximum of truth values are "any", the others "all".
+    pub fn combine(self, dtype: DType) -> ScalarOp {
+        match self {
+            ReduceKind::Sum | ReduceKind::Max if dtype == DType::Bool => ScalarOp::Or {},
+            ReduceKind::Prod | ReduceKind::Min if dtype == DType::Bool => ScalarOp::And {},
+            ReduceKind::Sum => ScalarOp::Add {},
+            ReduceKind::Max => ScalarOp::Max {},
+            ReduceKind::Min => ScalarOp::Min {},
+            ReduceKind::Prod => ScalarOp::Mul {},
+        }
+    }
 }
 
 /// Axis pairs of a contraction: left and right axes in matching order.

@@ -1,6 +1,6 @@
 //! Elements of constants: every bit pattern has a text, and the shortest one that reads back is printed.
 
-use crate::array::Array;
+use crate::array::{Array, round_to_odd};
 use crate::types::DType;
 use half::{bf16, f16};
 use std::fmt::Write;
@@ -89,8 +89,14 @@ fn float_bits(dtype: DType, negative: bool, text: &str) -> Option<u64> {
     let x = text.parse::<f64>().ok()? * sign;
     let (bits, infinite) = match dtype {
         DType::F64 => (x.to_bits(), x.is_infinite()),
-        DType::F16 => (f16::from_f64(x).to_bits().into(), f16::from_f64(x).is_infinite()),
-        DType::Bf16 => (bf16::from_f64(x).to_bits().into(), bf16::from_f64(x).is_infinite()),
+        DType::F16 => {
+            let y = f16::from_f32(round_to_odd(x));
+            (y.to_bits().into(), y.is_infinite())
+        }
+        DType::Bf16 => {
+            let y = bf16::from_f32(round_to_odd(x));
+            (y.to_bits().into(), y.is_infinite())
+        }
         // Through f64 a decimal could be rounded twice.
         _ => {
             let y = text.parse::<f32>().ok()? * sign as f32;

@@ -358,7 +358,7 @@ impl<'f> Builder<'f> {
         let (a, b) = (self.value(x, &left, open)?, self.value(y, &right, open)?);
         let dtype = self.terms.dtype(a);
         let (a, b) = (self.terms.wide(a), self.terms.wide(b));
-        let product = self.map(ScalarOp::Mul {}, vec![a, b], self.terms.dtype(a));
+        let product = self.map(ReduceKind::Prod.combine(dtype), vec![a, b], self.terms.dtype(a));
         let sum = self.terms.fold(ReduceKind::Sum, &new, product);
         Ok(self.cast(dtype, sum))
     }

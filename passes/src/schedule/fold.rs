@@ -70,12 +70,12 @@ pub(super) fn select(p: Expr, yes: Expr, no: Expr) -> Expr {
     scalar(ScalarOp::Select {}, [p, yes, no])
 }
 
-fn combine(kind: ReduceKind) -> (ScalarOp, TileReduce) {
+fn of_tile(kind: ReduceKind) -> TileReduce {
     match kind {
-        ReduceKind::Sum => (ScalarOp::Add {}, TileReduce::Sum),
-        ReduceKind::Prod => (ScalarOp::Mul {}, TileReduce::Prod),
-        ReduceKind::Max => (ScalarOp::Max {}, TileReduce::Max),
-        ReduceKind::Min => (ScalarOp::Min {}, TileReduce::Min),
+        ReduceKind::Sum => TileReduce::Sum,
+        ReduceKind::Prod => TileReduce::Prod,
+        ReduceKind::Max => TileReduce::Max,
+        ReduceKind::Min => TileReduce::Min,
     }
 }
 
@@ -334,7 +334,7 @@ impl Emitter<'_> {
                     Some(p) => select(p, value, fill),
                     None => value,
                 };
-                self.set(sum, scalar(combine(*kind).0, [Expr::Name(sum.clone()), value]))
+                self.set(sum, scalar(kind.combine(self.region.terms[*arg].1), [Expr::Name(sum.clone()), value]))
             }
             State::Moment { arg, mean, moment, .. } => self.moment_step(*arg, mean, moment, pass),
         }
@@ -353,8 +353,7 @@ impl Emitter<'_> {
                 State::Moment { term, moment, .. } => (*term, Expr::Name(moment.clone())),
                 State::Plain { term, kind, sum, .. } => {
                     let value = Expr::Name(sum.clone());
-                    let value =
-                        if pass.strip { self.name(self.reduced(combine(*kind).1, value, pass))? } else { value };
+                    let value = if pass.strip { self.name(self.reduced(of_tile(*kind), value, pass))? } else { value };
                     (*term, value)
                 }
             };

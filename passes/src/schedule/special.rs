@@ -6,7 +6,7 @@ use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::kernel::{
     Access, Block, Buffer, Expr, IndexDim, Kernel, Level, LoadMods, Space, Stmt, View, expr::Ident,
 };
-use tilewright_ir::op::ScalarOp;
+use tilewright_ir::op::ReduceKind;
 use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
 
 fn argument(space: Space, name: &str, ty: &Type) -> Buffer {
@@ -64,7 +64,7 @@ pub fn cumsum(name: &str, symbols: &[SymbolDecl], ty: &Type, axis: usize, places
     let wide = if matches!(ty.dtype, DType::F16 | DType::Bf16) { DType::F32 } else { ty.dtype };
     let convert = |to: DType, from: DType, e: Expr| if to == from { e } else { Expr::cast(to, e) };
     let here = points(ty.rank(), axis, &Expr::name("j"));
-    let sum = Expr::scalar(ScalarOp::Add {}, [Expr::name("s"), convert(wide, ty.dtype, Expr::name("v"))]);
+    let sum = Expr::scalar(ReduceKind::Sum.combine(wide), [Expr::name("s"), convert(wide, ty.dtype, Expr::name("v"))]);
     let body = vec![
         Stmt::Buffer(Buffer { space: Space::Reg, name: "s".into(), dtype: wide, axes: Vec::new(), attrs: Vec::new() }),
         Stmt::Set { name: "s".into(), value: Expr::cast(wide, Expr::Int(0)) },
@@ -91,12 +91,13 @@ pub fn scatter_add(name: &str, symbols: &[SymbolDecl], types: [&Type; 3], axis: 
     checked[axis] = IndexDim::Checked { at: Expr::name("at") };
     let copy =
         vec![load("b", Access::new("in0", here.clone())), store(Access::new("out", here.clone()), Expr::name("b"))];
+    let add = ReduceKind::Sum.combine(base.dtype);
     let scatter = vec![
         load("id", Access::new("in1", here.clone())),
         Stmt::Let { names: vec!["at".into()], value: Expr::cast(DType::I64, Expr::name("id")) },
         load("v", Access::new("in2", here)),
         load("o", Access::new("out", checked)),
-        store(Access::new("out", there), Expr::scalar(ScalarOp::Add {}, [Expr::name("o"), Expr::name("v")])),
+        store(Access::new("out", there), Expr::scalar(add, [Expr::name("o"), Expr::name("v")])),
     ];
     let body = vec![repeat("j", dim(&base.shape[axis]), copy), repeat("j", dim(&ids.shape[axis]), scatter)];
     let arguments = vec![

@@ -77,7 +77,11 @@ impl Emitter<'_> {
             }
         }
         if context.is_none() && args.iter().any(has_real) {
-            context = Some(DType::F32);
+            // What is cast to a float is rounded to it at once.
+            context = Some(match op {
+                ScalarOp::Cast { to } if to.is_float() => *to,
+                _ => DType::F32,
+            });
         }
         let mut operands: Vec<Rc<Tile>> = Vec::new();
         for (at, (slot, arg)) in tiles.into_iter().zip(args).enumerate() {

@@ -3,6 +3,7 @@
 use super::types::unsupported;
 use crate::cpu::poly::wide;
 use half::{bf16, f16};
+use tilewright_ir::array::round_to_odd;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
@@ -17,10 +18,10 @@ extern "C" fn f32_to_bf16(x: f32) -> u16 {
     bf16::from_f32(x).to_bits()
 }
 extern "C" fn f64_to_f16(x: f64) -> u16 {
-    f16::from_f64(x).to_bits()
+    f16::from_f32(round_to_odd(x)).to_bits()
 }
 extern "C" fn f64_to_bf16(x: f64) -> u16 {
-    bf16::from_f64(x).to_bits()
+    bf16::from_f32(round_to_odd(x)).to_bits()
 }
 extern "C" fn pow_f32(x: f32, y: f32) -> f32 {
     // Through f64: the result is then right but for ties, as for the other elementary functions beyond their polynomials.

@@ -5,6 +5,7 @@ use super::emitter::{Emitter, FLAGS};
 use super::types::{clif_type, malformed, unsupported};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
+use tilewright_ir::array::round_to_odd;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
@@ -60,8 +61,8 @@ impl Emitter<'_> {
         Ok(match dtype {
             DType::F64 => self.b.ins().f64const(real),
             DType::F32 | DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => self.b.ins().f32const(real as f32),
-            DType::F16 => self.b.ins().f32const(half::f16::from_f64(real).to_f32()),
-            DType::Bf16 => self.b.ins().f32const(half::bf16::from_f64(real).to_f32()),
+            DType::F16 => self.b.ins().f32const(half::f16::from_f32(round_to_odd(real)).to_f32()),
+            DType::Bf16 => self.b.ins().f32const(half::bf16::from_f32(round_to_odd(real)).to_f32()),
             _ => {
                 let n = int.ok_or_else(|| malformed(format!("the literal {real} is no {dtype}")))?;
                 let n = if dtype == DType::Bool { i64::from(n != 0) } else { n };
@@ -274,6 +275,22 @@ impl Emitter<'_> {
         })
     }
 
+    /// A 64-bit integer beyond what f64 holds with one bit for all that it would lose.
+    fn sticky(&mut self, x: Value, from: DType) -> Value {
+        if !matches!(from, DType::I64 | DType::U64) {
+            return x;
+        }
+        let least = if from == DType::I64 { 1i64 << 53 } else { 0 };
+        let shifted = self.b.ins().iadd_imm_s(x, least);
+        let exact = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThanOrEqual, shifted, least + (1 << 53));
+        let low = self.b.ins().band_imm_s(x, 0xfff);
+        let high = self.b.ins().bxor(x, low);
+        let lost = self.b.ins().icmp_imm_s(IntCC::NotEqual, low, 0);
+        let marked = self.b.ins().bor_imm_s(high, 0x800);
+        let rounded = self.b.ins().select(lost, marked, high);
+        self.b.ins().select(exact, x, rounded)
+    }
+
     fn narrow(&mut self, value: Value, to: DType) -> Result<Value, Diagnostic> {
         let ty = clif_type(to)?;
         Ok(if ty == types::I64 { value } else { self.b.ins().ireduce(ty, value) })
@@ -310,7 +327,8 @@ impl Emitter<'_> {
             },
             (false, true) => {
                 let wide = self.widen(a, from);
-                // Through f64 for half floats: exact for what they hold, so rounded once but for far too large integers.
+                // Through f64 for half floats, which must not round by itself.
+                let wide = if half { self.sticky(wide, from) } else { wide };
                 let ty = if half { types::F64 } else { clif_type(to)? };
                 let value = if from == DType::U64 {
                     self.b.ins().fcvt_from_uint(ty, wide)

@@ -250,7 +250,7 @@ impl<'a> Builder<'a> {
             }
             GraphOp::Dot { dims: pairs } => {
                 let (left, right) = (self.class(arg(0)?)?, self.view(arg(1)?, &planned.target)?);
-                let product = self.scalar(ScalarOp::Mul {}, vec![left, right]);
+                let product = self.scalar(ReduceKind::Prod.combine(dtype), vec![left, right]);
                 let folded: Vec<Var> = pairs.contract.0.iter().map(|&i| self.dims(node.args[0])[i]).collect();
                 self.fold(ReduceKind::Sum, &folded, product, dtype)
             }
