@@ -248,7 +248,7 @@ impl Checker {
                 place.axes.join(", ")
             )));
         }
-        let literal = value.kind == Kind::Literal && matches!(place.kind, Kind::Float | Kind::Int);
+        let literal = value.kind == Kind::Literal && matches!(place.kind, Kind::Float | Kind::Int | Kind::Block);
         if value.kind == place.kind || literal {
             return Ok(());
         }
