@@ -1,12 +1,14 @@
 //! From a module to something that runs: the stages in order.
 
+use std::path::PathBuf;
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::kernel::Program;
 use tilewright_ir::verify::verify;
 use tilewright_passes::egraph::Numerics;
-use tilewright_passes::{LowerOptions, Target, lower_module};
+use tilewright_passes::{LowerOptions, lower_module};
+use tilewright_runtime::device::cuda::{Cuda, CudaExecutable, Nvrtc};
 use tilewright_runtime::executable::Executable;
 
 /// How to compile.
@@ -64,7 +66,65 @@ pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnos
         Isa::Portable => "portable",
     };
     let lowering = LowerOptions { opt_level: options.opt_level, numerics: options.numerics };
-    lower_module(module, lowering, &Target { isa })
+    lower_module(module, lowering, &tilewright_passes::Target { isa })
+}
+
+/// What code is made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Target {
+    /// This machine's processor
+    #[default]
+    Cpu,
+    /// NVIDIA GPUs of compute capability 8.0 and later
+    #[value(name = "sm_80")]
+    Sm80,
+    /// Compute capability 8.9
+    #[value(name = "sm_89")]
+    Sm89,
+    /// Compute capability 9.0, with its own instructions
+    #[value(name = "sm_90a")]
+    Sm90a,
+}
+
+impl Target {
+    /// The name of a GPU's target; none for the CPU.
+    pub fn gpu(self) -> Option<&'static str> {
+        match self {
+            Target::Cpu => None,
+            Target::Sm80 => Some("sm_80"),
+            Target::Sm89 => Some("sm_89"),
+            Target::Sm90a => Some("sm_90a"),
+        }
+    }
+}
+
+/// Verifies a module and lowers each function to a program of kernels for a GPU's target `sm_*`.
+///
+/// Errors: those of the verifier and of the lowering.
+pub fn lower_gpu(module: &Module, opt_level: u8, isa: &'static str) -> Result<Vec<Program>, Diagnostic> {
+    verify(module)?;
+    lower_module(module, opt_level, &tilewright_passes::Target { isa })
+}
+
+/// Compiles a module for the first CUDA device. Cubins are kept in `TILEWRIGHT_CACHE`, else in `~/.cache/tilewright`.
+///
+/// Errors: `no-cuda-driver`, `no-device`, `nvrtc-missing`; those of the lowering, the emitter and the compiler.
+pub fn compile_cuda(module: &Module, opt_level: u8) -> Result<CudaExecutable, Diagnostic> {
+    let cuda = Cuda::open(0)?;
+    let isa = match cuda.target()?.as_str() {
+        "sm_80" => "sm_80",
+        "sm_90a" => "sm_90a",
+        // The limits that all later devices keep.
+        _other => "sm_89",
+    };
+    let cache = std::env::var_os("TILEWRIGHT_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/tilewright")));
+    let nvrtc = Nvrtc::load()?;
+    let nvrtc = match cache {
+        Some(folder) => nvrtc.with_cache(&folder),
+        None => nvrtc,
+    };
+    CudaExecutable::compile(lower_gpu(module, opt_level, isa)?, cuda, &nvrtc)
 }
 
 /// Compiles a module for the CPU.

@@ -1,8 +1,9 @@
 //! The stages of a compilation as text: one list of names for the command line, tests and snapshots.
 
-use crate::compile::{Options, lower};
+use crate::compile::{Options, Target, lower, lower_gpu};
 use std::fmt::Write;
 use tilewright_codegen::cpu::clif::{asm_text, clif_text};
+use tilewright_codegen::cuda::emit_programs;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::kernel::{Kernel, text::print_program};
@@ -18,19 +19,42 @@ pub enum Stage {
     Clif,
     /// Machine code of every kernel, for this processor
     Asm,
+    /// CUDA C of whole programs with their launches, for sm_80 unless another GPU is the target
+    Cuda,
 }
 
-/// The text of `stage`. It depends on the module and the options alone, but for [`Stage::Asm`].
+/// The text of `stage` for the CPU, or for `sm_80` where the stage is a GPU's. It depends on the module and the options
+/// alone, but for [`Stage::Asm`].
 ///
 /// Errors: those of the compilation up to that stage.
 pub fn emit(module: &Module, stage: Stage, options: &Options) -> Result<String, Diagnostic> {
+    emit_for(module, stage, options, Target::Cpu)
+}
+
+/// The text of `stage` for a target.
+///
+/// Errors: those of the compilation up to that stage; `stage-target` for a stage that the target has not.
+pub fn emit_for(module: &Module, stage: Stage, options: &Options, target: Target) -> Result<String, Diagnostic> {
+    if let (Stage::Clif | Stage::Asm, Some(isa)) = (stage, target.gpu()) {
+        return Err(Diagnostic::new("stage-target", format!("this stage is the CPU's, found the target {isa}")));
+    }
     let mut out = String::new();
     match stage {
         Stage::Graph => {
             tilewright_ir::verify::verify(module)?;
             out.push_str(&tilewright_ir::text::print(module));
         }
-        Stage::Kernel => lower(module, options)?.iter().for_each(|p| out.push_str(&print_program(p))),
+        Stage::Kernel => {
+            let programs = match target.gpu() {
+                Some(isa) => lower_gpu(module, options.opt_level, isa)?,
+                None => lower(module, options)?,
+            };
+            programs.iter().for_each(|p| out.push_str(&print_program(p)));
+        }
+        Stage::Cuda => {
+            let programs = lower_gpu(module, options.opt_level, target.gpu().unwrap_or("sm_80"))?;
+            out.push_str(&emit_programs(&programs)?.text);
+        }
         Stage::Clif => each_kernel(module, options, &mut out, |k| clif_text(k, options.isa))?,
         Stage::Asm => each_kernel(module, options, &mut out, |k| asm_text(k, options.isa))?,
     }

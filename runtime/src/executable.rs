@@ -4,6 +4,8 @@ mod control;
 mod pack;
 mod run;
 
+pub(crate) use run::check_sizes;
+
 use crate::buffer::{Buffer, Memory};
 use crate::threads::Pool;
 use indexmap::IndexMap;
@@ -122,34 +124,7 @@ impl Executable {
     }
 
     fn check(&self, inputs: &[Array], given: &Bindings) -> Result<Bindings, Diagnostic> {
-        let program = self.program();
-        if program.params.len() != inputs.len() {
-            let (want, found) = (program.params.len(), inputs.len());
-            return Err(Diagnostic::new(
-                "input-count",
-                format!("`{}` takes {want} inputs, found {found}", program.name),
-            ));
-        }
-        let mut bindings = given.clone();
-        for (p, a) in program.params.iter().zip(inputs) {
-            let fits = p.buffer.ty.dtype == a.dtype() && p.buffer.ty.rank() == a.shape().len();
-            if !fits {
-                return Err(wrong_input(&p.buffer.name, &p.buffer.ty, a));
-            }
-            for (d, &n) in p.buffer.ty.shape.iter().zip(a.shape()) {
-                if let Some(s) = program.symbols.iter().find(|s| *d == Dim::symbol(&s.name)) {
-                    bindings.entry(s.name.clone()).or_insert(n as i64);
-                }
-            }
-        }
-        for (p, a) in program.params.iter().zip(inputs) {
-            let shape = p.buffer.ty.concrete(&bindings).map_err(|m| Diagnostic::new("symbol", m))?;
-            if shape != a.shape() {
-                return Err(wrong_input(&p.buffer.name, &p.buffer.ty, a));
-            }
-        }
-        run::check_sizes(program, &bindings)?;
-        Ok(bindings)
+        check_inputs(self.program(), inputs, given)
     }
 
     fn buffer_type(&self, program: &Program, name: &str) -> Result<tilewright_ir::types::Type, Diagnostic> {
@@ -170,4 +145,34 @@ pub(crate) fn bytes_of(ty: &tilewright_ir::types::Type, bindings: &Bindings) -> 
     tilewright_ir::array::element_count(&shape)
         .and_then(|n| ty.dtype.bytes(n))
         .ok_or_else(|| Diagnostic::new("dim-overflow", format!("{ty} does not fit in memory")))
+}
+
+/// The values of all symbols for inputs of `program`: those given, and those that the shapes tell.
+///
+/// Errors: `input-count`, `input-type`, `symbol`.
+pub(crate) fn check_inputs(program: &Program, inputs: &[Array], given: &Bindings) -> Result<Bindings, Diagnostic> {
+    if program.params.len() != inputs.len() {
+        let (want, found) = (program.params.len(), inputs.len());
+        return Err(Diagnostic::new("input-count", format!("`{}` takes {want} inputs, found {found}", program.name)));
+    }
+    let mut bindings = given.clone();
+    for (p, a) in program.params.iter().zip(inputs) {
+        let fits = p.buffer.ty.dtype == a.dtype() && p.buffer.ty.rank() == a.shape().len();
+        if !fits {
+            return Err(wrong_input(&p.buffer.name, &p.buffer.ty, a));
+        }
+        for (d, &n) in p.buffer.ty.shape.iter().zip(a.shape()) {
+            if let Some(s) = program.symbols.iter().find(|s| *d == Dim::symbol(&s.name)) {
+                bindings.entry(s.name.clone()).or_insert(n as i64);
+            }
+        }
+    }
+    for (p, a) in program.params.iter().zip(inputs) {
+        let shape = p.buffer.ty.concrete(&bindings).map_err(|m| Diagnostic::new("symbol", m))?;
+        if shape != a.shape() {
+            return Err(wrong_input(&p.buffer.name, &p.buffer.ty, a));
+        }
+    }
+    run::check_sizes(program, &bindings)?;
+    Ok(bindings)
 }

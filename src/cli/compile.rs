@@ -1,7 +1,8 @@
 //! `tilewright compile`: show a stage.
 
 use super::options::CompileArgs;
-use crate::emit::{Stage, emit};
+use crate::compile::Target;
+use crate::emit::{Stage, emit_for};
 use crate::formats::write_whole;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
@@ -14,6 +15,9 @@ pub(super) struct Args {
     /// What to show
     #[arg(long, value_enum, default_value_t = Stage::Kernel)]
     emit: Stage,
+    /// What to compile for
+    #[arg(long, value_enum, default_value_t)]
+    target: Target,
     #[command(flatten)]
     compile: CompileArgs,
     /// Write to this file instead of the terminal
@@ -24,7 +28,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file)?;
     let options = args.compile.options()?;
-    let text = emit(&module, args.emit, &options)?;
+    let text = emit_for(&module, args.emit, &options, args.target)?;
     match &args.output {
         Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),
         None => super::print(&text),

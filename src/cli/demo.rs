@@ -2,7 +2,7 @@
 
 use super::random::Random;
 use super::run::largest_error;
-use crate::compile::{MAX_OPT_LEVEL, Options, compile, lower};
+use crate::compile::{MAX_OPT_LEVEL, Options, compile, lower, lower_gpu};
 use crate::models::{Gpt2Config, Outputs, gpt2};
 use std::time::{Duration, Instant};
 use tilewright_ir::array::Array;
@@ -29,11 +29,15 @@ pub(super) fn run() -> Result<(), Diagnostic> {
     let start = Instant::now();
     let executable = compile(&module, &options)?;
     let compiled = start.elapsed();
-    if let Some(kernel) = largest_kernel(executable.programs()) {
+    if let Some(kernel) = first_kernel(executable.programs()) {
         println!(
             "--- one kernel of the block (`--emit kernel`)\n\n{}",
             tilewright_ir::kernel::text::print_kernel(kernel)
         );
+    }
+    let for_gpu = lower_gpu(&module, options.opt_level, "sm_80")?;
+    if let Some(kernel) = first_kernel(for_gpu.iter()) {
+        println!("--- the same kernel for a GPU (`--emit cuda`)\n\n{}", tilewright_codegen::cuda::emit(kernel)?);
     }
     let bindings = Bindings::from([("seq".into(), TOKENS as i64), ("past".into(), 0)]);
     let inputs = inputs(&module, &bindings)?;
@@ -92,7 +96,7 @@ fn savings(module: &Module, options: &Options) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-fn largest_kernel<'a>(programs: impl Iterator<Item = &'a Program>) -> Option<&'a tilewright_ir::kernel::Kernel> {
+fn first_kernel<'a>(programs: impl Iterator<Item = &'a Program>) -> Option<&'a tilewright_ir::kernel::Kernel> {
     let block = programs.into_iter().find(|p| &*p.name == "block")?;
     // The first kernel of the block is its first norm.
     block.kernels.first()

@@ -3,7 +3,7 @@
 use super::options::CompileArgs;
 use super::progress::spinner;
 use super::random::Random;
-use crate::compile::compile;
+use crate::compile::{compile, compile_cuda};
 use crate::formats::op_program::OpProgram;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,6 +48,7 @@ pub(super) struct Args {
 enum Device {
     Interpreter,
     Cpu,
+    Cuda,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
@@ -73,6 +74,15 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
             let start = Instant::now();
             let outputs = spinner("running", || executable.run(&inputs, &bindings))?;
             report.insert("run_s".into(), start.elapsed().as_secs_f64().into());
+            outputs
+        }
+        Device::Cuda => {
+            let executable = compile_cuda(&module, options.opt_level)?;
+            report.insert("compile_s".into(), start.elapsed().as_secs_f64().into());
+            // The first run loads code and memory; the time is that of the launches of the second.
+            spinner("running", || executable.run(&inputs, &bindings))?;
+            let (outputs, time) = spinner("running", || executable.run_timed(&inputs, &bindings))?;
+            report.insert("run_s".into(), time.as_secs_f64().into());
             outputs
         }
     };

@@ -60,7 +60,7 @@ impl FromStr for Device {
 
 /// The results of the entry function of `module`.
 ///
-/// Errors: `device-unavailable`, and those of the device.
+/// Errors: those of the device, `no-cuda-driver` among them.
 pub fn execute(module: &Module, inputs: &[Array], options: &Options) -> Result<Vec<Array>, Diagnostic> {
     match options.device {
         // The interpreter takes the module as it is: levels choose passes, and there is none before it.
@@ -74,6 +74,6 @@ pub fn execute(module: &Module, inputs: &[Array], options: &Options) -> Result<V
             let host = compile::Options { opt_level: options.opt_level, threads, ..host };
             compile(module, &host)?.run(inputs, &Bindings::new())
         }
-        Device::Cuda => Err(Diagnostic::new("device-unavailable", "programs do not run on CUDA devices yet")),
+        Device::Cuda => compile::compile_cuda(module, options.opt_level)?.run(inputs, &Bindings::new()),
     }
 }

@@ -103,7 +103,7 @@ impl Checks {
 /// numbers for; those of reading the set and the model. Failed cases are in the report.
 pub fn smollm2(folder: &Path, options: &Options) -> Result<Report, Diagnostic> {
     if options.device == Device::Cuda {
-        return Err(Diagnostic::new("device-unavailable", "programs do not run on CUDA devices yet"));
+        return Err(Diagnostic::new("device-unavailable", "the set smollm2 has no run on CUDA devices yet"));
     }
     if options.device == Device::Cpu && options.float != DType::F32 {
         let message = format!("the set smollm2 has tolerances for f32, found {}", options.float);

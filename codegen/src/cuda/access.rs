@@ -9,7 +9,7 @@ use tilewright_ir::types::DType;
 
 /// One element of a buffer.
 pub(super) struct Address {
-    /// `buffer[offset]`.
+    /// `buffer[offset]`; of a block encoding `decoder(buffer, offset)`, which can only be read.
     pub place: String,
     /// Where it lies inside, if that is not certain.
     pub mask: Option<String>,
@@ -38,7 +38,7 @@ impl Emitter<'_> {
             Binding::Memory(m) => Ok(m),
             Binding::Tile(t) if t.shared => {
                 let axes = t.axes.iter().map(|a| (a.0.clone(), a.1.to_string(), Some(a.1))).collect();
-                Ok(Memory { c: t.c, dtype: t.dtype, axes, exchanged: true, writable: true })
+                Ok(Memory { c: t.c, dtype: t.dtype, axes, exchanged: true, shared: true, writable: true })
             }
             Binding::Tile(t) if t.axes.is_empty() => Err(invalid(format!("`{name}` is a scalar, not a buffer")).into()),
             Binding::Tile(t) => Err(Stop::Shared(t.c)),
@@ -71,18 +71,33 @@ impl Emitter<'_> {
     }
 
     /// Dtype of the buffer and axes of the tile that an access names.
-    pub fn access_type(&mut self, a: &Access) -> Emitted<(DType, Axes)> {
-        let (memory, _, surface) = self.surface(a)?;
+    pub fn access_type(&mut self, access: &Access) -> Emitted<(DType, Axes)> {
+        let (memory, _, surface) = self.surface(access)?;
         let mut axes = Axes::new();
+        // Dims of one name are walked together.
+        let add = |axis: (Ident, i64), axes: &mut Axes| match axes.iter().find(|a| a.0 == axis.0) {
+            Some(a) if a.1 == axis.1 => Ok(()),
+            Some(a) => {
+                Err(invalid(format!("axis `{}` of `{}` has the sizes {} and {}", a.0, access.buffer, a.1, axis.1)))
+            }
+            None => {
+                axes.push(axis);
+                Ok(())
+            }
+        };
         for (i, (name, _, size)) in surface.iter().enumerate() {
             let constant = |n: Option<i64>| {
-                n.ok_or_else(|| invalid(format!("expected a constant size of axis `{name}` of `{}`", a.buffer)))
+                n.ok_or_else(|| invalid(format!("expected a constant size of axis `{name}` of `{}`", access.buffer)))
             };
-            match a.dims.as_ref().and_then(|d| d.get(i)).unwrap_or(&IndexDim::All) {
-                IndexDim::All => axes.push((name.clone(), constant(*size)?)),
-                IndexDim::Range { size, .. } => axes.push((name.clone(), constant(self.constant(size))?)),
+            match access.dims.as_ref().and_then(|d| d.get(i)).unwrap_or(&IndexDim::All) {
+                IndexDim::All => add((name.clone(), constant(*size)?), &mut axes)?,
+                IndexDim::Range { size, .. } => add((name.clone(), constant(self.constant(size))?), &mut axes)?,
                 IndexDim::Point { .. } | IndexDim::Checked { .. } => {}
-                IndexDim::Gather(t) => axes.extend(self.axes(&Expr::Name(t.clone()))?),
+                IndexDim::Gather(t) => {
+                    for axis in self.axes(&Expr::Name(t.clone()))? {
+                        add(axis, &mut axes)?;
+                    }
+                }
             }
         }
         Ok((memory.dtype, axes))
@@ -105,16 +120,17 @@ impl Emitter<'_> {
         }
         let mut offset = String::new();
         // Indices of tiles are int; offsets into global memory may not fit.
-        if let Some(first) =
-            index.first_mut().filter(|i| !memory.exchanged && memory.axes.len() > 1 && i.starts_with("i_"))
-        {
-            *first = format!("(long long){first}");
+        if let Some(first) = index.first_mut().filter(|i| !memory.shared && memory.axes.len() > 1 && is_narrow(i)) {
+            *first = format!("(long long){}", grouped(first));
         }
         for (i, (_, size, _)) in index.iter().zip(&memory.axes) {
             offset = if offset.is_empty() { i.clone() } else { format!("{} * {size} + {i}", grouped(&offset)) };
         }
         let offset = if offset.is_empty() { "0".to_string() } else { offset };
-        let place = format!("{}[{}]", memory.c, bare(&offset));
+        let place = match memory.dtype {
+            d if d.is_block() => format!("{d}_at({}, {})", memory.c, bare(&offset)),
+            _plain => format!("{}[{}]", memory.c, bare(&offset)),
+        };
         let mask = if masks.is_empty() { None } else { Some(format!("({})", masks.join(" && "))) };
         Ok(Address { place, mask, memory })
     }
@@ -157,7 +173,7 @@ impl Emitter<'_> {
                 let d = self.dtype(&e)?.filter(|d| d.is_int());
                 let d = d.ok_or_else(|| invalid(format!("expected the integer tile `{t}` to gather by")))?;
                 let i = self.value(&e, d, at)?;
-                Ok(format!("(long long){i}"))
+                Ok(format!("index_checked({}, {})", bare(&i), bare(size)))
             }
         }
     }
@@ -189,6 +205,12 @@ fn grouped(text: &str) -> String {
     let text_word = text.strip_prefix("(long long)").unwrap_or(text);
     let simple = text_word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if simple || bare(text) != text { text.to_string() } else { format!("({text})") }
+}
+
+/// Whether an index is of tile indices and numbers alone, so that C computes it in int.
+fn is_narrow(text: &str) -> bool {
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| !w.is_empty());
+    text.contains("i_") && words.all(|w| w.starts_with("i_") || w.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// A sum inside a sum needs no parentheses.

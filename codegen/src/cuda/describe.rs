@@ -1,8 +1,24 @@
 //! One line of text a statement, for comments.
 
 use tilewright_ir::kernel::expr::{Access, BinaryOp, Expr, IndexDim, TileReduce};
-use tilewright_ir::kernel::tree::{Buffer, LoadMods, Stmt};
+use tilewright_ir::kernel::tree::{Buffer, Kernel, LoadMods, Stmt};
 use tilewright_ir::op::ScalarOp;
+
+/// The comment before a kernel: where it comes from, its launch, its resources.
+pub(super) fn head(k: &Kernel, name: &str, threads: i64, shared_bytes: i64) -> String {
+    let mut out = format!("// kernel {name} target {} threads({threads})\n", k.target);
+    for p in &k.places {
+        out += &format!("// from: {}\n", p.to_string().replace(['\n', '\r', '\\'], " "));
+    }
+    let grid: Vec<String> = super::grid(k).iter().map(expr).collect();
+    let grid = if grid.is_empty() { "1".to_string() } else { grid.join(" x ") };
+    out += &format!("// grid {grid}, block {threads}, shared memory {shared_bytes} bytes");
+    for what in ["flops", "bytes"] {
+        let found = k.attrs.iter().find(|a| &*a.name == what).and_then(|a| a.args.first());
+        out += &found.map_or(String::new(), |e| format!(", {what} {}", expr(e)));
+    }
+    out + "\n"
+}
 
 /// The statement without its body.
 pub(super) fn line(s: &Stmt) -> String {
@@ -70,7 +86,7 @@ fn access(a: &Access) -> String {
     format!("{}[{}]", a.buffer, dims.join(", "))
 }
 
-fn expr(e: &Expr) -> String {
+pub(super) fn expr(e: &Expr) -> String {
     super::value::bare(&nested(e)).to_string()
 }
 

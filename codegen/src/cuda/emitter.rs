@@ -12,6 +12,8 @@ use tilewright_ir::types::DType;
 pub(super) enum Stop {
     /// This tile must live in shared memory.
     Shared(String),
+    /// The shared memory must be allocated at launch.
+    Dynamic,
     /// The kernel cannot be emitted.
     Failed(Diagnostic),
 }
@@ -45,6 +47,8 @@ pub(super) struct Memory {
     pub axes: Vec<(Ident, String, Option<i64>)>,
     /// Threads exchange values through it, so that accesses need barriers between them.
     pub exchanged: bool,
+    /// In shared memory.
+    pub shared: bool,
     pub writable: bool,
 }
 
@@ -90,17 +94,23 @@ pub(super) struct Emitter<'a> {
     used: BTreeSet<String>,
     shared: &'a BTreeSet<String>,
     pub grids: Vec<Grid>,
-    shared_bytes: i64,
+    /// Bytes of shared memory so far.
+    pub shared_bytes: i64,
+    /// Shared memory is allocated at launch.
+    pub dynamic: bool,
+    /// The next statement writes shared memory, too, and has the barrier.
+    pub barrier_follows: bool,
     /// A barrier was passed and no exchanged memory was read since.
     pub fresh: bool,
     pub in_grid: bool,
 }
 
-const SHARED_LIMIT: i64 = 48 * 1024;
+/// Bytes of shared memory that a kernel may declare; more is allocated at launch.
+const STATIC_LIMIT: i64 = 48 * 1024;
 const SLOT_LIMIT: i64 = 256;
 
 impl<'a> Emitter<'a> {
-    pub fn new(kernel: &'a Kernel, shared: &'a BTreeSet<String>) -> Result<Emitter<'a>, Diagnostic> {
+    pub fn new(kernel: &'a Kernel, shared: &'a BTreeSet<String>, dynamic: bool) -> Result<Emitter<'a>, Diagnostic> {
         if !kernel.target.starts_with("sm_") {
             return Err(unsupported(format!("target `{}`, expected sm_*", kernel.target)));
         }
@@ -114,6 +124,8 @@ impl<'a> Emitter<'a> {
             shared,
             grids: Vec::new(),
             shared_bytes: 0,
+            dynamic,
+            barrier_follows: false,
             // Nothing was read yet.
             fresh: true,
             in_grid: false,
@@ -179,9 +191,34 @@ impl<'a> Emitter<'a> {
     /// A block of statements in a scope of its own.
     pub fn scoped(&mut self, body: &[Stmt]) -> Emitted<()> {
         self.push_scope();
-        let done = body.iter().try_for_each(|s: &Stmt| self.stmt(s));
+        let done = self.statements(body);
         self.pop_scope();
         done
+    }
+
+    /// Statements in order.
+    pub fn statements(&mut self, body: &[Stmt]) -> Emitted<()> {
+        for (i, s) in body.iter().enumerate() {
+            self.barrier_follows = self.share_barrier(s, body.get(i + 1));
+            self.stmt(s)?;
+        }
+        self.barrier_follows = false;
+        Ok(())
+    }
+
+    /// Whether two stores to different shared buffers follow each other: readers of both come after the second one.
+    fn share_barrier(&self, first: &Stmt, second: Option<&Stmt>) -> bool {
+        let shared = |s: &Stmt| match s {
+            Stmt::Store { access, add: false, .. } => match self.lookup(&access.buffer) {
+                Ok(Binding::Memory(m)) if m.shared => Some(m.c),
+                _other => None,
+            },
+            _other => None,
+        };
+        match (shared(first), second.and_then(shared)) {
+            (Some(a), Some(b)) => a != b,
+            (_, _) => false,
+        }
     }
 
     /// A barrier of the block.
@@ -249,13 +286,23 @@ impl<'a> Emitter<'a> {
     /// Declares shared memory and counts it.
     pub fn declare_shared(&mut self, dtype: DType, c: &str, elements: i64) -> Emitted<()> {
         let bytes = i64::try_from(dtype.block().1).unwrap_or(16);
-        self.shared_bytes = self.shared_bytes.saturating_add(elements.saturating_mul(bytes));
-        if self.shared_bytes > SHARED_LIMIT {
+        // Every array starts at a multiple of 16 bytes.
+        let start = self.shared_bytes.saturating_add(15) / 16 * 16;
+        self.shared_bytes = start.saturating_add(elements.saturating_mul(bytes));
+        let limit = super::shared_limit(&self.kernel.target);
+        if self.shared_bytes > limit {
             let found = self.shared_bytes;
-            let message = format!("expected at most {SHARED_LIMIT} bytes of shared memory, found {found} at `{c}`");
+            let message = format!("expected at most {limit} bytes of shared memory, found {found} at `{c}`");
             return Err(Diagnostic::new("cuda-shared-memory", message).into());
         }
         let ty = super::scalar::stored(dtype)?;
+        if self.dynamic {
+            self.line(format!("{ty}* const {c} = ({ty}*)(dynamic_shared + {start}); // {elements} elements"));
+            return Ok(());
+        }
+        if self.shared_bytes > STATIC_LIMIT {
+            return Err(Stop::Dynamic);
+        }
         self.line(format!("__shared__ {ty} {c}[{elements}];"));
         Ok(())
     }

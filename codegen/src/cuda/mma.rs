@@ -75,6 +75,9 @@ impl Emitter<'_> {
         let Some(k) = k.filter(|k| fits(&a_axes, &m, k) && fits(&b_axes, &n, k) && k.0 != n.0) else {
             return Err(unsupported("a product that is not [m, k] by [k, n]").into());
         };
+        if self.is_shared(a)? && self.is_shared(b)? {
+            return self.product_of_shared(acc, grid, (a, &a_axes), (b, &b_axes), &k);
+        }
         let (a_part, b_part) = (self.c_name(&format!("{}_a", acc.c)), self.c_name(&format!("{}_b", acc.c)));
         let (a_row, b_row) = (m.1 + 1, n.1 + 1);
         self.open("");
@@ -103,6 +106,47 @@ impl Emitter<'_> {
         self.line(format!("{0}[r] = fmaf(a_part[r / {wide}], b_part[r % {wide}], {0}[r]);", acc.c));
         self.close();
         self.close();
+        self.close();
+        self.close();
+        self.fresh = false;
+        Ok(())
+    }
+
+    fn is_shared(&self, a: &Access) -> Emitted<bool> {
+        Ok(match self.lookup(&a.buffer)? {
+            Binding::Memory(m) => m.shared && m.dtype == DType::F32,
+            Binding::Tile(_) | Binding::View(_) | Binding::Index(_) | Binding::Constant(_) => false,
+        })
+    }
+
+    /// Operands that lie in shared memory already.
+    fn product_of_shared(
+        &mut self,
+        acc: &Tile,
+        grid: &Grid,
+        (a, a_axes): (&Access, &Axes),
+        (b, b_axes): (&Access, &Axes),
+        k: &(Ident, i64),
+    ) -> Emitted<()> {
+        let (rows, columns) = (grid.rows, grid.columns);
+        let (high, wide) = (acc.axes[0].1 / rows, acc.axes[1].1 / columns);
+        let at = |axes: &Axes, own: String| {
+            let index = axes.iter().map(|x| if x.0 == k.0 { "kk".to_string() } else { own.clone() }).collect();
+            Element { axes: axes.clone(), index, slot: None }
+        };
+        let a_place = self.address(a, &at(a_axes, format!("(tid / {columns} + i * {rows})")))?.place;
+        let b_place = self.address(b, &at(b_axes, format!("(tid % {columns} + j * {columns})")))?.place;
+        // Wholly unrolled, the addresses of all steps take the registers of the tile.
+        self.line("#pragma unroll 4");
+        self.open(format!("for (int kk = 0; kk < {}; ++kk)", k.1));
+        self.line(format!("float a_part[{high}], b_part[{wide}];"));
+        self.line("#pragma unroll");
+        self.line(format!("for (int i = 0; i < {high}; ++i) a_part[i] = {a_place};"));
+        self.line("#pragma unroll");
+        self.line(format!("for (int j = 0; j < {wide}; ++j) b_part[j] = {b_place};"));
+        self.line("#pragma unroll");
+        self.open(format!("for (int r = 0; r < {}; ++r)", high * wide));
+        self.line(format!("{0}[r] = fmaf(a_part[r / {wide}], b_part[r % {wide}], {0}[r]);", acc.c));
         self.close();
         self.close();
         self.fresh = false;

@@ -9,16 +9,37 @@ mod describe;
 mod emitter;
 mod mma;
 mod prelude;
+mod program;
 mod reduce;
 mod scalar;
 mod stmt;
 mod value;
+
+pub use program::{CudaPrograms, emit_programs};
 
 use emitter::{Emitter, Stop};
 use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Expr;
 use tilewright_ir::kernel::tree::{Kernel, Level, Stmt};
+
+/// Declares the shared memory that a launch allocates.
+pub const DYNAMIC_SHARED: &str = "extern __shared__ __align__(16) unsigned char dynamic_shared[];";
+
+/// A kernel's function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CudaKernel {
+    /// Name of the function.
+    pub name: String,
+    /// Its text, without the helpers that it calls.
+    pub text: String,
+    /// Threads of a block.
+    pub threads: i64,
+    /// Bytes of shared memory of a block.
+    pub shared_bytes: i64,
+    /// Those that the launch allocates: all or none.
+    pub dynamic_bytes: i64,
+}
 
 /// Threads of a block where the kernel does not say.
 const DEFAULT_THREADS: i64 = 128;
@@ -28,13 +49,23 @@ const DEFAULT_THREADS: i64 = 128;
 ///
 /// # Errors
 /// `cuda-unsupported` names a construct outside the subset (pipes, roles, clusters, asynchronous products),
-/// `cuda-invalid` a kernel that breaks the rules, `cuda-shared-memory` one that needs over 48 KB of shared memory.
+/// `cuda-invalid` a kernel that breaks the rules, `cuda-shared-memory` one that needs more shared memory than its target
+/// has. Over 48 KB are allocated by the launch.
 pub fn emit(kernel: &Kernel) -> Result<String, Diagnostic> {
+    let text = emit_as(kernel, &c_word(&kernel.name))?.text;
+    let helpers = prelude::helpers(&text);
+    Ok(if helpers.is_empty() { text } else { format!("{helpers}\n{text}") })
+}
+
+/// The function of a kernel under a name, without the helpers that it calls. Errors: as [`emit`].
+fn emit_as(kernel: &Kernel, name: &str) -> Result<CudaKernel, Diagnostic> {
     let mut shared = BTreeSet::new();
+    let mut dynamic = false;
     loop {
-        match Emitter::new(kernel, &shared)?.kernel() {
-            Ok(text) => return Ok(text),
+        match Emitter::new(kernel, &shared, dynamic)?.kernel(name) {
+            Ok(done) => return Ok(done),
             Err(Stop::Failed(d)) => return Err(d.note(format!("in kernel `{}`", kernel.name))),
+            Err(Stop::Dynamic) => dynamic = true,
             // Every round adds a name, so this ends.
             Err(Stop::Shared(name)) => {
                 if !shared.insert(name.clone()) {
@@ -43,6 +74,22 @@ pub fn emit(kernel: &Kernel) -> Result<String, Diagnostic> {
             }
         }
     }
+}
+
+/// A name with only letters, digits and underscores.
+fn c_word(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+/// Bytes of shared memory that a block may have where the launch asks for them.
+fn shared_limit(target: &str) -> i64 {
+    let kilobytes = match target {
+        "sm_80" => 163,
+        "sm_90" | "sm_90a" => 227,
+        // What all devices since 8.6 have.
+        _other => 99,
+    };
+    kilobytes * 1024
 }
 
 /// Threads of a block.

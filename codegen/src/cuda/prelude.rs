@@ -130,6 +130,10 @@ pub(super) const RESERVED: &[&str] = &[
     "floor_div",
     "mod_of",
     "index_checked",
+    "q8_0_at",
+    "q4_0_at",
+    "q4_1_at",
+    "dynamic_shared",
     "threadIdx",
     "blockIdx",
     "blockDim",
@@ -173,6 +177,32 @@ const HELPERS: &[(&str, &str)] = &[
     const unsigned int u = __float_as_uint(x);
     if (x != x) return (unsigned short)((u >> 16) | 0x40u);
     return (unsigned short)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16); // ties to even
+}",
+    ),
+    (
+        "q8_0_at",
+        "// GGML blocks of 32: f16 scale, 32 i8.
+__device__ inline float q8_0_at(const unsigned char* x, long long i) {
+    const unsigned char* b = x + i / 32 * 34;
+    return f16_to_f32(b[0] | b[1] << 8) * (float)(signed char)b[2 + i % 32];
+}",
+    ),
+    (
+        "q4_0_at",
+        "// GGML blocks of 32: f16 scale, 16 bytes with elements 0 to 15 in the low and 16 to 31 in the high halves, minus 8.
+__device__ inline float q4_0_at(const unsigned char* x, long long i) {
+    const unsigned char* b = x + i / 32 * 18;
+    const int j = (int)(i % 32), byte = b[2 + j % 16];
+    return f16_to_f32(b[0] | b[1] << 8) * (float)((j < 16 ? byte & 15 : byte >> 4) - 8);
+}",
+    ),
+    (
+        "q4_1_at",
+        "// GGML blocks of 32: f16 scale, f16 minimum, halves of 16 bytes as in q4_0. Scale times nibble is exact.
+__device__ inline float q4_1_at(const unsigned char* x, long long i) {
+    const unsigned char* b = x + i / 32 * 20;
+    const int j = (int)(i % 32), byte = b[4 + j % 16];
+    return f16_to_f32(b[0] | b[1] << 8) * (float)(j < 16 ? byte & 15 : byte >> 4) + f16_to_f32(b[2] | b[3] << 8);
 }",
     ),
     (

@@ -2,14 +2,14 @@
 
 use super::emitter::{Axes, Binding, Element, Emitted, Emitter, Memory, Tile};
 use super::value::bare;
-use super::{invalid, prelude, scalar, unsupported};
+use super::{CudaKernel, DYNAMIC_SHARED, invalid, scalar, unsupported};
 use tilewright_ir::kernel::expr::{Access, Expr, Ident};
 use tilewright_ir::kernel::tree::{Buffer, Level, LoadMods, Space, Stmt, SyncScope};
 use tilewright_ir::types::DType;
 
 impl Emitter<'_> {
-    /// The whole text.
-    pub fn kernel(mut self) -> Emitted<String> {
+    /// The function, with its comment, under a name.
+    pub fn kernel(mut self, name: &str) -> Emitted<CudaKernel> {
         let kernel = self.kernel;
         for (name, value) in &kernel.constants {
             self.bind(name, Binding::Constant(*value));
@@ -30,26 +30,21 @@ impl Emitter<'_> {
         }
         self.collect_grids(&kernel.body)?;
         self.line("const int tid = threadIdx.x;");
-        for s in &kernel.body {
-            self.stmt(s)?;
+        if self.dynamic {
+            self.line(DYNAMIC_SHARED);
         }
-        let name: String = kernel.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        let places: Vec<String> =
-            kernel.places.iter().map(|p| format!("// from: {}\n", p.to_string().replace(['\n', '\r'], " "))).collect();
-        let head = format!(
-            "// kernel {} target {} threads({})\n{}",
-            kernel.name,
-            kernel.target,
-            self.threads,
-            places.concat()
-        );
-        Ok(format!(
-            "{head}{}\nextern \"C\" __global__ void __launch_bounds__({}) {name}({}) {{\n{}}}\n",
-            prelude::helpers(&self.out),
+        self.statements(&kernel.body)?;
+        let head = super::describe::head(kernel, name, self.threads, self.shared_bytes);
+        let text = format!(
+            // One block is enough: ptxas must not spill for the sake of more.
+            "{head}extern \"C\" __global__ void __launch_bounds__({}, 1) {name}({}) {{\n{}}}\n",
             self.threads,
             parameters.join(", "),
             self.out
-        ))
+        );
+        let dynamic_bytes = if self.dynamic { self.shared_bytes } else { 0 };
+        let (threads, shared_bytes) = (self.threads, self.shared_bytes);
+        Ok(CudaKernel { name: name.to_string(), text, threads, shared_bytes, dynamic_bytes })
     }
 
     fn argument(&mut self, b: &Buffer) -> Emitted<(String, Memory)> {
@@ -61,14 +56,17 @@ impl Emitter<'_> {
             }
         };
         let c = self.c_name(&b.name);
-        let ty = scalar::stored(b.dtype)?;
+        let ty = if b.dtype.is_block() { "unsigned char" } else { scalar::stored(b.dtype)? };
+        if b.dtype.is_block() && writable {
+            return Err(unsupported(format!("writing the block encoding {}", b.dtype)).into());
+        }
         let constant = if writable { "" } else { "const " };
         let axes =
             b.axes.iter().map(|(n, s)| Ok((n.clone(), self.index(s)?, self.constant(s)))).collect::<Emitted<_>>()?;
         let text = format!("{constant}{ty}* __restrict__ {c}");
         // A writable argument may be read back by another thread of the block.
         let exchanged = matches!(b.space, Space::InOut | Space::Work);
-        Ok((text, Memory { c, dtype: b.dtype, axes, exchanged, writable }))
+        Ok((text, Memory { c, dtype: b.dtype, axes, exchanged, shared: false, writable }))
     }
 
     /// One statement with its comment.
@@ -169,9 +167,7 @@ impl Emitter<'_> {
         for (var, c) in names {
             self.bind(&var, Binding::Index(c));
         }
-        for s in body {
-            self.stmt(s)?;
-        }
+        self.statements(body)?;
         self.pop_scope();
         Ok(())
     }
@@ -189,7 +185,7 @@ impl Emitter<'_> {
                 let c = self.c_name(&b.name);
                 self.declare_shared(b.dtype, &c, elements)?;
                 let axes = axes.into_iter().map(|(n, s)| (n, s.to_string(), Some(s))).collect();
-                let memory = Memory { c, dtype: b.dtype, axes, exchanged: true, writable: true };
+                let memory = Memory { c, dtype: b.dtype, axes, exchanged: true, shared: true, writable: true };
                 self.bind(&b.name, Binding::Memory(memory));
                 Ok(())
             }
@@ -250,6 +246,8 @@ impl Emitter<'_> {
     fn load(&mut self, name: &Ident, access: &Access, mods: &LoadMods) -> Emitted<()> {
         self.plain(mods)?;
         let (dtype, axes) = self.access_type(access)?;
+        // Blocks are decoded as they are read.
+        let dtype = if matches!(dtype, DType::Q8_0 | DType::Q4_0 | DType::Q4_1) { DType::F32 } else { dtype };
         let t = self.declare_tile(name, axes, dtype, false)?;
         let pad = mods.pad.clone().unwrap_or(Expr::Int(0));
         self.fill(&t, |this, at| {
@@ -297,9 +295,15 @@ impl Emitter<'_> {
     fn store(&mut self, access: &Access, mods: &LoadMods, value: &Expr, add: bool) -> Emitted<()> {
         self.plain(mods)?;
         let value = self.hoist(value, &access.buffer)?;
-        let (_, axes) = self.access_type(access)?;
-        if let Some(a) = self.axes(&value)?.iter().find(|a| !axes.contains(a)) {
+        let (_, mut axes) = self.access_type(access)?;
+        let own = self.axes(&value)?;
+        if let Some(a) = own.iter().find(|a| !axes.contains(a)) {
             return Err(invalid(format!("the destination `{}` has no axis `{}`", access.buffer, a.0)).into());
+        }
+        // Shared memory takes elements in any order, so the registers that hold them decide.
+        let shared = matches!(self.lookup(&access.buffer), Ok(Binding::Memory(m)) if m.shared);
+        if shared && own.len() == axes.len() {
+            axes = own;
         }
         self.write(access, &axes, add, |this, d, at| this.value(&value, d, at))
     }
@@ -327,6 +331,7 @@ impl Emitter<'_> {
         add: bool,
         value: impl FnOnce(&mut Self, DType, &Element) -> Emitted<String>,
     ) -> Emitted<()> {
+        let barrier_follows = self.barrier_follows;
         let exchanged = {
             let none =
                 Element { axes: axes.clone(), index: axes.iter().map(|_| "0".to_string()).collect(), slot: None };
@@ -356,7 +361,7 @@ impl Emitter<'_> {
             this.line(format!("{guard}{} = {bits};", address.place));
             Ok(())
         })?;
-        if exchanged {
+        if exchanged && !barrier_follows {
             self.sync();
         }
         Ok(())

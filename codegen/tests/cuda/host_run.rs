@@ -29,7 +29,7 @@ fn computes_what_loops_compute() {
         std::fs::copy(source.join(file), folder.join(file)).unwrap();
     }
     let program = folder.join("checks");
-    let arguments = ["-std=c++20", "-O1", "-w", "-pthread", "-o"];
+    let arguments = ["-std=c++20", "-O1", "-w", "-o"];
     let built = Command::new("c++").args(arguments).arg(&program).arg(folder.join("checks.cpp")).output();
     match built {
         Err(e) => println!("SKIPPED: no C++ compiler: {e}"),

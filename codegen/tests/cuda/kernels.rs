@@ -317,3 +317,34 @@ pub fn scalar_table() -> Kernel {
     });
     kernel("scalar_table", 64, &[], &[], buffers.collect(), body)
 }
+
+/// A row through shared memory, reversed.
+pub fn big_shared() -> Kernel {
+    let part = |b| Access::new(b, vec![IndexDim::All]);
+    let shared = Stmt::Buffer(buffer(Space::Shared, "s", DType::F32, &[("e", n("N"))]));
+    let mut k = kernel(
+        "big_shared",
+        256,
+        &[("N", 15 * 1024)],
+        &[],
+        vec![
+            buffer(Space::In, "x", DType::F32, &[("e", n("N"))]),
+            buffer(Space::Out, "y", DType::F32, &[("e", n("N"))]),
+        ],
+        vec![],
+    );
+    let at = |e: &str| Expr::Iota(e.into(), Box::new(int(0)), Box::new(n("N")));
+    k.body = vec![
+        shared,
+        load("v", "x", vec![IndexDim::All], None),
+        Stmt::Store { access: part("s"), mods: LoadMods::default(), value: n("v"), add: false },
+        lets("i", sub(sub(n("N"), int(1)), at("e"))),
+        Stmt::Load {
+            name: "w".into(),
+            access: Access::new("s", vec![IndexDim::Gather("i".into())]),
+            mods: LoadMods::default(),
+        },
+        Stmt::Store { access: part("y"), mods: LoadMods::default(), value: n("w"), add: false },
+    ];
+    k
+}

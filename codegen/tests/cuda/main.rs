@@ -8,7 +8,7 @@ mod kernels;
 
 use tilewright_codegen::cuda::{emit, grid, threads};
 use tilewright_ir::kernel::expr::Expr;
-use tilewright_ir::kernel::tree::{PipelineOp, Stmt, SyncScope};
+use tilewright_ir::kernel::tree::{Level, PipelineOp, Stmt, SyncScope};
 
 fn snapshot(name: &str, kernel: &tilewright_ir::kernel::tree::Kernel) {
     let text = emit(kernel).unwrap_or_else(|d| d.to_string());
@@ -68,10 +68,28 @@ fn refuses_what_is_wrong() {
     let mut k = kernels::layer_norm();
     k.attrs[0].args = vec![Expr::Int(100)];
     assert_eq!(threads(&k).map_err(|d| d.code), Err("cuda-invalid"));
+    // The warps of a block are no teams of their own here.
+    let mut k = kernels::swiglu();
+    let Some(Stmt::Par { body, .. }) = k.body.first_mut() else { panic!("a grid") };
+    body.push(Stmt::Par { vars: vec![("w".into(), Expr::Int(4))], level: Level::Warp, body: vec![] });
+    assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-unsupported"));
     // A tile of 2^40 elements.
     let mut k = kernels::softmax();
     k.constants[0].1 = 1 << 40;
     assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-invalid"));
+}
+
+/// 60 KB of shared memory: allocated by the launch; 100 KB: more than an sm_89 has.
+#[test]
+fn much_shared_memory_is_allocated_at_launch() {
+    let mut k = kernels::big_shared();
+    snapshot("big_shared", &k);
+    let text = emit(&k).unwrap_or_else(|d| d.to_string());
+    assert!(text.contains("extern __shared__") && text.contains("shared memory 61440 bytes"), "{text}");
+    k.constants[0].1 = 25 * 1024;
+    assert!(emit(&k).is_ok(), "an sm_80 has 163 KB");
+    k.target = "sm_89".into();
+    assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-shared-memory"));
 }
 
 #[test]

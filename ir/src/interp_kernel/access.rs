@@ -27,6 +27,19 @@ enum Walk {
     Gather { tile: Arc<Tile>, axes: Vec<usize> },
 }
 
+/// The number of an axis of the tile: dims of one name are walked together, as a gather by a tile over an axis that is also
+/// a range. Errors: two sizes.
+fn number_of(name: &Ident, size: usize, axes: &mut Axes) -> Result<usize, Diagnostic> {
+    match axes.iter().position(|a| a.0 == *name) {
+        Some(i) if axes[i].1 == size => Ok(i),
+        Some(i) => Err(failed(format!("axis `{name}` has the sizes {} and {size} in one access", axes[i].1))),
+        None => {
+            axes.push((name.clone(), size));
+            Ok(axes.len() - 1)
+        }
+    }
+}
+
 impl Machine {
     /// Resolves an access. Errors: outside of the buffer without a mask, wrong number of indices, pipes and fields.
     pub(super) fn region(&mut self, access: &Access) -> Result<Region, Diagnostic> {
@@ -55,11 +68,6 @@ impl Machine {
         for (dim, (name, extent)) in dims.iter().zip(&extents) {
             walks.push(self.walk_of(dim, name, *extent, &mut axes)?);
         }
-        for (i, a) in axes.iter().enumerate() {
-            if axes[..i].iter().any(|b| b.0 == a.0) {
-                return Err(failed(format!("`{access}` has the axis `{}` twice", a.0)));
-            }
-        }
         let n = count(&axes)?;
         self.spend(n)?;
         let mut places = Vec::with_capacity(n);
@@ -80,8 +88,8 @@ impl Machine {
     fn walk_of(&mut self, dim: &IndexDim, name: &Ident, extent: usize, axes: &mut Axes) -> Result<Walk, Diagnostic> {
         Ok(match dim {
             IndexDim::All => {
-                axes.push((name.clone(), extent));
-                Walk::Line { start: 0, axis: Some(axes.len() - 1), open: false, limit: i64::MAX }
+                let axis = Some(number_of(name, extent, axes)?);
+                Walk::Line { start: 0, axis, open: false, limit: i64::MAX }
             }
             IndexDim::Point { at, open } => {
                 Walk::Line { start: self.int(at)?, axis: None, open: *open, limit: i64::MAX }
@@ -90,8 +98,8 @@ impl Machine {
             IndexDim::Range { start, size, open, upto } => {
                 let size = self.size(size)?;
                 let limit = upto.as_ref().map_or(Ok(i64::MAX), |u| self.int(u))?;
-                axes.push((name.clone(), size));
-                Walk::Line { start: self.int(start)?, axis: Some(axes.len() - 1), open: *open, limit }
+                let axis = Some(number_of(name, size, axes)?);
+                Walk::Line { start: self.int(start)?, axis, open: *open, limit }
             }
             IndexDim::Gather(tile) => {
                 let Some(Value::Tile(tile)) = self.lookup(tile).cloned() else {
@@ -99,8 +107,7 @@ impl Machine {
                 };
                 let mut numbers = Vec::new();
                 for a in &tile.axes {
-                    axes.push(a.clone());
-                    numbers.push(axes.len() - 1);
+                    numbers.push(number_of(&a.0, a.1, axes)?);
                 }
                 Walk::Gather { tile, axes: numbers }
             }

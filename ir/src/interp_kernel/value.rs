@@ -84,7 +84,7 @@ impl Data {
         }
     }
 
-    /// Whether elements of `dtype` are kept like this; block encodings as the values that they stand for.
+    /// Whether elements of `dtype` are kept like this.
     pub(super) fn fits(&self, dtype: DType) -> bool {
         match self {
             Data::Float(_) => dtype.is_float() || dtype.is_block(),
@@ -169,9 +169,14 @@ impl Tensor {
         Tensor { shape: shape.to_vec(), data: Data::Int(data) }
     }
 
-    /// The elements of an array. Errors: `kernel-unsupported` for block encodings.
+    /// The elements of an array; those of block encodings are what they decode to. Errors: `kernel-unsupported` for
+    /// dtypes without numbers.
     pub fn from_array(array: &Array) -> Result<Tensor, Diagnostic> {
         let dtype = array.dtype();
+        if dtype.is_block() {
+            let data = crate::blocks::dequantised_values(array)?.into_iter().map(f64::from).collect();
+            return Ok(Tensor { shape: array.shape().to_vec(), data: Data::Float(data) });
+        }
         let values = array.to_f64().ok_or_else(|| unsupported(format!("arguments of dtype {dtype}")))?;
         let data = match dtype {
             DType::Bool => Data::Bool(values.iter().map(|x| *x != 0.0).collect()),

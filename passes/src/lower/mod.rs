@@ -23,14 +23,24 @@ use tilewright_ir::types::{DType, Dim, Type};
 /// What machine programs are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Instruction set of the micro-kernels: `avx512`, `avx2` or `portable`.
+    /// Instruction set of the micro-kernels, `avx512`, `avx2` or `portable`; or a GPU: `sm_80`, `sm_89` or `sm_90a`.
     pub isa: &'static str,
 }
 
 impl Target {
     /// The description that kernels are priced for.
     fn device(&self) -> String {
-        format!("cpu-{}", self.isa)
+        match self.isa {
+            "sm_80" => "a100".into(),
+            "sm_89" => "l4".into(),
+            "sm_90a" => "h100".into(),
+            isa => format!("cpu-{isa}"),
+        }
+    }
+
+    /// Whether kernels are for the blocks of a GPU.
+    pub fn is_gpu(&self) -> bool {
+        self.isa.starts_with("sm_")
     }
 }
 
@@ -144,7 +154,8 @@ impl Lower<'_> {
             GraphOp::Cond { yes, no } => self.cond(i, yes, no),
             GraphOp::Scan { body, carries, length } => self.scan(i, body, *carries, length),
             GraphOp::Cumsum { axis } => {
-                let kernel = schedule::cumsum(&kernel_name, &f.symbols, &node.types[0], *axis, &node.places);
+                let cumsum = if self.target.is_gpu() { schedule::gpu::cumsum } else { schedule::cumsum };
+                let kernel = cumsum(&kernel_name, &f.symbols, &node.types[0], *axis, &node.places);
                 self.launch(kernel, &node.args, out)
             }
             GraphOp::ScatterAdd { axis } => {
@@ -187,6 +198,9 @@ impl Lower<'_> {
     /// The kernel of a region by the first template that takes it, on the buffers `outputs`.
     fn launch_region(&mut self, region: &Region, kernel_name: &str, outputs: Vec<Ident>) -> Result<(), Diagnostic> {
         let mut arguments: Vec<Ident> = region.inputs.iter().map(|(n, _)| n.clone()).collect();
+        if self.target.is_gpu() {
+            return self.launch_blocks(region, kernel_name, &arguments, &outputs);
+        }
         let weight =
             |input: usize| self.f.params.iter().any(|p| p.name == region.inputs[input].0 && p.role == Role::Weight);
         let product = schedule::contraction(region, &weight);
@@ -201,6 +215,24 @@ impl Lower<'_> {
         };
         arguments.extend(outputs);
         self.push(kernel, arguments);
+        Ok(())
+    }
+
+    /// The kernels of a region on a GPU.
+    fn launch_blocks(
+        &mut self,
+        region: &Region,
+        kernel_name: &str,
+        inputs: &[Ident],
+        outputs: &[Ident],
+    ) -> Result<(), Diagnostic> {
+        for (part, (mine, region)) in schedule::gpu::parts(region).into_iter().enumerate() {
+            let name = if part == 0 { kernel_name.to_string() } else { format!("{kernel_name}_{part}") };
+            let kernel = schedule::gpu::region_kernel(&region, &name, &self.f.symbols, self.target.isa)?;
+            let mine = mine.iter().map(|&i| outputs.get(i).cloned());
+            let mine = mine.collect::<Option<Vec<_>>>().ok_or_else(|| Diagnostic::bug("an output without a buffer"))?;
+            self.push(kernel, inputs.iter().cloned().chain(mine).collect());
+        }
         Ok(())
     }
 
@@ -245,6 +277,7 @@ impl Lower<'_> {
     }
 
     fn push(&mut self, kernel: Kernel, arguments: Vec<Ident>) {
+        let kernel = if self.target.is_gpu() { schedule::gpu::for_team(kernel, self.target.isa) } else { kernel };
         self.steps.push(Step::Launch(Launch { kernel: self.kernels.len(), arguments, when: None }));
         self.kernels.push(kernel);
     }
@@ -283,8 +316,6 @@ impl Lower<'_> {
         let name = self.buffers.name(x)?;
         let source = |v: Value| if v == x { Source::Buffer(name.clone()) } else { Source::Inline };
         let region = Builder::copy(self.f, &source, x)?;
-        let kernel = schedule::region_kernel(&region, Schedule::choose(&region), kernel_name, &self.f.symbols)?;
-        self.push(kernel, vec![name, to]);
-        Ok(())
+        self.launch_region(&region, kernel_name, vec![to])
     }
 }

@@ -1,11 +1,12 @@
 //! Where terms read: the buffer itself, or a view over the region's axes.
 
 use super::emit::{Bind, Emitted, Emitter};
-use super::index::{add, affine, dim, mul, zero};
+use super::index::{add, affine, dim, mul};
 use crate::region::{Affine, AxisId, Index, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::{Access, Expr, IndexDim, LoadMods, Stmt, View, expr::Ident};
+use tilewright_ir::types::DType;
 
 impl Emitter<'_> {
     pub(super) fn iota(&mut self, a: &Affine) -> Emitted {
@@ -26,12 +27,18 @@ impl Emitter<'_> {
         let mut points = BTreeMap::new();
         for (i, index) in map.iter().enumerate() {
             if let Index::Term(t) = index {
-                points.insert(i, self.emit(*t)?);
+                let at = self.emit(*t)?;
+                let at = if self.by_team() { self.gathered(*t, at) } else { IndexDim::Checked { at } };
+                points.insert(i, at);
             }
         }
         let access = self.access(input, map, &points, open)?;
         let name = self.fresh("v");
-        let mods = LoadMods { pad: Some(zero(self.region.inputs[input].1.dtype)), ..LoadMods::default() };
+        let pad = match self.region.inputs[input].1.dtype {
+            DType::Bool => Expr::cast(DType::Bool, Expr::Int(0)),
+            _number => Expr::Int(0),
+        };
+        let mods = LoadMods { pad: Some(pad), ..LoadMods::default() };
         let clipped = open || access.dims.iter().flatten().any(|d| matches!(d, IndexDim::Range { open: true, .. }));
         let mods = if clipped { mods } else { LoadMods::default() };
         self.frames[place].stmts.push(Stmt::Load { name: name.clone(), access, mods });
@@ -48,7 +55,7 @@ impl Emitter<'_> {
         &mut self,
         input: usize,
         map: &[Index],
-        points: &BTreeMap<usize, Expr>,
+        points: &BTreeMap<usize, IndexDim>,
         open: bool,
     ) -> Result<Access, Diagnostic> {
         let shape = &self.region.inputs[input].1.shape;
@@ -56,9 +63,10 @@ impl Emitter<'_> {
             Index::Affine(a) => a.terms.iter().map(|t| t.0).collect::<Vec<_>>(),
             Index::Term(_) => Vec::new(),
         };
-        let tiled = map.iter().any(|i| axes_of(i).iter().any(|&a| self.is_tile(a)));
+        let tiled = map.iter().any(|i| axes_of(i).iter().any(|&a| self.is_tile(a)))
+            || points.values().any(|d| matches!(d, IndexDim::Gather(_)));
         let point = |at| IndexDim::Point { at, open: false };
-        let gathered = |at: Option<&Expr>| IndexDim::Checked { at: at.cloned().unwrap_or(Expr::Int(0)) };
+        let gathered = |at: Option<&IndexDim>| at.cloned().unwrap_or(IndexDim::Checked { at: Expr::Int(0) });
         if !tiled && !open {
             let mut dims = Vec::new();
             for (i, index) in map.iter().enumerate() {
@@ -101,10 +109,7 @@ impl Emitter<'_> {
         for (i, index) in map.iter().enumerate() {
             match index {
                 Index::Affine(a) => {
-                    // A known position inside a known size needs no mask; the position 0 of an empty input does.
-                    let known = a.base.as_const().zip(shape[i].as_const()).filter(|_| a.terms.is_empty());
-                    let inside = known.is_some_and(|(at, n)| (0..n).contains(&at));
-                    exprs.push((affine(a, |x| Expr::Name(self.region.axes[x].0.clone())), open && !inside));
+                    exprs.push((affine(a, |x| Expr::Name(self.region.axes[x].0.clone())), open && !a.terms.is_empty()));
                 }
                 Index::Term(_) => {
                     let name: Ident = format!("g{i}").into();

@@ -34,6 +34,10 @@ pub(super) struct Emitter<'r> {
     pub(super) views: Vec<View>,
     /// The term that is the region's contraction, and where its value lies.
     pub(super) product: Option<(TermId, Access)>,
+    /// Elements of a strip of a fold.
+    pub(super) strip: i64,
+    /// Terms that become part of their only user's expression, where a whole team computes a tile; none on the CPU.
+    pub(super) inlined: Vec<bool>,
     pub(super) named: Vec<bool>,
     count: usize,
 }
@@ -177,8 +181,14 @@ impl<'r> Emitter<'r> {
             let axes = output.axes.iter().map(|&a| (region.axes[a].0.clone(), dim(&region.axes[a].1))).collect();
             arguments.push(buffer(Space::Out, output_name(i), region.terms[output.root].1, axes));
         }
-        let named = vec![false; region.inputs.len()];
-        Emitter { region, frames: Vec::new(), arguments, views: Vec::new(), product: None, named, count: 0 }
+        let (named, inlined) = (vec![false; region.inputs.len()], Vec::new());
+        let (frames, views, strip) = (Vec::new(), Vec::new(), super::TILE);
+        Emitter { region, frames, arguments, views, product: None, strip, inlined, named, count: 0 }
+    }
+
+    /// Whether a team of threads computes whole tiles.
+    pub(super) fn by_team(&self) -> bool {
+        !self.inlined.is_empty()
     }
 
     pub(super) fn pop(&mut self) -> Result<Frame, Diagnostic> {
@@ -289,9 +299,12 @@ impl<'r> Emitter<'r> {
             Term::Fold { axis, .. } | Term::Online { axis, .. } | Term::Moment { axis, .. } => {
                 return self.fold(term, *axis, place);
             }
+            Term::ArgFold { largest, axis, arg } if self.by_team() => {
+                return self.arg_strip(term, *largest, *axis, *arg, place);
+            }
             Term::ArgFold { largest, axis, arg } => return self.arg_fold(term, *largest, *axis, *arg, place),
         };
-        if matches!(what, Term::Const(_) | Term::Size(_)) {
+        if matches!(what, Term::Const(_) | Term::Size(_)) || self.inlined.get(term) == Some(&true) {
             return Ok(value);
         }
         let name = self.fresh("v");

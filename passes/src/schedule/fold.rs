@@ -70,7 +70,7 @@ pub(super) fn select(p: Expr, yes: Expr, no: Expr) -> Expr {
     scalar(ScalarOp::Select {}, [p, yes, no])
 }
 
-fn of_tile(kind: ReduceKind) -> TileReduce {
+pub(super) fn of_tile(kind: ReduceKind) -> TileReduce {
     match kind {
         ReduceKind::Sum => TileReduce::Sum,
         ReduceKind::Prod => TileReduce::Prod,
@@ -118,9 +118,11 @@ impl Emitter<'_> {
         }
         match &self.region.terms[term].0 {
             Term::Fold { .. } | Term::ArgFold { .. } | Term::Online { .. } | Term::Moment { .. } => true,
-            Term::Load { map, .. } => {
-                map.iter().any(|i| matches!(i, Index::Term(t) if self.region.free[*t].contains(&axis)))
-            }
+            Term::Load { map, .. } => map.iter().any(|i| match i {
+                Index::Term(t) if self.by_team() => self.scalar_only(*t, axis),
+                Index::Term(t) => self.region.free[*t].contains(&axis),
+                Index::Affine(_) => false,
+            }),
             Term::Map(_, args) => args.iter().any(|&a| self.scalar_only(a, axis)),
             Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Product => false,
         }
@@ -208,6 +210,9 @@ impl Emitter<'_> {
     /// Emits the pass over `axis` that computes `term`, in the frame `place`.
     pub(super) fn fold(&mut self, term: TermId, axis: AxisId, place: usize) -> Emitted {
         let region = self.region;
+        if self.is_tile(axis) {
+            return self.fold_of_tile(term, axis, place);
+        }
         let above = self.frames.split_off(place + 1);
         for inner in self.pending(term, axis) {
             self.emit(inner)?;
@@ -216,7 +221,7 @@ impl Emitter<'_> {
             let group = self.group(term, axis, place);
             let strip = self.strips(term, axis);
             let n = &region.axes[axis].1;
-            let (size, open) = if strip { tile_of(n, super::TILE) } else { (1, false) };
+            let (size, open) = if strip { tile_of(n, self.strip) } else { (1, false) };
             let var = self.fresh("j");
             let start = mul(Expr::Name(var.clone()), Expr::Int(size));
             let pass = Pass { axis, strip, start: start.clone(), size, open };

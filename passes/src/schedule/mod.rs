@@ -4,6 +4,7 @@ mod access;
 mod contraction;
 mod emit;
 mod fold;
+pub mod gpu;
 mod index;
 mod online;
 mod search;

@@ -1,3 +1,6 @@
-//! Devices that programs run on.
+//! Devices other than the CPU, and the plan that they follow.
 
 pub mod cuda;
+pub mod plan;
+
+pub use plan::Plan;

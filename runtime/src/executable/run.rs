@@ -257,7 +257,7 @@ fn aliased_by_result(compiled: &Compiled, name: &Arc<str>) -> bool {
 /// Whether a call with these sizes means something: all symbols have values in their ranges, and the requirements hold.
 ///
 /// Errors: `symbol`.
-pub(super) fn check_sizes(program: &Program, bindings: &Bindings) -> Result<(), Diagnostic> {
+pub(crate) fn check_sizes(program: &Program, bindings: &Bindings) -> Result<(), Diagnostic> {
     for s in &program.symbols {
         match bindings.get(&s.name) {
             Some(v) if (s.low..=s.high).contains(v) && v % s.step.max(1) == 0 => {}

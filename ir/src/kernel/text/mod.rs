@@ -11,4 +11,4 @@ mod tests;
 
 pub use parse::{parse_kernel, parse_kernels};
 pub use print::print_kernel;
-pub use program::print_program;
+pub use program::{print_program, print_step};

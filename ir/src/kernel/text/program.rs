@@ -31,6 +31,13 @@ fn scan_result(r: &ScanResult) -> String {
     }
 }
 
+/// One step of a program as a line.
+pub fn print_step(program: &Program, s: &Step) -> String {
+    let mut out = String::new();
+    step(&mut out, program, s);
+    out
+}
+
 fn step(out: &mut String, program: &Program, s: &Step) {
     let _ = match s {
         Step::Launch(l) => {

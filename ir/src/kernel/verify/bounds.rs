@@ -172,6 +172,15 @@ impl Walk {
         Ok(())
     }
 
+    /// An index that is checked when the kernel runs: what follows runs only where the check held.
+    fn checked(&mut self, at: &Expr, extent: &Form) -> Result<Form, Diagnostic> {
+        let start = self.size(at)?;
+        self.context.assume(Some(start.clone()));
+        self.context.assume(extent.plus(&start, -1).and_then(|f| f.offset(-1)));
+        self.report.checks += 1;
+        Ok(start)
+    }
+
     /// Proves an access; gives the boxes of its dims.
     fn access(&mut self, a: &Access) -> Result<Vec<Written>, Diagnostic> {
         let name = a.field.as_ref().map_or_else(|| a.buffer.to_string(), |f| format!("{}.{f}", a.buffer));
@@ -187,21 +196,15 @@ impl Walk {
             let (start, size, open) = match dim {
                 IndexDim::All => (Form::number(0), extent.clone(), false),
                 IndexDim::Point { at, open } => (self.size(at)?, Form::number(1), *open),
-                IndexDim::Checked { at } => {
-                    let start = self.size(at)?;
-                    // What follows runs only where the check held.
-                    self.context.assume(Some(start.clone()));
-                    self.context.assume(extent.plus(&start, -1).and_then(|f| f.offset(-1)));
-                    self.report.checks += 1;
-                    (start, Form::number(1), false)
-                }
+                IndexDim::Checked { at } => (self.checked(at, extent)?, Form::number(1), false),
                 IndexDim::Range { start, size, open, upto } => {
                     if let Some(u) = upto {
                         self.size(u)?;
                     }
                     (self.size(start)?, self.size(size)?, *open)
                 }
-                IndexDim::Gather(tile) => (self.size(&Expr::Name(tile.clone()))?, Form::number(1), false),
+                // Every element of a tile of indices is checked where it is used.
+                IndexDim::Gather(tile) => (self.checked(&Expr::Name(tile.clone()), extent)?, Form::number(1), false),
             };
             self.box_inside(&a.to_string(), axis, &start, &size, extent, false, open)?;
             boxes.push(Written { start, size, extent: extent.clone(), dense: true });

@@ -143,10 +143,14 @@ impl Checker {
                     self.index(start)?;
                     self.index(size)?;
                     upto.as_ref().map_or(Ok(()), |u| self.index(u))?;
-                    axes.push(axis.clone());
+                    if !axes.contains(axis) {
+                        axes.push(axis.clone());
+                    }
                 }
                 IndexDim::Gather(t) => match self.find(t) {
-                    Some(Name::Value(s)) if s.kind == Kind::Int => axes.extend(s.axes.iter().cloned()),
+                    Some(Name::Value(s)) if s.kind == Kind::Int => {
+                        axes.extend(s.axes.iter().filter(|a| !axes.contains(a)).cloned().collect::<Vec<_>>());
+                    }
                     Some(_) | None => return Err(wrong(format!("`{a}`: `{t}` is no tile of integers"))),
                 },
             }
@@ -248,6 +252,7 @@ impl Checker {
                 place.axes.join(", ")
             )));
         }
+        // What a masked element of a block encoding decodes to is a number.
         let literal = value.kind == Kind::Literal && matches!(place.kind, Kind::Float | Kind::Int | Kind::Block);
         if value.kind == place.kind || literal {
             return Ok(());

@@ -1,8 +1,10 @@
 //! Memory and launches of one NVIDIA device through the driver.
 
+use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 use std::sync::Arc;
+use tilewright_codegen::cuda::CudaKernel;
 use tilewright_ir::diag::Diagnostic;
 
 /// One device with its stream. Made by [`Cuda::open`].
@@ -17,6 +19,8 @@ pub struct Cuda {
 pub struct LoadedKernel {
     function: CudaFunction,
     threads: u32,
+    /// Bytes of shared memory that its launches allocate.
+    dynamic: u32,
 }
 
 /// An argument of a launch.
@@ -32,19 +36,19 @@ impl Cuda {
     /// Opens a device by number.
     ///
     /// # Errors
-    /// `cuda-missing` where there is no driver or no such device.
+    /// `no-cuda-driver` where the driver's library is absent or does not start, `no-device` where it has no such device.
     pub fn open(ordinal: usize) -> Result<Cuda, Diagnostic> {
-        let missing =
-            |why: String| Diagnostic::new("cuda-missing", format!("expected CUDA device {ordinal}, found {why}"));
+        let missing = |code, why: String| Diagnostic::new(code, format!("expected CUDA device {ordinal}, found {why}"));
         // SAFETY: only looks whether the driver's library loads; without it every driver call would panic.
         if !unsafe { cudarc::driver::sys::is_culib_present() } {
-            return Err(missing("no driver".into()));
+            return Err(missing("no-cuda-driver", "no driver".into()));
         }
-        let count = CudaContext::device_count().map_err(|e| missing(format!("no usable driver: {e}")))?;
-        if usize::try_from(count).is_ok_and(|n| ordinal >= n) {
-            return Err(missing(format!("{count} devices")));
+        let count = CudaContext::device_count();
+        let count = count.map_err(|e| missing("no-cuda-driver", format!("no usable driver: {e}")))?;
+        if !usize::try_from(count).is_ok_and(|n| ordinal < n) {
+            return Err(missing("no-device", format!("{count} devices")));
         }
-        let context = CudaContext::new(ordinal).map_err(|e| missing(format!("an error: {e}")))?;
+        let context = CudaContext::new(ordinal).map_err(|e| missing("no-device", format!("an error: {e}")))?;
         let stream = context.default_stream();
         Ok(Cuda { context, stream })
     }
@@ -59,17 +63,31 @@ impl Cuda {
         Ok(format!("sm_{major}{minor}{}", if major >= 9 { "a" } else { "" }))
     }
 
-    /// Loads a cubin's kernel, which runs with `threads` threads a block.
+    /// Loads kernels of one cubin, in their order.
     ///
     /// # Errors
-    /// A name with a zero byte, the driver's.
-    pub fn load(&self, cubin: &[u8], name: &str, threads: u32) -> Result<LoadedKernel, Diagnostic> {
-        if name.contains('\0') {
-            return Err(Diagnostic::new("cuda-failed", "expected a kernel name without zero bytes, found one"));
-        }
+    /// The driver's.
+    pub fn load<'k>(
+        &self,
+        cubin: &[u8],
+        kernels: impl Iterator<Item = &'k CudaKernel>,
+    ) -> Result<Vec<LoadedKernel>, Diagnostic> {
         let module = self.context.load_module(Ptx::from_binary(cubin.to_vec())).map_err(|e| failed("loading", &e))?;
-        let function = module.load_function(name).map_err(|e| failed("finding the kernel", &e))?;
-        Ok(LoadedKernel { function, threads })
+        let load = |k: &CudaKernel| {
+            let size = |n: i64| u32::try_from(n).map_err(|_| Diagnostic::bug("a block of a negative size"));
+            let (threads, dynamic) = (size(k.threads)?, size(k.dynamic_bytes)?);
+            if k.name.contains('\0') {
+                return Err(Diagnostic::bug("a kernel's name has a zero byte"));
+            }
+            let function = module.load_function(&k.name).map_err(|e| failed("finding the kernel", &e))?;
+            if dynamic > 0 {
+                let bytes = i32::try_from(dynamic).unwrap_or(i32::MAX);
+                let set = function.set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes);
+                set.map_err(|e| failed("allowing shared memory", &e))?;
+            }
+            Ok(LoadedKernel { function, threads, dynamic })
+        };
+        kernels.map(load).collect()
     }
 
     /// A buffer with these bytes.
@@ -86,6 +104,14 @@ impl Cuda {
     /// The driver's.
     pub fn zeros(&self, bytes: usize) -> Result<CudaSlice<u8>, Diagnostic> {
         self.stream.alloc_zeros(bytes).map_err(|e| failed("allocating", &e))
+    }
+
+    /// A copy of a buffer.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn duplicate(&self, buffer: &CudaSlice<u8>) -> Result<CudaSlice<u8>, Diagnostic> {
+        self.stream.clone_dtod(buffer).map_err(|e| failed("copying on the device", &e))
     }
 
     /// The bytes of a buffer, after everything that was launched.
@@ -113,7 +139,11 @@ impl Cuda {
         let grid = u32::try_from(blocks).ok().filter(|n| *n <= i32::MAX.unsigned_abs());
         let grid =
             grid.ok_or_else(|| Diagnostic::new("cuda-failed", format!("expected under 2^31 blocks, found {blocks}")))?;
-        let config = LaunchConfig { grid_dim: (grid, 1, 1), block_dim: (kernel.threads, 1, 1), shared_mem_bytes: 0 };
+        let config = LaunchConfig {
+            grid_dim: (grid, 1, 1),
+            block_dim: (kernel.threads, 1, 1),
+            shared_mem_bytes: kernel.dynamic,
+        };
         let mut builder = self.stream.launch_builder(&kernel.function);
         for a in arguments {
             match a {
@@ -144,6 +174,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_is_an_error() {
-        assert_eq!(Cuda::open(4096).map(|_| ()).map_err(|d| d.code), Err("cuda-missing"));
+        let code = Cuda::open(4096).map(|_| ()).map_err(|d| d.code);
+        assert!(matches!(code, Err("no-cuda-driver" | "no-device")), "{code:?}");
     }
 }

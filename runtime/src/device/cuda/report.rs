@@ -27,6 +27,13 @@ impl Usage {
     }
 }
 
+/// The kernels of a log with their resources, in its order.
+pub fn per_kernel(log: &str) -> Vec<(String, Usage)> {
+    let parts = log.split("Compiling entry function '").skip(1);
+    let named = parts.filter_map(|part| Some((part.split_once('\'')?.0.to_string(), Usage::from_log(part)?)));
+    named.collect()
+}
+
 /// The numbers that stand right before each occurrence of `after`.
 fn numbers_before<'a>(log: &'a str, after: &'a str) -> impl Iterator<Item = u32> + 'a {
     log.match_indices(after).filter_map(move |(i, _)| {

@@ -1,0 +1,168 @@
+//! Rows: a block for a row of the output. A row of known, moderate length lies in registers, so that each element is read
+//! once; other rows are read in strips, once for every fold and once for the result.
+
+use super::super::emit::{Bind, Frame, tile_of};
+use super::super::index::{ceil, dim, mul};
+use super::{Built, EACH, MOST_THREADS, longest_fold, team, threads_for};
+use crate::region::{Affine, AxisId, Index, Region, Term, TermId};
+use std::collections::BTreeMap;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::kernel::{Expr, Stmt};
+
+/// Longest row that is kept in registers.
+const LONGEST_ROW: i64 = 4096;
+
+/// The region with every folded axis named as the output's innermost axis, where all folds are of that row: a load by a
+/// fold and by the result is then the same load.
+pub(super) fn unified(region: &Region) -> Option<Region> {
+    let last = region.rank.checked_sub(1)?;
+    let length = region.axes[last].1.as_const().filter(|n| (1..=LONGEST_ROW).contains(n))?;
+    let (mut folded, mut any) = (Vec::new(), false);
+    for (term, _) in &region.terms {
+        match term {
+            Term::Fold { axis, arg, .. } | Term::ArgFold { axis, arg, .. } | Term::Moment { axis, arg } => {
+                any = true;
+                folded.push((*axis, *arg));
+            }
+            Term::Online { axis, key, .. } => {
+                any = true;
+                folded.push((*axis, *key));
+            }
+            Term::Product => return None,
+            Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Load { .. } | Term::Map(..) => {}
+        }
+    }
+    // What is folded varies along its axis, and a fold does not depend on the axis of another.
+    let row = |&(axis, arg): &(AxisId, TermId)| region.axes[axis].1.is(length) && region.free[arg].contains(&axis);
+    let of_rows = region.terms.iter().enumerate().all(|(id, (term, _))| match term {
+        Term::Fold { .. } | Term::ArgFold { .. } | Term::Online { .. } | Term::Moment { .. } => {
+            !region.free[id].contains(&last) && !folded.iter().any(|(a, _)| region.free[id].contains(a))
+        }
+        _other => true,
+    });
+    if !any || !of_rows || !folded.iter().all(row) || region.outputs.iter().any(|o| !o.axes.contains(&last)) {
+        return None;
+    }
+    Some(rename(region, &|a| if folded.iter().any(|f| f.0 == a) { last } else { a }))
+}
+
+/// The term with other operands.
+pub(super) fn with_operands(term: &Term, new: &dyn Fn(TermId) -> TermId) -> Term {
+    match term {
+        Term::Load { input, map, open } => {
+            let index = |i: &Index| match i {
+                Index::Affine(a) => Index::Affine(a.clone()),
+                Index::Term(t) => Index::Term(new(*t)),
+            };
+            Term::Load { input: *input, map: map.iter().map(index).collect(), open: *open }
+        }
+        Term::Map(op, args) => Term::Map(op.clone(), args.iter().map(|&a| new(a)).collect()),
+        Term::Fold { kind, axis, arg } => Term::Fold { kind: *kind, axis: *axis, arg: new(*arg) },
+        Term::ArgFold { largest, axis, arg } => Term::ArgFold { largest: *largest, axis: *axis, arg: new(*arg) },
+        Term::Online { axis, key, weight, mask } => {
+            Term::Online { axis: *axis, key: new(*key), weight: new(*weight), mask: mask.map(new) }
+        }
+        Term::Moment { axis, arg } => Term::Moment { axis: *axis, arg: new(*arg) },
+        Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Product => term.clone(),
+    }
+}
+
+/// The region with axis `a` in place of `to(a)` everywhere in its terms; terms that become the same become one.
+pub(super) fn rename(region: &Region, to: &dyn Fn(AxisId) -> AxisId) -> Region {
+    let mut out = Region { terms: Vec::new(), free: Vec::new(), ..region.clone() };
+    let affine = |a: &Affine| {
+        let mut terms: BTreeMap<AxisId, i64> = BTreeMap::new();
+        for &(axis, c) in &a.terms {
+            *terms.entry(to(axis)).or_insert(0) += c;
+        }
+        Affine { base: a.base.clone(), terms: terms.into_iter().filter(|t| t.1 != 0).collect() }
+    };
+    let mut new: Vec<TermId> = Vec::new();
+    let mut seen: BTreeMap<Term, TermId> = BTreeMap::new();
+    for (id, (term, dtype)) in region.terms.iter().enumerate() {
+        let mut term = with_operands(term, &|t| new[t]);
+        match &mut term {
+            Term::Iota(a) => *a = affine(a),
+            Term::Load { map, .. } => map.iter_mut().for_each(|i| {
+                if let Index::Affine(a) = i {
+                    *a = affine(a);
+                }
+            }),
+            Term::Fold { axis, .. }
+            | Term::ArgFold { axis, .. }
+            | Term::Online { axis, .. }
+            | Term::Moment { axis, .. } => *axis = to(*axis),
+            Term::Const(_) | Term::Size(_) | Term::Map(..) | Term::Product => {}
+        }
+        let id_of = *seen.entry(term.clone()).or_insert_with(|| {
+            out.terms.push((term, *dtype));
+            out.free.push(region.free[id].iter().map(|&a| to(a)).collect());
+            out.terms.len() - 1
+        });
+        new.push(id_of);
+    }
+    out.outputs.iter_mut().for_each(|o| o.root = new[o.root]);
+    out
+}
+
+/// A block a row; `region` is [`unified`].
+pub(super) fn in_registers(region: &Region) -> Result<Built<'_>, Diagnostic> {
+    let last = region.rank.saturating_sub(1);
+    let size = region.axes[last].1.as_const().unwrap_or(1);
+    let (mut emitter, mut frame, vars) = team(region, &[last]);
+    frame.binds.insert(last, Bind::Tile { start: Expr::Int(0), size, open: false });
+    emitter.frames.push(frame);
+    emitter.store_outputs()?;
+    Ok(Built { emitter, vars, threads: threads_for(size, 2 * MOST_THREADS) })
+}
+
+/// A block a row: folds, then the result in strips.
+pub(super) fn in_strips(region: &Region) -> Result<Built<'_>, Diagnostic> {
+    let last = region.rank.saturating_sub(1);
+    let (mut emitter, frame, vars) = team(region, &[last]);
+    let n = &region.axes[last].1;
+    let longest = n.as_const().zip(longest_fold(region)).map_or(i64::MAX, |(n, fold)| n.max(fold));
+    let threads = threads_for(longest, MOST_THREADS);
+    emitter.strip = threads * EACH;
+    let (size, open) = tile_of(n, emitter.strip);
+    let start = mul(Expr::name("t"), Expr::Int(size));
+    emitter.frames.push(frame);
+    emitter.frames.push(Frame::with(BTreeMap::from([(last, Bind::Tile { start, size, open })])));
+    emitter.store_outputs()?;
+    let body = emitter.pop()?.stmts;
+    let high = ceil(dim(n), size);
+    let strips = Stmt::For { var: "t".into(), low: Expr::Int(0), high, step: None, unroll: false, body };
+    emitter.last()?.stmts.push(strips);
+    Ok(Built { emitter, vars, threads })
+}
+
+/// A block for a row of results of folds that vary along it, as attention's do: one pass over the folded axis in strips.
+pub(super) fn of_folds(region: &Region) -> Result<Built<'_>, Diagnostic> {
+    let last = region.rank.saturating_sub(1);
+    let (mut emitter, mut frame, mut vars) = team(region, &[last]);
+    let threads = MOST_THREADS / 2;
+    emitter.strip = threads;
+    let n = &region.axes[last].1;
+    let (size, open) = tile_of(n, threads);
+    let start = match ceil(dim(n), size) {
+        Expr::Int(1) => Expr::Int(0),
+        count => {
+            vars.push(("t".into(), count));
+            mul(Expr::name("t"), Expr::Int(size))
+        }
+    };
+    frame.binds.insert(last, Bind::Tile { start, size, open });
+    emitter.frames.push(frame);
+    emitter.store_outputs()?;
+    Ok(Built { emitter, vars, threads })
+}
+
+/// A block for one element of the output; its folds run in strips.
+pub(super) fn point(region: &Region) -> Result<Built<'_>, Diagnostic> {
+    let (mut emitter, frame, vars) = team(region, &[]);
+    let threads = threads_for(longest_fold(region).unwrap_or(i64::MAX), MOST_THREADS);
+    emitter.strip = threads * EACH;
+    emitter.frames.push(frame);
+    emitter.store_outputs()?;
+    Ok(Built { emitter, vars, threads })
+}

@@ -1,0 +1,255 @@
+//! The programs: parts of small transformers with odd sizes, and their inputs.
+
+use tilewright::compile::{MAX_OPT_LEVEL, lower_gpu};
+use tilewright::models::{Gpt2Config, LlamaConfig, Outputs, WeightTypes, gpt2, llama};
+use tilewright_ir::array::{Array, Bytes};
+use tilewright_ir::dsl::nn::{LayerNorm, Linear, RmsNorm};
+use tilewright_ir::dsl::{Attention, Graph, RopeLayout};
+use tilewright_ir::graph::Module;
+use tilewright_ir::interp::{self, Mode};
+use tilewright_ir::kernel::Program;
+use tilewright_ir::types::{Bindings, DType, Type};
+use tilewright_runtime::device::Plan;
+
+/// A program with values for its symbols.
+pub struct Case {
+    pub name: &'static str,
+    pub module: Module,
+    pub bindings: Bindings,
+}
+
+fn case(name: &'static str, module: Module, symbols: &[(&str, i64)]) -> Case {
+    Case { name, module, bindings: symbols.iter().map(|(s, v)| ((*s).into(), *v)).collect() }
+}
+
+/// `gelu(x) * y + 1` over a symbolic axis.
+pub fn pointwise() -> Module {
+    let g = Graph::new("main");
+    let n = g.symbol("n", 1..=4096);
+    let (x, y) = (g.input("x", DType::F32, (&n, 100)), g.input("y", DType::F32, (100,)));
+    let out = x.gelu_tanh() * y + 1.0;
+    g.finish(&[&out]).unwrap()
+}
+
+pub fn softmax() -> Module {
+    let g = Graph::new("main");
+    let n = g.symbol("n", 1..=4096);
+    let out = g.input("x", DType::F32, (&n, 1000)).softmax(-1);
+    g.finish(&[&out]).unwrap()
+}
+
+pub fn layer_norm() -> Module {
+    let g = Graph::new("main");
+    let n = g.symbol("n", 1..=4096);
+    let out = LayerNorm::new(&g, "norm", 768, 1e-5).forward(&g.input("x", DType::F32, (&n, 768)));
+    g.finish(&[&out]).unwrap()
+}
+
+/// RMS norm, gate and up, silu, product, down, residual.
+pub fn swiglu() -> Module {
+    let g = Graph::new("main");
+    let n = g.symbol("n", 1..=4096);
+    let x = g.input("x", DType::F32, (&n, 72));
+    let h = RmsNorm::new(&g, "norm", 72, 1e-5).forward(&x);
+    let linear = |name, from: i64, to: i64, x: &_| Linear::new(&g, name, DType::F32, from, to, false).forward(x);
+    let inner = linear("gate", 72, 100, &h).silu() * linear("up", 72, 100, &h);
+    let out = x + linear("down", 100, 72, &inner);
+    g.finish(&[&out]).unwrap()
+}
+
+/// Causal attention with two heads a group over a symbolic length.
+pub fn attention() -> Module {
+    let g = Graph::new("main");
+    let n = g.symbol("n", 1..=512);
+    let q = g.input("q", DType::F32, (4, &n, 24));
+    let (k, v) = (g.input("k", DType::F32, (2, &n, 24)), g.input("v", DType::F32, (2, &n, 24)));
+    let out = q.attention(&k, &v, Attention { causal: true, ..Attention::default() });
+    g.finish(&[&out]).unwrap()
+}
+
+pub fn gpt2_model() -> Module {
+    let outputs = Outputs { all_logits: true, hidden_states: false };
+    let sizes = Gpt2Config { layers: 2, width: 48, heads: 3, feed_forward: 100, ..Gpt2Config::small(33) };
+    gpt2(&Gpt2Config { vocabulary: 67, context: 33, outputs, ..sizes }).unwrap()
+}
+
+/// Block-quantised weights: a product, and rows taken by index.
+fn blocks() -> Module {
+    let g = Graph::new("main");
+    let n = g.symbol("n", 1..=64);
+    let (x, ids) = (g.input("x", DType::F32, (&n, 64)), g.input("ids", DType::I64, (&n,)));
+    let of = |dtype: DType| {
+        let w = g.weight(dtype.name(), dtype, (40, 64));
+        [x.linear(&w), w.embedding(&ids).cast(DType::F32)]
+    };
+    let all = [of(DType::Q4_0), of(DType::Q8_0)].concat();
+    g.finish(&all.iter().collect::<Vec<_>>()).unwrap()
+}
+
+pub fn llama_model(weights: DType) -> Module {
+    let mut config = LlamaConfig {
+        layers: 1,
+        width: 64,
+        heads: 4,
+        kv_heads: 2,
+        head_size: 16,
+        feed_forward: 96,
+        vocabulary: 40,
+        rope_base: 10_000.0,
+        rope_factors: Vec::new(),
+        rope_layout: RopeLayout::Interleaved,
+        epsilon: 1e-5,
+        tied: false,
+        capacity: 32,
+        dtypes: WeightTypes::new(),
+        outputs: Outputs { all_logits: true, hidden_states: false },
+    };
+    for name in config.names().filter(|n| !n.contains("norm")) {
+        config.dtypes.insert(name, weights);
+    }
+    llama(&config).unwrap()
+}
+
+/// Running sums, searches, scatters, long rows and halves.
+fn others() -> Module {
+    let text = "func @main(%x: f32[n, 37], %i: i64[n, 37], %b: bf16[n, 37], %h: f16[n, 37], %l: f32[3, m]) ->
+         (f32[n, 37], i64[n], i64[3], f32[n, 37], f32[n, 37], bf16[n, 37], f16[n, 37], f32[3, m], f32[n, 37])
+         where n in 1..=64, m in 1..=9000 {
+       %0 = cumsum %x axis=1
+       %1 = argmax %x axis=1
+       %2 = argmin %l axis=1
+       %3 = take_along %x, %i axis=1
+       %4 = scatter_add %x, %i, %x axis=1
+       %5 = add %b, %b
+       %6 = exp %h
+       %7 = reduce_max %l axes=[1]
+       %8 = broadcast %7 shape=[3, m] dims=[0]
+       %9 = sub %l, %8
+       %10 = cumsum %x axis=0
+       return %0, %1, %2, %3, %4, %5, %6, %9, %10
+     }";
+    tilewright_ir::text::parse("others.tw", text).unwrap_or_else(|d| panic!("{d}"))
+}
+
+/// The text of a program that `scripts/gpu-suite.sh` runs is that of the module here; `TILEWRIGHT_UPDATE=1` writes it.
+#[test]
+fn files_of_programs_are_these_modules() {
+    let modules = [
+        ("softmax", softmax()),
+        ("layer_norm", layer_norm()),
+        ("swiglu", swiglu()),
+        ("attention", attention()),
+        ("gpt2", gpt2_model()),
+        ("llama_q4_1", llama_model(DType::Q4_1)),
+    ];
+    for (name, module) in modules {
+        let path = format!("{}/tests/data/programs/{name}.tw", env!("CARGO_MANIFEST_DIR"));
+        // Lines of this file are no part of a program.
+        let text = tilewright_ir::text::print(&module);
+        if std::env::var_os("TILEWRIGHT_UPDATE").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == text,
+            "{path} is not the text of the module; TILEWRIGHT_UPDATE=1 cargo test --test cuda files"
+        );
+    }
+}
+
+/// All cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("pointwise", pointwise(), &[("n", 7)]),
+        case("softmax", softmax(), &[("n", 3)]),
+        case("layer_norm", layer_norm(), &[("n", 3)]),
+        case("swiglu", swiglu(), &[("n", 70)]),
+        case("attention", attention(), &[("n", 19)]),
+        case("gpt2", gpt2_model(), &[("seq", 13), ("past", 9)]),
+        case("llama_q4_1", llama_model(DType::Q4_1), &[("seq", 5), ("past", 3)]),
+        case("blocks", blocks(), &[("n", 5)]),
+        case("others", others(), &[("n", 5), ("m", 2500)]),
+    ]
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn unit(&mut self) -> f32 {
+        (self.next() % (1 << 20)) as f32 / (1 << 19) as f32 - 1.0
+    }
+
+    fn array(&mut self, ty: &Type, bindings: &Bindings) -> Array {
+        let shape = ty.concrete(bindings).unwrap();
+        let n: usize = shape.iter().product();
+        let mut bytes = Vec::new();
+        match ty.dtype {
+            DType::I64 => (0..n).for_each(|_| bytes.extend((self.next() % 37).to_le_bytes())),
+            DType::F16 => (0..n).for_each(|_| bytes.extend(half::f16::from_f32(self.unit()).to_le_bytes())),
+            DType::Bf16 => (0..n).for_each(|_| bytes.extend(half::bf16::from_f32(self.unit()).to_le_bytes())),
+            DType::F32 => (0..n).for_each(|_| bytes.extend(self.unit().to_le_bytes())),
+            d => {
+                let (per, size) = d.block();
+                for _ in 0..n / per {
+                    let start = bytes.len();
+                    (0..size).for_each(|_| bytes.push(self.next() as u8));
+                    let scales = if d == DType::Q4_1 { 2 } else { 1 };
+                    for i in 0..scales {
+                        let scale = half::f16::from_f32(0.02 * self.unit()).to_le_bytes();
+                        bytes[start + 2 * i..start + 2 * i + 2].copy_from_slice(&scale);
+                    }
+                }
+            }
+        }
+        Array::new(ty.dtype, &shape, Bytes::new(bytes)).unwrap()
+    }
+}
+
+impl Case {
+    pub fn inputs(&self) -> Vec<Array> {
+        let mut random = Random(11);
+        let params = &self.module.entry().unwrap().params;
+        params.iter().map(|p| random.array(&p.ty, &self.bindings)).collect()
+    }
+
+    pub fn expected(&self, inputs: &[Array]) -> Vec<Array> {
+        let entry = &self.module.entry().unwrap().name;
+        interp::run(&self.module, entry, inputs, &self.bindings, Mode::Meaning).unwrap_or_else(|d| panic!("{d}"))
+    }
+
+    /// Programs and plan at a level.
+    pub fn lowered(&self, opt_level: u8) -> (Vec<Program>, Plan) {
+        let programs = lower_gpu(&self.module, opt_level, "sm_80").unwrap_or_else(|d| panic!("{}: {d}", self.name));
+        let main = programs.iter().position(|p| &*p.name == "main").unwrap();
+        let plan = Plan::new(&programs, main, &self.bindings).unwrap_or_else(|d| panic!("{}: {d}", self.name));
+        (programs, plan)
+    }
+}
+
+pub fn levels() -> std::ops::RangeInclusive<u8> {
+    0..=MAX_OPT_LEVEL
+}
+
+/// Compares results; `tolerance` is relative to 1 + |x|.
+pub fn compare(what: &str, found: &[Vec<f64>], expected: &[Array], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let e64 = e.to_f64().unwrap();
+        assert_eq!(f.len(), e64.len(), "{what}: result {i}");
+        // One unit in the last place of a half.
+        let tolerance = match e.dtype() {
+            DType::F16 => 2e-3,
+            DType::Bf16 => 1.6e-2,
+            _wide => tolerance,
+        };
+        for (j, (a, b)) in f.iter().zip(&e64).enumerate() {
+            let close = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance * (1.0 + b.abs());
+            assert!(close, "{what}: result {i} element {j}: {a} instead of {b}");
+        }
+    }
+}

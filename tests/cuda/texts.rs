@@ -1,0 +1,72 @@
+//! The text of programs as snapshots, and through NVRTC for every target.
+
+use crate::models::{attention, cases, layer_norm, levels, pointwise, softmax, swiglu};
+use tilewright::compile::{Options, Target};
+use tilewright::emit::{Stage, emit, emit_for};
+use tilewright_codegen::cuda::emit_programs;
+use tilewright_ir::graph::Module;
+use tilewright_runtime::device::cuda::{Nvrtc, per_kernel};
+
+fn snapshot(name: &str, module: &Module) {
+    let options = Options { opt_level: 1, ..Options::host().unwrap() };
+    let text = emit(module, Stage::Cuda, &options).unwrap();
+    assert_eq!(text, emit_for(module, Stage::Cuda, &options, Target::Sm80).unwrap());
+    insta::with_settings!({ prepend_module_to_snapshot => false }, { insta::assert_snapshot!(name, text) });
+}
+
+#[test]
+fn text_of_pointwise() {
+    snapshot("pointwise", &pointwise());
+}
+
+#[test]
+fn text_of_softmax() {
+    snapshot("softmax", &softmax());
+}
+
+#[test]
+fn text_of_layer_norm() {
+    snapshot("layer_norm", &layer_norm());
+}
+
+#[test]
+fn text_of_swiglu() {
+    snapshot("swiglu", &swiglu());
+}
+
+#[test]
+fn text_of_attention() {
+    snapshot("attention", &attention());
+}
+
+/// Every kernel of every program for every target: registers, no spills, shared memory.
+#[test]
+fn every_program_compiles_under_nvrtc() {
+    let nvrtc = match Nvrtc::load() {
+        Ok(nvrtc) => nvrtc,
+        Err(d) => {
+            assert_eq!(d.code, "nvrtc-missing");
+            println!("SKIPPED: {}", d.message);
+            return;
+        }
+    };
+    for case in cases() {
+        // Level 0 has the same templates, many times.
+        for level in levels().skip(1) {
+            for isa in ["sm_80", "sm_89", "sm_90a"] {
+                let programs = tilewright::compile::lower_gpu(&case.module, level, isa).unwrap();
+                let emitted = emit_programs(&programs).unwrap();
+                let start = std::time::Instant::now();
+                let done = nvrtc.compile(case.name, &emitted.text, isa).unwrap_or_else(|d| panic!("{d}"));
+                let ms = start.elapsed().as_secs_f64() * 1e3;
+                let kernels = per_kernel(&done.log);
+                println!("{} level {level} {isa}: {} kernels in {ms:.0} ms", case.name, kernels.len());
+                assert_eq!(kernels.len(), emitted.kernels.iter().flatten().count(), "{}", done.log);
+                for (name, u) in kernels {
+                    println!("  {name:24} {:3} registers, {:5} B shared", u.registers, u.shared_bytes);
+                    assert_eq!((u.spill_stores, u.spill_loads), (0, 0), "{} {isa} {name}", case.name);
+                }
+            }
+        }
+    }
+}
