@@ -84,7 +84,7 @@ impl Data {
         }
     }
 
-    /// Whether elements of `dtype` are kept like this.
+    /// Whether elements of `dtype` are kept like this; block encodings as the values that they stand for.
     pub(super) fn fits(&self, dtype: DType) -> bool {
         match self {
             Data::Float(_) => dtype.is_float() || dtype.is_block(),

@@ -1,12 +1,11 @@
 //! Where terms read: the buffer itself, or a view over the region's axes.
 
 use super::emit::{Bind, Emitted, Emitter};
-use super::index::{add, affine, dim, mul};
+use super::index::{add, affine, dim, mul, zero};
 use crate::region::{Affine, AxisId, Index, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::{Access, Expr, IndexDim, LoadMods, Stmt, View, expr::Ident};
-use tilewright_ir::types::DType;
 
 impl Emitter<'_> {
     pub(super) fn iota(&mut self, a: &Affine) -> Emitted {
@@ -34,11 +33,7 @@ impl Emitter<'_> {
         }
         let access = self.access(input, map, &points, open)?;
         let name = self.fresh("v");
-        let pad = match self.region.inputs[input].1.dtype {
-            DType::Bool => Expr::cast(DType::Bool, Expr::Int(0)),
-            _number => Expr::Int(0),
-        };
-        let mods = LoadMods { pad: Some(pad), ..LoadMods::default() };
+        let mods = LoadMods { pad: Some(zero(self.region.inputs[input].1.dtype)), ..LoadMods::default() };
         let clipped = open || access.dims.iter().flatten().any(|d| matches!(d, IndexDim::Range { open: true, .. }));
         let mods = if clipped { mods } else { LoadMods::default() };
         self.frames[place].stmts.push(Stmt::Load { name: name.clone(), access, mods });
@@ -109,7 +104,10 @@ impl Emitter<'_> {
         for (i, index) in map.iter().enumerate() {
             match index {
                 Index::Affine(a) => {
-                    exprs.push((affine(a, |x| Expr::Name(self.region.axes[x].0.clone())), open && !a.terms.is_empty()));
+                    // A known position inside a known size needs no mask; the position 0 of an empty input does.
+                    let known = a.base.as_const().zip(shape[i].as_const()).filter(|_| a.terms.is_empty());
+                    let inside = known.is_some_and(|(at, n)| (0..n).contains(&at));
+                    exprs.push((affine(a, |x| Expr::Name(self.region.axes[x].0.clone())), open && !inside));
                 }
                 Index::Term(_) => {
                     let name: Ident = format!("g{i}").into();

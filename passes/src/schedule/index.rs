@@ -80,6 +80,11 @@ pub fn literal(value: &Array) -> Option<Expr> {
     Some(if dtype == DType::I64 { Expr::Int(int) } else { Expr::cast(dtype, Expr::Int(int)) })
 }
 
+/// What a load reads outside of its buffer. A literal number is no truth value.
+pub(super) fn zero(dtype: DType) -> Expr {
+    if dtype == DType::Bool { Expr::cast(dtype, Expr::Int(0)) } else { Expr::Int(0) }
+}
+
 /// What a fold of nothing gives.
 pub(super) fn identity(kind: ReduceKind, dtype: DType) -> Expr {
     let bits = u32::try_from(dtype.block().1 * 8).unwrap_or(64);

@@ -1,7 +1,7 @@
 //! Kernels of ops with a sequential loop of their own: cumsum, scatter_add, update_slice.
 
 use super::emit::tile_of;
-use super::index::{add, ceil, dim, mul};
+use super::index::{add, ceil, dim, mul, zero};
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::kernel::{
     Access, Block, Buffer, Expr, IndexDim, Kernel, Level, LoadMods, Space, Stmt, View, expr::Ident,
@@ -147,7 +147,7 @@ pub fn update_slice(
     } else {
         vars.push(("z".into(), Expr::Int(1)));
     }
-    let mods = LoadMods { pad: open.then_some(Expr::Int(0)), ..LoadMods::default() };
+    let mods = LoadMods { pad: open.then_some(zero(out.dtype)), ..LoadMods::default() };
     body.push(Stmt::Load { name: "v".into(), access: Access::new("in0", dims.clone()), mods });
     body.push(store(Access::new("box", dims), Expr::name("v")));
     let par = Stmt::Par { vars, level: Level::Grid, body };

@@ -133,7 +133,7 @@ impl Emitter<'_> {
         let mut inside = frame.clone();
         self.when(holds, |e| {
             let address = e.address_of(Some(tile.id), plan, &mut inside, lane)?;
-            let value = e.read(plan.memory.dtype, address)?;
+            let value = e.read_from(plan, address)?;
             e.b.def_var(result, value);
             Ok(())
         })?;

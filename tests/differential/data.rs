@@ -1,0 +1,143 @@
+//! Contents of parameters.
+
+use super::bound::Bound;
+use half::{bf16, f16};
+use tilewright_ir::array::{Array, Bytes, element_count};
+use tilewright_ir::types::{Bindings, DType, Dim, Type};
+
+/// What a parameter holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fill {
+    /// Quarters from -2 to 2.
+    Lattice,
+    /// Any floats from -2 to 2.
+    Real,
+    /// Integers from -3 to 3, or 0 to 3.
+    Small,
+    /// Any bits, the ends of the range often.
+    Bits,
+    /// Truth values.
+    Truth,
+    /// Integers from 0 to below a size.
+    Below(Dim),
+    /// A block encoding of quarters.
+    Block,
+}
+
+/// The largest magnitude of a dtype's integers. Above 2^63, u64 is not kept as a number by the kernel interpreter.
+pub fn largest(dtype: DType) -> f64 {
+    let bits = 8 * dtype.block().1 as i32;
+    f64::from(if dtype.is_signed() || dtype == DType::U64 { bits - 1 } else { bits }).exp2()
+}
+
+impl Fill {
+    /// What is known of such contents.
+    pub fn bound(&self, dtype: DType, high: &dyn Fn(&Dim) -> usize) -> Bound {
+        match self {
+            Fill::Lattice => Bound::lattice(2.0, -2),
+            Fill::Real => Bound::real(2.0),
+            Fill::Small => Bound::integer(3.0),
+            Fill::Bits => Bound::integer(2.0 * largest(dtype)),
+            Fill::Truth => Bound::truth(),
+            Fill::Below(d) => Bound::integer(high(d) as f64),
+            // Scales of 1/4, numbers below 16, a minimum of 1/4.
+            Fill::Block => Bound::lattice(4.5, -2),
+        }
+    }
+
+    /// An array of type `ty`.
+    pub fn array(&self, ty: &Type, bindings: &Bindings, random: &mut Random, special: bool) -> Result<Array, String> {
+        let shape = ty.concrete(bindings)?;
+        let count = element_count(&shape).ok_or("too large")?;
+        let bytes = match self {
+            Fill::Block => blocks(ty.dtype, count / 32, random),
+            Fill::Bits => (0..count).flat_map(|_| bits(ty.dtype, random)).collect(),
+            Fill::Lattice if special => (0..count).flat_map(|_| number(ty.dtype, special_value(random))).collect(),
+            Fill::Lattice => (0..count).flat_map(|_| number(ty.dtype, quarter(random))).collect(),
+            Fill::Real => (0..count).flat_map(|_| number(ty.dtype, random.unit() * 4.0 - 2.0)).collect(),
+            Fill::Small if ty.dtype.is_unsigned() => {
+                (0..count).flat_map(|_| number(ty.dtype, random.below(4) as f64)).collect()
+            }
+            Fill::Small => (0..count).flat_map(|_| number(ty.dtype, random.below(7) as f64 - 3.0)).collect(),
+            Fill::Truth => (0..count).map(|_| random.below(2) as u8).collect(),
+            Fill::Below(d) => {
+                let size = usize::try_from(d.eval(bindings)?).map_err(|_| "negative")?;
+                (0..count).flat_map(|_| number(ty.dtype, random.below(size) as f64)).collect()
+            }
+        };
+        Array::new(ty.dtype, &shape, Bytes::new(bytes)).map_err(|d| d.to_string())
+    }
+}
+
+fn quarter(random: &mut Random) -> f64 {
+    (random.below(17) as f64 - 8.0) / 4.0
+}
+
+fn special_value(random: &mut Random) -> f64 {
+    match random.below(16) {
+        0 => f64::NAN,
+        1 => f64::INFINITY,
+        2 => f64::NEG_INFINITY,
+        3 => -0.0,
+        _finite => quarter(random),
+    }
+}
+
+/// The bytes of a number that the dtype holds, or the nearest to it.
+fn number(dtype: DType, x: f64) -> Vec<u8> {
+    match dtype {
+        DType::F64 => x.to_le_bytes().to_vec(),
+        DType::F32 => (x as f32).to_le_bytes().to_vec(),
+        DType::F16 => f16::from_f64(x).to_le_bytes().to_vec(),
+        DType::Bf16 => bf16::from_f64(x).to_le_bytes().to_vec(),
+        integer => (x as i64).to_le_bytes()[..integer.block().1].to_vec(),
+    }
+}
+
+fn bits(dtype: DType, random: &mut Random) -> Vec<u8> {
+    let size = dtype.block().1;
+    let ends: [u64; 4] = [0, u64::MAX, 1 << (8 * size - 1), (1 << (8 * size - 1)) - 1];
+    let value = if random.below(3) == 0 { ends[random.below(4)] } else { random.next() };
+    value.to_le_bytes()[..size].to_vec()
+}
+
+/// Blocks whose values are small multiples of 1/4: scales of 1/4, for q8_0 numbers from -16 to 15.
+fn blocks(dtype: DType, count: usize, random: &mut Random) -> Vec<u8> {
+    let quarter = f16::from_f32(0.25).to_le_bytes();
+    let mut bytes = Vec::new();
+    for _ in 0..count {
+        bytes.extend(quarter);
+        if dtype == DType::Q4_1 {
+            bytes.extend(quarter);
+        }
+        match dtype {
+            DType::Q8_0 => bytes.extend((0..32).map(|_| (random.below(32) as i8 - 16) as u8)),
+            _four_bits => bytes.extend((0..16).map(|_| random.next() as u8)),
+        }
+    }
+    bytes
+}
+
+/// SplitMix64.
+pub struct Random(pub u64);
+
+impl Random {
+    /// 64 random bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`, 0 of 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    /// From 0 to 1.
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}

@@ -1,0 +1,197 @@
+//! Random graphs: what machine code and kernels compute is what the interpreter says.
+//!
+//! Each graph runs on the interpreter, as machine code at every level on the instruction sets of this machine with one
+//! and two threads, and kernel by kernel on the kernel interpreter. Exact values must be equal, others within a bound
+//! that is derived for the graph ([`bound`]). `TILEWRIGHT_CASES` sets how many graphs, `TILEWRIGHT_SEED` another start,
+//! `TILEWRIGHT_TRACE` a file that gets each graph before it runs.
+
+// Helpers of tests may fail like tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
+
+mod bound;
+mod compose;
+mod data;
+mod elementwise;
+mod fold;
+mod machine;
+#[path = "../support/program.rs"]
+mod program;
+mod shape;
+
+use bound::Bound;
+use data::Random;
+use machine::{Built, Case, build, cases};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use std::fmt::Write;
+use tilewright::compile::{Options, compile, lower};
+use tilewright_codegen::cpu::ukernel::Isa;
+use tilewright_ir::array::Array;
+use tilewright_ir::interp::{self, Mode};
+use tilewright_ir::interp_kernel::Data;
+use tilewright_ir::kernel::text::print_program;
+use tilewright_ir::text::{difference, parse, print};
+use tilewright_ir::verify::verify;
+use tilewright_passes::egraph::Numerics;
+
+/// The levels that are compared.
+const LEVELS: [u8; 2] = [0, 1];
+
+/// Graphs of a run without `TILEWRIGHT_CASES`.
+const CASES: u32 = 80;
+
+#[test]
+fn random_graphs_mean_the_same_everywhere() {
+    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap());
+    let cases_wanted = number("TILEWRIGHT_CASES").map_or(CASES, |n| n as u32);
+    let mut seed = [7u8; 32];
+    seed[..8].copy_from_slice(&number("TILEWRIGHT_SEED").unwrap_or(1).to_le_bytes());
+    let config = Config {
+        cases: cases_wanted,
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        max_shrink_time: 60_000,
+        ..Config::default()
+    };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let (mut nodes, mut exact, mut results) = (0usize, 0usize, 0usize);
+    let counts = std::cell::RefCell::new((&mut nodes, &mut exact, &mut results));
+    // For a graph that takes long or crashes: the last one lies there.
+    let trace = std::env::var_os("TILEWRIGHT_TRACE");
+    let shrinking = std::cell::Cell::new(false);
+    let outcome = runner.run(&cases(), |case| {
+        let built = build(&case).map_err(TestCaseError::fail)?;
+        if let Some(path) = &trace {
+            std::fs::write(path, print(&built.module)).unwrap();
+        }
+        if let Err(reason) = check(&built, &case) {
+            if !shrinking.replace(true) {
+                // Shrinking may take a minute, or end in another failure.
+                println!("{}{:?}\n{reason}\n\nshrinking", print(&built.module), built.bindings);
+            }
+            return Err(TestCaseError::fail(reason));
+        }
+        let mut counts = counts.borrow_mut();
+        *counts.0 += built.module.functions.values().map(|f| f.nodes.len()).sum::<usize>();
+        *counts.1 += built.bounds.iter().filter(|b| b.is_exact()).count();
+        *counts.2 += built.bounds.len();
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, case)) => {
+            let text = build(&case).map_or_else(|e| e, |b| format!("{}{:?}", print(&b.module), b.bindings));
+            panic!("{case:?}\n{text}\n{reason}");
+        }
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+    println!("{cases_wanted} graphs of {nodes} nodes, {exact} of {results} results exact");
+    // A generator whose steps never fit, or whose bounds are always loose, would test nothing.
+    assert!(nodes > 10 * cases_wanted as usize && 3 * exact > results);
+}
+
+/// All comparisons of one graph.
+fn check(built: &Built, case: &Case) -> Result<(), String> {
+    let module = &built.module;
+    verify(module).map_err(|d| d.to_string())?;
+    let text = print(module);
+    let again = parse("graph", &text).map_err(|d| d.to_string())?;
+    if let Some(found) = difference(module, &again) {
+        return Err(format!("another graph comes back from its text: {found}"));
+    }
+    let entry = module.entry().map_err(|d| d.to_string())?;
+    let mut random = Random(case.seed);
+    let mut runs = Vec::new();
+    for bindings in &built.bindings {
+        let fill =
+            |(p, f): (&tilewright_ir::graph::Param, &data::Fill)| f.array(&p.ty, bindings, &mut random, case.special);
+        let inputs = entry.params.iter().zip(&built.fills).map(fill).collect::<Result<Vec<Array>, _>>()?;
+        let want = interp::run(module, "main", &inputs, bindings, Mode::Meaning).map_err(|d| d.to_string())?;
+        for (i, (x, b)) in want.iter().zip(&built.bounds).enumerate() {
+            let values = x.to_f64().ok_or("a block encoding")?;
+            let largest = values.into_iter().filter(|x| x.is_finite()).fold(0.0f64, |m, x| m.max(x.abs()));
+            if !case.special && largest > b.magnitude * 1.0001 {
+                return Err(format!("the generator is wrong: result {i} has {largest}, not below {}", b.magnitude));
+            }
+        }
+        runs.push((bindings, inputs, want));
+    }
+    let isas: Vec<Isa> = Isa::ALL.iter().rev().copied().filter(|i| i.available()).collect();
+    for opt_level in LEVELS {
+        // All instruction sets take turns, since each has its own kernels.
+        let isa = isas[(case.seed as usize + usize::from(opt_level)) % isas.len()];
+        let options = Options { opt_level, numerics: Numerics::default(), threads: 1, isa };
+        kernels(built, &options, &runs).map_err(|e| format!("kernels, level {opt_level}, {isa:?}: {e}"))?;
+        machine_code(built, &options, &runs).map_err(|e| format!("cpu, level {opt_level}, {isa:?}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// Sizes, inputs, and what the interpreter says.
+type Run<'r> = (&'r tilewright_ir::types::Bindings, Vec<Array>, Vec<Array>);
+
+fn machine_code(built: &Built, options: &Options, runs: &[Run<'_>]) -> Result<(), String> {
+    let one = compile(&built.module, options).map_err(|d| d.to_string())?;
+    let two = compile(&built.module, &Options { threads: 2, ..options.clone() }).map_err(|d| d.to_string())?;
+    // Twice, since buffers are used again.
+    for (bindings, inputs, want) in runs.iter().chain(runs) {
+        let found = one.run(inputs, bindings).map_err(|d| d.to_string())?;
+        let threads = two.run(inputs, bindings).map_err(|d| d.to_string())?;
+        if found.iter().zip(&threads).any(|(a, b)| a.bytes()[..] != b.bytes()[..]) {
+            return Err("two threads change the result".into());
+        }
+        for (i, (x, y)) in found.iter().zip(want).enumerate() {
+            if x.dtype() != y.dtype() || x.shape() != y.shape() {
+                return Err(format!("result {i} is {}{:?}", x.dtype(), x.shape()));
+            }
+            let same = !y.dtype().is_float() && x.bytes()[..] == y.bytes()[..];
+            let values = x.to_f64().ok_or("a block encoding")?;
+            if !same {
+                compare(i, &values, y, &built.bounds[i])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn kernels(built: &Built, options: &Options, runs: &[Run<'_>]) -> Result<(), String> {
+    let programs = lower(&built.module, options).map_err(|d| d.to_string())?;
+    for program in &programs {
+        program.kernels.iter().try_for_each(program::check)?;
+    }
+    if built.wraps {
+        return Ok(());
+    }
+    for (bindings, inputs, want) in runs {
+        let found = program::run(&programs, "main", inputs, bindings)?;
+        for (i, (x, y)) in found.iter().zip(want).enumerate() {
+            let values: Vec<f64> = match &x.data {
+                Data::Float(v) => v.clone(),
+                Data::Int(v) => v.iter().map(|&x| x as f64).collect(),
+                Data::Bool(v) => v.iter().map(|&x| f64::from(u8::from(x))).collect(),
+            };
+            compare(i, &values, y, &built.bounds[i]).map_err(|e| {
+                let text = programs.iter().fold(String::new(), |mut out, p| {
+                    let _ = write!(out, "{}", print_program(p));
+                    out
+                });
+                format!("{e}\n{text}")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Numbers must be equal, both NaN, or as near as the bound says.
+fn compare(result: usize, found: &[f64], want: &Array, bound: &Bound) -> Result<(), String> {
+    let want = want.to_f64().ok_or("a block encoding")?;
+    if found.len() != want.len() {
+        return Err(format!("result {result} has {} elements instead of {}", found.len(), want.len()));
+    }
+    let near = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= bound.error;
+    let wrong: Vec<usize> = (0..want.len()).filter(|&i| !near(found[i], want[i])).collect();
+    let Some(&first) = wrong.first() else { return Ok(()) };
+    let (a, b) = (found[first], want[first]);
+    let many = format!("{} of {} elements", wrong.len(), want.len());
+    Err(format!("result {result}: {a} instead of {b} at {first}, {many} are wrong, allowed is {:e}", bound.error))
+}
