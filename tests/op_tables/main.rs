@@ -60,7 +60,7 @@ enum Outcome {
 
 fn compare(module: &Module, inputs: &[Array], bindings: &Bindings, level: u8, tolerance: f64) -> Outcome {
     let Ok(exact) = interp::run(module, "main", inputs, bindings, Mode::Strict) else { return Outcome::NoMeaning };
-    let options = Options { opt_level: level, threads: 1, isa: Isa::best() };
+    let options = Options { opt_level: level, threads: 1, isa: Isa::best(), ..Options::host().unwrap() };
     let found = match compile(module, &options).and_then(|e| e.run(inputs, bindings)) {
         Ok(found) => found,
         Err(d) if d.code == "cpu-unsupported" => return Outcome::Refused(d.code),
