@@ -10,6 +10,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
@@ -120,14 +121,25 @@ fn jit() -> Result<JITModule, Diagnostic> {
     Ok(JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names())))
 }
 
-/// Compiles kernels for this processor.
+/// For each kernel, the first that differs from it in nothing but the name: the text is the kernel.
+fn firsts(kernels: &[&Kernel]) -> Vec<usize> {
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    let body = |kernel: &Kernel| Kernel { name: "".into(), ..kernel.clone() }.to_string();
+    kernels.iter().enumerate().map(|(index, kernel)| *known.entry(body(kernel)).or_insert(index)).collect()
+}
+
+/// Compiles kernels for this processor; those that differ in nothing but their names share their code.
 ///
 /// Errors: `cpu-unsupported` for what the emitter does not take, `kernel-invalid` for a kernel that breaks the rules.
 pub fn compile(kernels: &[&Kernel], isa: Isa) -> Result<(CpuModule, Vec<CpuKernel>), Diagnostic> {
     let mut module = jit()?;
     let mut made = Vec::new();
     let mut context = FunctionBuilderContext::new();
-    for (index, kernel) in kernels.iter().enumerate() {
+    let firsts = firsts(kernels);
+    // Where in `made` the code of a kernel lies.
+    let mut places: BTreeMap<usize, usize> = BTreeMap::new();
+    for (index, kernel) in kernels.iter().enumerate().filter(|(index, _)| firsts[*index] == *index) {
+        places.insert(index, made.len());
         let mut function = module.make_context();
         let (scratch, checks) =
             emit(&module, kernel, isa, &mut function.func, &mut context).map_err(|error| in_kernel(error, kernel))?;
@@ -144,16 +156,18 @@ pub fn compile(kernels: &[&Kernel], isa: Isa) -> Result<(CpuModule, Vec<CpuKerne
     let pointers: Vec<*const u8> = made.iter().map(|(id, ..)| module.get_finalized_function(*id)).collect();
     let memory = Arc::new(Code { module: Some(module) });
     let mut compiled = Vec::new();
-    for ((kernel, (_, scratch_bytes, grid, checks)), pointer) in kernels.iter().zip(made).zip(pointers) {
+    for (kernel, first) in kernels.iter().zip(firsts) {
+        let place = places.get(&first).copied().ok_or_else(|| Diagnostic::bug("a kernel without code"))?;
+        let (_, scratch_bytes, grid, checks) = &made[place];
         compiled.push(CpuKernel {
             name: kernel.name.clone(),
-            scratch_bytes,
-            grid,
+            scratch_bytes: *scratch_bytes,
+            grid: grid.clone(),
             arguments: kernel.arguments.len(),
             symbols: kernel.symbols.len(),
-            checks,
+            checks: checks.clone(),
             // Safety: the function was emitted with this signature and calling convention.
-            entry: unsafe { std::mem::transmute::<*const u8, Entry>(pointer) },
+            entry: unsafe { std::mem::transmute::<*const u8, Entry>(pointers[place]) },
             _memory: memory.clone(),
         });
     }
