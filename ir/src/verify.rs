@@ -1,6 +1,7 @@
 //! What every module must satisfy; run after parsing and after every pass.
 
 use crate::diag::{Diagnostic, Place};
+use crate::flops::type_bytes;
 use crate::graph::{Function, Module, Node, Role, Value};
 use crate::infer::{infer, shown_name};
 use crate::op::{Attr, GraphOp};
@@ -73,6 +74,7 @@ fn function(module: &Module, f: &Function, earlier: &BTreeSet<&str>) -> Result<(
             return Err(Diagnostic::new("bad-module", message));
         }
         declared(p.ty.shape.iter(), &known)?;
+        countable(&p.ty)?;
     }
     for i in f.params.len()..f.nodes.len() {
         node(module, f, i, &known, earlier).map_err(|d| at_node(d, f, i))?;
@@ -139,7 +141,14 @@ fn node(
         let (name, want, found) = (shown_name(&n.op), show(&types), show(&n.types));
         return Err(Diagnostic::new("type-mismatch", format!("`{name}` gives {want}, the node says {found}")));
     }
+    types.iter().try_for_each(countable)?;
     declared(types.iter().flat_map(|t| &t.shape), known)
+}
+
+/// The bytes of a value are counted in 64 bits, however large its symbols are declared.
+fn countable(ty: &Type) -> Result<(), Diagnostic> {
+    let fits = type_bytes(ty).is_some();
+    if fits { Ok(()) } else { Err(Diagnostic::new("dim-overflow", format!("the bytes of {ty} do not fit in 64 bits"))) }
 }
 
 /// Memory that is given away must be of use: some result has the same type.

@@ -7,7 +7,7 @@ use crate::generate::{LanguageModel, Sampling};
 use crate::models::Outputs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::diag::{Diagnostic, Place};
 
 /// Arguments of `generate`.
 #[derive(clap::Args)]
@@ -54,6 +54,14 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
+    let file = args.model.display().to_string();
+    answer(args).map_err(|d| {
+        let named = d.labels.iter().any(|(place, _)| place.to_string().contains(&file));
+        if named { d } else { d.at(Place::Named(file.into()), "") }
+    })
+}
+
+fn answer(args: &Args) -> Result<(), Diagnostic> {
     let options = args.compile.options()?;
     let gguf = Gguf::open(&args.model)?;
     let tokenizer = Tokenizer::from_gguf(&gguf)?;

@@ -12,7 +12,7 @@ use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Function;
 use tilewright_ir::interp::{self, Mode};
-use tilewright_ir::types::{Bindings, DType};
+use tilewright_ir::types::{Bindings, DType, Dim};
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file)?;
     tilewright_ir::verify::verify(&module)?;
     let entry = module.entry()?;
-    let bindings = symbols(entry, &args.set)?;
+    let bindings = symbols(entry, &args.set, args.inputs.is_some())?;
     let inputs = if args.file.extension().is_some_and(|e| e == "safetensors") {
         let file = crate::formats::Safetensors::open(&args.file)?;
         OpProgram::from_file(&file, DType::F32)?.read_inputs(&file)?
@@ -148,7 +148,8 @@ pub(super) fn largest_error(a: &[Array], b: &[Array]) -> f64 {
     worst
 }
 
-fn symbols(entry: &Function, set: &[String]) -> Result<Bindings, Diagnostic> {
+/// Values of the symbols: those that the user chose, and small ones where no given input will say them.
+fn symbols(entry: &Function, set: &[String], given: bool) -> Result<Bindings, Diagnostic> {
     let mut bindings = Bindings::new();
     for text in set {
         let usage = || Diagnostic::new("symbol", format!("expected SYMBOL=VALUE, found `{text}`"));
@@ -162,7 +163,8 @@ fn symbols(entry: &Function, set: &[String]) -> Result<Bindings, Diagnostic> {
         }
         bindings.insert(decl.name.clone(), value);
     }
-    for s in &entry.symbols {
+    let said = |name: &str| entry.params.iter().any(|p| p.ty.shape.contains(&Dim::symbol(name)));
+    for s in entry.symbols.iter().filter(|s| !given || !said(&s.name)) {
         // A small size inside the range, unless the user chose one.
         let step = s.step.max(1);
         let small = (4.max(s.low).min(s.high) / step * step).max(s.low);

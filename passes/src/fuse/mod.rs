@@ -4,7 +4,7 @@ use crate::region::{Builder, Source, only_ones};
 use crate::schedule::contraction;
 use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Value};
+use tilewright_ir::graph::{Function, Node, Value};
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::{Family, GraphOp, ScalarOp};
 
@@ -17,7 +17,7 @@ pub fn stored(f: &Function, opt_level: u8) -> Result<Vec<bool>, Diagnostic> {
     let mut stored = forced(f, &live);
     let users = users(f, &live);
     let mut kernels: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); f.nodes.len()];
-    let mut sizes = vec![1usize; f.nodes.len()];
+    let mut sizes: Vec<usize> = f.nodes.iter().map(weight).collect();
     let mut changed = stored.clone();
     for i in (0..f.nodes.len()).rev().filter(|&i| live[i]) {
         for &u in &users[i] {
@@ -31,12 +31,17 @@ pub fn stored(f: &Function, opt_level: u8) -> Result<Vec<bool>, Diagnostic> {
         changed[i] = !(opt_level > 0 && room && fits(f, i, &users[i], &kernels[i], &changed)?);
         if !changed[i] {
             for k in kernels[i].clone() {
-                sizes[k] += 1;
+                sizes[k] += weight(&f.nodes[i]);
             }
         }
     }
     stored.clone_from(&changed);
     Ok(stored)
+}
+
+/// What a node counts in its kernel: a concat chooses between all its parts.
+fn weight(node: &Node) -> usize {
+    if let GraphOp::Concat { .. } = node.op { node.args.len().max(1) } else { 1 }
 }
 
 fn users(f: &Function, live: &[bool]) -> Vec<Vec<usize>> {

@@ -24,10 +24,14 @@ pub(super) fn depth(module: &Module) -> Result<(), Diagnostic> {
         });
         depths.insert(f.name.clone(), callees.max().unwrap_or(0));
     }
-    let deepest = module.entry().ok().and_then(|f| depths.get(&f.name)).copied().unwrap_or(0);
+    let Ok(entry) = module.entry() else { return Ok(()) };
+    let deepest = depths.get(&entry.name).copied().unwrap_or(0);
     if deepest > MAX_DEPTH {
-        let message = format!("more than {MAX_DEPTH} calls inside one another: {deepest}");
-        return Err(Diagnostic::new("call-depth", message));
+        let message = format!("expected at most {MAX_DEPTH} calls inside one another, found {deepest}");
+        let is_call = |n: &&tilewright_ir::graph::Node| n.op.attrs().iter().any(|a| matches!(a, Attr::Name(_)));
+        let places = entry.nodes.iter().filter(is_call).filter_map(|n| n.places.first()).take(1);
+        let d = Diagnostic::new("call-depth", message);
+        return Err(places.fold(d, |d, p| d.at(p.clone(), format!("the calls of `@{}`", entry.name))));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ mod control;
 mod level2;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 use crate::egraph::Numerics;
 use crate::fuse;
@@ -65,7 +66,11 @@ impl From<u8> for Options {
 pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Target) -> Result<Vec<Program>, Diagnostic> {
     let options = options.into();
     control::depth(module)?;
-    module.functions.values().map(|f| lower_function(module, f, &options, target)).collect()
+    let lower = |f: &Function| match wide::narrowed(module, f)? {
+        Some(narrow) => lower_function(module, &narrow, &options, target),
+        None => lower_function(module, f, &options, target),
+    };
+    module.functions.values().map(lower).collect()
 }
 
 struct Lower<'m> {

@@ -278,13 +278,22 @@ impl<'f> Builder<'f> {
             start = start.checked_add(&self.function.ty(x).shape[axis]).ok_or_else(overflow)?;
             parts.push((start.clone(), self.value(x, &inner, args.len() > 1)?));
         }
-        let Some((_, mut out)) = parts.pop() else { return Err(Diagnostic::bug("a concat without operands")) };
-        let dtype = self.terms.dtype(out);
-        for (end, x) in parts.into_iter().rev() {
-            let inside = self.compare(ScalarOp::Lt {}, &index[axis], &end);
-            out = self.map(ScalarOp::Select {}, vec![inside, x, out], dtype);
+        self.choose(&parts, &index[axis])
+    }
+
+    /// The part whose end is the first above `at`: as a tree, for its depth is that of many recursions.
+    fn choose(&mut self, parts: &[(Dim, TermId)], at: &Affine) -> Built {
+        let (first, second) = parts.split_at(parts.len() / 2);
+        match (first.last(), second) {
+            (Some((end, _)), _) => {
+                let inside = self.compare(ScalarOp::Lt {}, at, end);
+                let (x, y) = (self.choose(first, at)?, self.choose(second, at)?);
+                let dtype = self.terms.dtype(x);
+                Ok(self.map(ScalarOp::Select {}, vec![inside, x, y], dtype))
+            }
+            (None, [(_, only)]) => Ok(*only),
+            (None, _) => Err(Diagnostic::bug("a concat without operands")),
         }
-        Ok(out)
     }
 
     fn take(&mut self, axis: usize, value: Value, index: &[Affine], open: bool) -> Built {
