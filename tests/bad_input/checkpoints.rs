@@ -167,7 +167,8 @@ fn hostile_metadata_is_an_error() {
     // More tokens in the vocabulary than rows in the embedding, and none.
     for count in [0usize, 7, 1000] {
         let tokens = (0..count).map(|i| format!("t{i}")).collect();
-        let changes = [("tokenizer.ggml.tokens", Meta::Texts(tokens)), ("tokenizer.ggml.token_type", Meta::Kinds(count))];
+        let changes =
+            [("tokenizer.ggml.tokens", Meta::Texts(tokens)), ("tokenizer.ggml.token_type", Meta::Kinds(count))];
         place.write("bad.gguf", llama(&changes, TENSORS));
         let ended = place.run(&["generate", "--model", "bad.gguf", "--prompt", "t6", "--raw", "--max-tokens", "2"]);
         if ended.code != Some(0) {

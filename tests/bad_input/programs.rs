@@ -16,9 +16,10 @@ fn garbage_programs_are_errors() {
     let place = Place::new();
     let node = |node: &str| format!(r#"{{{X}, "nodes": [{node}], "outputs": ["y"]}}"#);
     let mut odd: Vec<String> = Vec::new();
-    let mut texts: Vec<String> = ["", "garbage", "null", "[]", "{}", "{\"inputs\": 3}", "{\"inputs\": {}, \"nodes\": {}}"]
-        .map(String::from)
-        .to_vec();
+    let mut texts: Vec<String> =
+        ["", "garbage", "null", "[]", "{}", "{\"inputs\": 3}", "{\"inputs\": {}, \"nodes\": {}}"]
+            .map(String::from)
+            .to_vec();
     texts.push("[".repeat(1_000_000));
     texts.push("{\"inputs\":".repeat(100_000));
     texts.push(format!(r#"{{{X}, "nodes": [], "outputs": ["nothing"]}}"#));
@@ -29,8 +30,11 @@ fn garbage_programs_are_errors() {
     texts.push(node(r#"["y", "sigmoid", "x", {}]"#));
     texts.push(node(r#"["y", "sigmoid"]"#));
     texts.push(node(r#"[1, 2, 3, 4]"#));
-    for op in ["reshape", "sum", "softmax", "transpose", "permute", "slice", "pad", "cat", "gather", "cumsum", "einsum"] {
-        for value in ["9223372036854775807", "-9223372036854775808", "1e308", "[9223372036854775807]", "[[1,2],3]", "\"x\""] {
+    for op in ["reshape", "sum", "softmax", "transpose", "permute", "slice", "pad", "cat", "gather", "cumsum", "einsum"]
+    {
+        for value in
+            ["9223372036854775807", "-9223372036854775808", "1e308", "[9223372036854775807]", "[[1,2],3]", "\"x\""]
+        {
             let attrs = ["dim", "dims", "shape", "start", "end", "step", "pad", "equation", "value", "keepdim"]
                 .map(|key| format!("\"{key}\": {value}"))
                 .join(", ");

@@ -79,7 +79,8 @@ fn wrong_texts_are_errors_with_a_place() {
     // What is wrong with a text alone, not with the memory that its run would take.
     for (text, shown) in BAD.iter().filter(|(_, shown)| !shown.contains(&"memory")) {
         place.write("bad.tw", text);
-        if !text.contains("1099511627776]) ->") {
+        // No function is nothing to show.
+        if !text.is_empty() && !text.contains("1099511627776]) ->") {
             place.run(&["compile", "bad.tw", "--output", "out.txt"]).is_refused(&["compile", text], shown);
             assert!(!place.path("out.txt").exists());
         }

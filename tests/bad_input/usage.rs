@@ -2,14 +2,17 @@
 
 use crate::harness::Place;
 
-const GRAPH: &str = "func @main(%x: f32[n, 4], %i: i64[3]) -> f32[3, 4] where n in 1..=8 { %0 = take %x, %i axis=0\n return %0 }";
+const GRAPH: &str =
+    "func @main(%x: f32[n, 4], %i: i64[3]) -> f32[3, 4] where n in 1..=8 { %0 = take %x, %i axis=0\n return %0 }";
 
 fn safetensors(tensors: &[(&str, &str, &[usize], Vec<u8>)]) -> Vec<u8> {
     let (mut header, mut data) = (String::from("{"), Vec::<u8>::new());
     for (name, dtype, shape, bytes) in tensors {
         let (start, end) = (data.len(), data.len() + bytes.len());
         let comma = if header.len() > 1 { "," } else { "" };
-        header += &format!("{comma}\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{end}]}}");
+        header += &format!(
+            "{comma}\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{end}]}}"
+        );
         data.extend(bytes);
     }
     header += "}";
@@ -105,7 +108,8 @@ fn inputs_that_do_not_fit() {
     for (shown, bytes) in bad {
         place.write("bad.safetensors", bytes);
         for device in ["cpu", "interpreter"] {
-            let args = ["run", "g.tw", "--inputs", "bad.safetensors", "--device", device, "--output", "out.safetensors"];
+            let args =
+                ["run", "g.tw", "--inputs", "bad.safetensors", "--device", device, "--output", "out.safetensors"];
             place.refused(&args, &[shown]);
         }
     }

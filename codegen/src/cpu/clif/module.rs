@@ -222,7 +222,9 @@ fn emit(
     builder.switch_to_block(entry);
     builder.seal_block(entry);
     let params: Vec<Value> = builder.block_params(entry).to_vec();
-    let [args, symbols, scratch, begin, end, status] = params.as_slice() else { return Err(Diagnostic::bug("parameters")) };
+    let [args, symbols, scratch, begin, end, status] = params.as_slice() else {
+        return Err(Diagnostic::bug("parameters"));
+    };
     let call_conv = module.isa().default_call_conv();
     let mut emitter = Emitter {
         b: builder,

@@ -259,8 +259,8 @@ impl<'a> Builder<'a> {
             GraphOp::Pad { amounts } => self.pad(arg(0)?, arg(1)?, dims, amounts),
             GraphOp::Concat { axis } => self.concat(node, *axis, dims, &planned.target),
             GraphOp::Take { axis } => self.take(arg(0)?, arg(1)?, *axis),
-            GraphOp::TakeAlong { axis } => self.take_along(arg(0)?, arg(1)?, dims, *axis),
-            GraphOp::Argmax { .. }
+            GraphOp::TakeAlong { .. }
+            | GraphOp::Argmax { .. }
             | GraphOp::Argmin { .. }
             | GraphOp::Cumsum { .. }
             | GraphOp::ScatterAdd { .. }
@@ -437,22 +437,6 @@ impl<'a> Builder<'a> {
         let number = u32::try_from(number).map_err(|_| "too many tensors")?;
         let children = vec![self.leaf(Attr::Input(number)), self.leaf(Attr::Map(map)), self.class(ids)?];
         Ok(self.add(Head::Gather, children))
-    }
-
-    /// A sum over the table's axis in which one position counts: it fuses with what made the table.
-    fn take_along(&mut self, x: Value, ids: Value, dims: &[Var], axis: usize) -> Step<Id> {
-        let (table, dtype) = (self.dims(x)[axis], self.function.ty(x).dtype);
-        if dtype == DType::Bool {
-            return Err("gathers truth values");
-        }
-        let position = self.iota(table, self.function.ty(ids).dtype)?;
-        let mut names = dims.to_vec();
-        names[axis] = table;
-        let (x, ids) = (self.view(x, &names)?, self.view(ids, dims)?);
-        let hit = self.scalar(ScalarOp::Eq {}, vec![position, ids]);
-        let zero = self.number(dtype, 0)?;
-        let chosen = self.scalar(ScalarOp::Select {}, vec![hit, x, zero]);
-        self.fold(ReduceKind::Sum, &[table], chosen, dtype)
     }
 
     /// Roots, canonical classes.
