@@ -64,6 +64,8 @@ pub struct Capabilities {
     pub products: usize,
     /// Attention in one kernel.
     pub attention: bool,
+    /// Computed queries are made inside attention.
+    pub query: bool,
     /// Most values that one kernel stores.
     pub most_outputs: usize,
 }

@@ -2,6 +2,7 @@
 
 use super::body::{Body, MOST_NODES, Written, written};
 use super::kind::{Form, form};
+use super::multi::Multi;
 use super::price::price;
 use super::problem::{Choice, Class, Problem, Step};
 use super::{Counts, CoverLimits, Price};
@@ -47,12 +48,12 @@ struct Priced {
     totals: [f64; 2],
 }
 
-struct Search<'p, 'a> {
-    problem: &'p Problem<'a>,
+pub(super) struct Search<'p, 'a> {
+    pub problem: &'p Problem<'a>,
     limits: CoverLimits,
     counts: &'p mut Counts,
     /// Kept bodies by class.
-    kept: Vec<Vec<(Body, Price)>>,
+    pub kept: Vec<Vec<(Body, Price)>>,
     /// Seconds of the cheapest way to have a class in memory, everything below it included.
     flow: Vec<f64>,
     memo: BTreeMap<Vec<u64>, Price>,
@@ -72,20 +73,27 @@ impl Candidates {
                 search.class(class);
             }
         }
+        let several = Multi::all(&mut search);
         let kept = search.kept;
         let mut out = Candidates { all: Vec::new(), of: vec![Vec::new(); count] };
         for (class, bodies) in kept.into_iter().enumerate() {
             let info = &problem.classes[class];
-            if !info.storable && !info.root {
-                continue;
-            }
-            for (body, price) in bodies {
-                out.of[class].push(out.all.len());
-                let after = after(problem, &body);
-                out.all.push(Candidate { outputs: vec![class], body, price, after });
+            if info.storable || info.root {
+                for (body, price) in bodies {
+                    let after = after(problem, &body);
+                    out.push(Candidate { outputs: vec![class], body, price, after });
+                }
             }
         }
+        several.into_iter().for_each(|c| out.push(c));
         Ok(out)
+    }
+
+    fn push(&mut self, candidate: Candidate) {
+        for &output in &candidate.outputs {
+            self.of[output].push(self.all.len());
+        }
+        self.all.push(candidate);
     }
 }
 
@@ -111,7 +119,7 @@ impl Search<'_, '_> {
         let info = &problem.classes[class];
         if let Some(simple) = info.simple {
             let body = Body::single(class, simple);
-            if let Some(price) = self.price(&body, class) {
+            if let Some(price) = self.price(&body, &[class]) {
                 self.flow[class] = price.seconds;
                 self.kept[class] = vec![(body, price)];
             }
@@ -127,7 +135,7 @@ impl Search<'_, '_> {
         let total = made.len();
         let mut legal: Vec<Priced> = Vec::new();
         for body in made {
-            if let Some(price) = self.price(&body, class) {
+            if let Some(price) = self.price(&body, &[class]) {
                 let totals = [false, true].map(|split| price.rank + self.inputs(&body, split));
                 legal.push(Priced { body, price, totals });
             }
@@ -197,9 +205,17 @@ impl Search<'_, '_> {
         ways
     }
 
+    /// A cut that stores `outputs`, if it is a kernel.
+    pub fn candidate(&mut self, body: Body, outputs: Vec<Class>) -> Option<Candidate> {
+        self.counts.enumerated += 1;
+        let price = self.price(&body, &outputs)?;
+        let after = after(self.problem, &body);
+        Some(Candidate { outputs, body, price, after })
+    }
+
     /// The legal body's price, from memory if an equal one was seen.
-    fn price(&mut self, body: &Body, class: Class) -> Option<Price> {
-        let w = written(self.problem, body, &[class])?;
+    fn price(&mut self, body: &Body, outputs: &[Class]) -> Option<Price> {
+        let w = written(self.problem, body, outputs)?;
         let key = canonical(self.problem, &w);
         if let Some(price) = self.memo.get(&key) {
             self.counts.remembered += 1;

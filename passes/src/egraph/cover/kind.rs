@@ -227,12 +227,18 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], sums
     }
     let known = |axis: u8| problem.is_constant(axis);
     let below = written.locals[first.2].free & axis_bit(first.0) != 0 && written.reaches(first.2, sum.fold);
-    let read = written.is_read(sum.left) && written.is_read(sum.right);
+    let along = |at: usize| written.locals[at].free & axis_bit(first.0) != 0;
+    let (query, column) = if along(sum.left) { (sum.right, sum.left) } else { (sum.left, sum.right) };
+    let computed = problem.device.capabilities.query && !along(query);
+    let read = written.is_read(column) && (written.is_read(query) || computed);
     let held = problem.device.capabilities.symbolic_depth || each(sum.depth).all(known);
     let depth = sum.depth & axis_bit(first.0) == 0;
     let wide = online.iter().filter_map(|&f| written.locals[f].kids.last()).fold(0, |s, &w| s | written.locals[w].free);
     let axes = (written.locals[first.2].free | wide) & !axis_bit(first.0);
-    let whole = written.outputs.iter().all(|&o| written.locals[o].free == axes);
+    // The axes of the weights are held whole, so a result without them is written once as well.
+    let queries = written.locals[first.2].free & !axis_bit(first.0);
+    let whole = written.outputs.iter().any(|&o| written.locals[o].free == axes)
+        && written.outputs.iter().all(|&o| [axes, queries].contains(&written.locals[o].free));
     (below && read && held && depth && whole).then(|| Form::Attention { folds: online, key: sum.clone() })
 }
 

@@ -1,8 +1,9 @@
 //! Covers: which classes of a saturated e-graph are stored, and which kernel computes each.
 //!
 //! A *cut* is one kernel: a node for each class that it computes, and the classes that it reads from memory. `enumerate`
-//! grows a bounded list of cuts for every class, children first; `price` says how long each takes on a device; `select`
-//! chooses cuts that produce every root, so that work which several need is paid once.
+//! grows a bounded list of cuts for every class, children first, and `multi` adds those with several outputs; `kind` finds
+//! the template by form; `price` says how long a cut takes on a device; `select` chooses cuts that produce every root, so
+//! that work which several need is paid once; `bound` and `path` say how far that can be from the best.
 //!
 //! Nothing here depends on a clock, on hash order or on the machine that compiles.
 
@@ -12,6 +13,8 @@ mod context;
 mod device;
 mod enumerate;
 mod kind;
+mod loops;
+mod multi;
 mod path;
 mod price;
 mod print;
@@ -22,7 +25,7 @@ mod tests;
 
 pub use context::{Context, InputFacts};
 pub use device::{Capabilities, Device, Positive, Rates};
-pub use print::{origins, print_cover};
+pub use print::{origins, print_cover, rewritten};
 
 use super::facts::Graph;
 use super::lang::{AxisId, ENode};

@@ -132,6 +132,14 @@ fn kind(names: &Names<'_>, kind: &Kind) -> String {
     }
 }
 
+/// Classes whose chosen node only a rule made, not the import.
+pub fn rewritten(cut: &Cut, graph: &Graph, import: &Import) -> BTreeSet<Id> {
+    let canonical = |node: &ENode| -> Vec<Id> { node.children.iter().map(|&c| graph.find(c)).collect() };
+    let imported: BTreeSet<(&Head, Vec<Id>)> =
+        import.graph.classes().flat_map(|c| &c.nodes).map(|n| (&n.head, canonical(n))).collect();
+    cut.nodes.iter().filter(|(_, n)| !imported.contains(&(&n.head, n.children.clone()))).map(|n| *n.0).collect()
+}
+
 /// Nodes of the function whose value a cut computes or reads from memory.
 pub fn origins(cut: &Cut, graph: &Graph, import: &Import) -> BTreeSet<NodeId> {
     let mut found = BTreeSet::new();
@@ -151,7 +159,7 @@ fn origin_text(cut: &Cut, graph: &Graph, function: &Function, import: &Import) -
     shown.collect::<Vec<_>>().join(" ")
 }
 
-/// Writes a cut; `body` says whether with its terms.
+/// Writes the terms of a cut.
 fn print_cut(out: &mut String, graph: &Graph, cut: &Cut) {
     let order = lines(cut);
     let lines: BTreeMap<Id, usize> = order.iter().enumerate().map(|(i, &id)| (id, i)).collect();
@@ -208,6 +216,11 @@ pub fn print_cover(cover: &Cover, graph: &Graph, function: &Function, import: &I
             p.bytes
         );
         let _ = writeln!(out, "  from {}", origin_text(cut, graph, function, import));
+        let made = rewritten(cut, graph, import);
+        let made: BTreeSet<String> = made.iter().filter_map(|c| cut.nodes.get(c)).map(|n| n.head.to_string()).collect();
+        if !made.is_empty() {
+            let _ = writeln!(out, "  made by rules: {}", made.into_iter().collect::<Vec<_>>().join(" "));
+        }
         match &other.cut {
             Some(second) => {
                 let names = Names { graph, cut: second, lines: BTreeMap::new() };

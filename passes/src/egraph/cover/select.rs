@@ -47,6 +47,12 @@ impl<'p, 'a> Selection<'p, 'a> {
         &self.candidates.all[number]
     }
 
+    /// The candidate that stores a class, if it is chosen for all that it stores.
+    fn producer(&self, choices: &Choices, class: Class) -> Option<usize> {
+        let number = choices[class]?;
+        self.candidate(number).outputs.iter().all(|&o| choices[o] == Some(number)).then_some(number)
+    }
+
     /// The candidates that roots need under `choices`, and their seconds. `None` where something has no producer or
     /// waits for itself.
     fn used(&self, choices: &Choices) -> Option<(f64, Vec<usize>)> {
@@ -55,7 +61,7 @@ impl<'p, 'a> Selection<'p, 'a> {
         let mut order = Vec::new();
         let mut stack: Vec<(usize, bool)> = Vec::new();
         for &root in self.problem.roots.iter().rev() {
-            stack.push((choices[root]?, false));
+            stack.push((self.producer(choices, root)?, false));
         }
         while let Some((number, done)) = stack.pop() {
             if done {
@@ -70,7 +76,7 @@ impl<'p, 'a> Selection<'p, 'a> {
             stack.push((number, true));
             let candidate = self.candidate(number);
             for &need in candidate.body.inputs.iter().chain(&candidate.after) {
-                let producer = choices[need]?;
+                let producer = self.producer(choices, need)?;
                 match state.get(&producer) {
                     None => stack.push((producer, false)),
                     Some(1) => return None,
@@ -81,27 +87,25 @@ impl<'p, 'a> Selection<'p, 'a> {
         Some((order.iter().map(|&n| self.candidate(n).price.seconds).sum(), order))
     }
 
-    /// The least fixed point of seconds per class; finite values need no cycle. Shared: an input is paid in parts by
-    /// those who could read it, which favours storing what many read.
-    fn greedy(&self, shared: bool) -> Choices {
+    /// The least fixed point of seconds per class; finite values need no cycle. `share` is the part of each class's
+    /// seconds that one reader pays.
+    fn greedy(&self, share: &[f64]) -> Choices {
         let count = self.problem.classes.len();
-        let weight = |class: Class| {
-            let outputs: BTreeSet<&[Class]> =
-                self.readers[class].iter().map(|&r| self.candidate(r).outputs.as_slice()).collect();
-            if shared { outputs.len().max(1) as f64 } else { 1.0 }
-        };
-        let weights: Vec<f64> = (0..count).map(weight).collect();
         let mut cost = vec![f64::INFINITY; count];
         let mut choices: Choices = vec![None; count];
         loop {
             let mut changed = false;
             for class in 0..count {
-                for &number in self.candidates.of[class].iter().filter(|&&n| self.candidate(n).outputs.len() == 1) {
+                for &number in &self.candidates.of[class] {
                     let candidate = self.candidate(number);
-                    let inputs = candidate.body.inputs.iter().map(|&l| cost[l] / weights[l]);
+                    if candidate.outputs.len() > 1 {
+                        continue;
+                    }
+                    let paid = |l: &Class| if cost[*l].is_finite() { cost[*l] * share[*l] } else { f64::INFINITY };
                     // What comes first is stored anyway; it must only be possible.
-                    let first = candidate.after.iter().map(|&l| if cost[l].is_finite() { 0.0 } else { f64::INFINITY });
-                    let total = candidate.price.seconds + inputs.chain(first).sum::<f64>();
+                    let first = |l: &Class| if cost[*l].is_finite() { 0.0 } else { f64::INFINITY };
+                    let inputs = candidate.body.inputs.iter().map(paid).sum::<f64>();
+                    let total = candidate.price.seconds + inputs + candidate.after.iter().map(first).sum::<f64>();
                     if total < cost[class] - EQUAL {
                         (cost[class], choices[class], changed) = (total, Some(number), true);
                     }
@@ -113,12 +117,23 @@ impl<'p, 'a> Selection<'p, 'a> {
         }
     }
 
+    /// Shares for the two starts: an input is paid in full, or in equal parts by all that could read it, which favours
+    /// storing what many read.
+    fn shares(&self, shared: bool) -> Vec<f64> {
+        let readers = |class: Class| {
+            let outputs: BTreeSet<&[Class]> =
+                self.readers[class].iter().map(|&r| self.candidate(r).outputs.as_slice()).collect();
+            outputs.len().max(1) as f64
+        };
+        (0..self.problem.classes.len()).map(|c| if shared { 1.0 / readers(c) } else { 1.0 }).collect()
+    }
+
     /// The best cover found; `None` if there is none.
     pub fn best(&self, budget: usize, counts: &mut Counts) -> Option<Found> {
         let mut best: Option<(f64, Choices)> = None;
         for shared in [false, true] {
-            let start = self.greedy(shared);
-            let Some(found) = self.improve(start, budget / 2, counts) else { continue };
+            let start = self.greedy(&self.shares(shared));
+            let Some(found) = self.search(start, budget / 2, counts) else { continue };
             if best.as_ref().is_none_or(|b| found.0 < b.0 - EQUAL) {
                 best = Some(found);
             }
@@ -128,17 +143,66 @@ impl<'p, 'a> Selection<'p, 'a> {
         Some(Found { choices, seconds, bound })
     }
 
+    /// Small changes until none helps, then new starts from what the cover stores, until none helps.
+    fn search(&self, start: Choices, budget: usize, counts: &mut Counts) -> Option<(f64, Choices)> {
+        let limit = counts.evaluations + budget;
+        let mut best = self.improve(start, limit, counts)?;
+        loop {
+            let (_, used) = self.used(&best.1)?;
+            let mut better = None;
+            for share in self.restarts(&used) {
+                if counts.evaluations >= limit {
+                    break;
+                }
+                counts.evaluations += 1;
+                let next = self.greedy(&share);
+                if let Some((seconds, _)) = self.used(&next)
+                    && seconds < best.0 - EQUAL
+                {
+                    better = Some(next);
+                    break;
+                }
+            }
+            let Some(next) = better else { return Some(best) };
+            best = self.improve(next, limit, counts)?;
+        }
+    }
+
+    /// Shares for greedy in which what a cover stores is free, but for one cut's inputs and all that follows from them;
+    /// then with one more class free.
+    fn restarts(&self, used: &[usize]) -> impl Iterator<Item = Vec<f64>> {
+        let mut free = vec![1.0; self.problem.classes.len()];
+        let stored = used.iter().flat_map(|&n| &self.candidate(n).outputs);
+        stored.for_each(|&c| free[c] = 0.0);
+        let without = |cut: &usize| {
+            let mut share = free.clone();
+            self.candidate(*cut).body.inputs.iter().for_each(|&l| share[l] = 1.0);
+            for &number in used {
+                let candidate = self.candidate(number);
+                if candidate.body.inputs.iter().any(|&l| share[l] > 0.0) {
+                    candidate.outputs.iter().for_each(|&o| share[o] = 1.0);
+                }
+            }
+            share
+        };
+        let cuts: Vec<Vec<f64>> = used.iter().map(without).collect();
+        let more = (0..free.len()).filter(|&c| free[c] > 0.0 && !self.readers[c].is_empty()).collect::<Vec<Class>>();
+        cuts.into_iter().chain(more.into_iter().map(move |class| {
+            let mut share = free.clone();
+            share[class] = 0.0;
+            share
+        }))
+    }
+
     /// Takes the first change that makes the cover cheaper, until none does.
-    fn improve(&self, mut choices: Choices, budget: usize, counts: &mut Counts) -> Option<(f64, Choices)> {
+    fn improve(&self, mut choices: Choices, limit: usize, counts: &mut Counts) -> Option<(f64, Choices)> {
         let (mut best, mut used) = self.used(&choices)?;
-        let mut left = budget;
         loop {
             let mut better = false;
             for change in self.changes(&choices, &used) {
-                if left == 0 {
+                if counts.evaluations >= limit {
                     return Some((best, choices));
                 }
-                left -= 1;
                 counts.evaluations += 1;
                 let mut next = choices.clone();
                 for &(class, number) in &change {
@@ -163,6 +227,15 @@ impl<'p, 'a> Selection<'p, 'a> {
         for &class in &produced {
             let others = self.candidates.of[class].iter().filter(|&&n| choices[class] != Some(n));
             out.extend(others.map(|&n| self.candidate(n).outputs.iter().map(|&o| (o, n)).collect()));
+        }
+        // Instead of one cut with several outputs, the cheapest for each.
+        for &number in used.iter().filter(|&&n| self.candidate(n).outputs.len() > 1) {
+            let single = |&o: &Class| {
+                let of = self.candidates.of[o].iter().filter(|&&n| self.candidate(n).outputs.len() == 1);
+                let seconds = |n: &usize| self.candidate(*n).price.seconds;
+                of.min_by(|a, b| seconds(a).total_cmp(&seconds(b)).then(a.cmp(b))).map(|&n| (o, n))
+            };
+            out.push(self.candidate(number).outputs.iter().filter_map(single).collect());
         }
         for class in 0..self.problem.classes.len() {
             for reads in [true, false] {

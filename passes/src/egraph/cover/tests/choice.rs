@@ -330,9 +330,16 @@ fn a_cover_can_be_read() {
     let stage = stage(&module, &[("b", 1), ("s", 128)], Limits::default());
     let cover = stage.cover("cpu-avx512", CoverLimits::default());
     let text = print_cover(&cover, &stage.grown.graph, &stage.function, &stage.import);
-    for part in
-        ["7 kernels", "kernel 2: attention", "(esum-if ", "contraction (a0 a1) x (a6) over (a2)", "next: ", "dot@"]
-    {
+    for part in [
+        "7 kernels",
+        "kernel 2: attention",
+        "(esum-if ",
+        "contraction (a0 a1) x (a6) over (a2)",
+        "next: ",
+        "dot@",
+        "made by rules: ",
+        "esum-if ",
+    ] {
         assert!(text.contains(part), "no `{part}` in\n{text}");
     }
     // Every node that is no view is computed somewhere.
@@ -422,4 +429,23 @@ fn random_programs_mean_the_same() {
             check(&module, &stage, &cover, &[]);
         }
     }
+}
+
+#[test]
+fn values_of_one_pass_are_stored_together() {
+    let g = Dsl::new("main");
+    let x = g.input("x", F, [512, 4096]);
+    let (mean, lse) = (x.mean(&[1]), x.max(&[1]));
+    let module = g.finish(&[&mean, &lse]).unwrap();
+    let together = chosen(&module, "h100", &[]);
+    assert_eq!(together.cuts.len(), 1, "{:?}", kinds(&together));
+    assert_eq!(together.cuts[0].outputs.len(), 2);
+    assert_eq!(chosen(&module, "cpu-avx512", &[]).cuts.len(), 2);
+    // An inner value that is a result too.
+    let g = Dsl::new("main");
+    let x = g.input("x", F, [512, 4096]);
+    let e = x.exp();
+    let module = g.finish(&[&e, &(&e / e.sum(&[1]).reshape([512, 1]).broadcast_to([512, 4096]))]).unwrap();
+    let cover = chosen(&module, "h100", &[]);
+    assert_eq!((cover.cuts.len(), cover.cuts[0].outputs.len()), (1, 2), "{:?}", kinds(&cover));
 }

@@ -1,0 +1,189 @@
+//! Kernels in plain loops: each value is placed in the deepest loop that binds one of its axes, as the emitter does, so that
+//! recomputation and passes are counted.
+
+use super::super::lang::{AxisId, AxisSet, Fold, GATHERED, axis_bit};
+use super::body::Written;
+use super::kind::Sum;
+use super::price::{Load, bytes, contiguous, elementwise, read, source, stored};
+use super::problem::{Problem, Step, each};
+use std::collections::BTreeSet;
+
+/// Elements of a tile of an elementwise kernel: the least that one core takes.
+const TILE: f64 = 256.0;
+/// Most elements of a row that a kernel keeps between its passes.
+const HELD: f64 = 16384.0;
+/// How much slower an operation on one number is than its share of a vector.
+const SCALAR: f64 = 6.0;
+
+/// A loop of a kernel, inside another one.
+struct Frame {
+    parent: usize,
+    axis: AxisId,
+    /// 0 for a loop over an output's axis, else the number of the pass.
+    pass: u8,
+    /// How often its body runs.
+    count: f64,
+}
+
+struct Loops<'p, 'a> {
+    problem: &'p Problem<'a>,
+    frames: Vec<Frame>,
+}
+
+impl Loops<'_, '_> {
+    fn inside(&mut self, parent: usize, axis: AxisId, pass: u8) -> usize {
+        if let Some(found) = self.frames.iter().position(|f| (f.parent, f.axis, f.pass) == (parent, axis, pass)) {
+            return found;
+        }
+        let count = self.frames[parent].count * self.problem.extent(axis);
+        self.frames.push(Frame { parent, axis, pass, count });
+        self.frames.len() - 1
+    }
+
+    /// The deepest of the loops around that binds one of `axes`; 0 is a point of the grid.
+    fn place(&self, mut frame: usize, axes: AxisSet) -> usize {
+        while frame != 0 && axes & axis_bit(self.frames[frame].axis) == 0 {
+            frame = self.frames[frame].parent;
+        }
+        frame
+    }
+}
+
+/// Output axes that are loops inside a grid point, outer first: those that are folded too, else the innermost one.
+pub(super) fn inner_axes(problem: &Problem<'_>, written: &Written<'_>) -> Vec<AxisId> {
+    let order = written.outputs.iter().find_map(|&o| {
+        let id = problem.classes[written.locals[o].class].id;
+        problem.context.orders.iter().find(|r| r.0 == id).map(|r| r.1.as_slice())
+    });
+    let both: Vec<AxisId> = each(written.grid & written.folded).collect();
+    if !both.is_empty() {
+        return both;
+    }
+    let last = match order {
+        Some(order) => order.iter().rev().copied().find(|&a| written.grid & axis_bit(a) != 0),
+        None => {
+            // The order is free: the axis that most reads are contiguous along.
+            let score = |axis: AxisId| {
+                let reads = (0..written.locals.len())
+                    .filter(|&at| written.locals[at].free & axis_bit(axis) != 0 && contiguous(written, at, axis));
+                reads.count()
+            };
+            each(written.grid).max_by_key(|&a| score(a))
+        }
+    };
+    last.into_iter().collect()
+}
+
+/// Pointwise kernels and rows: everything runs in loops.
+pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) -> Load {
+    let inner = inner_axes(problem, written);
+    let outer = written.grid & !inner.iter().fold(0, |s, &a| s | axis_bit(a));
+    let points = problem.points(outer);
+    let mut l = Loops { problem, frames: vec![Frame { parent: 0, axis: GATHERED, pass: 0, count: points }] };
+    let deepest = inner.iter().fold(0, |frame, &axis| l.inside(frame, axis, 0));
+    let mut at_frames: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); written.locals.len()];
+    for &o in &written.outputs {
+        at_frames[o].insert(l.place(deepest, written.locals[o].free));
+    }
+    let mut load = Load { written: stored(problem, written), launch: problem.device.launch.0, ..Load::default() };
+    // Without folds an innermost loop is split in tiles.
+    let tiles =
+        if written.folded == 0 { inner.iter().map(|&a| (problem.extent(a) / TILE).ceil()).product() } else { 1.0 };
+    load.items = points * tiles;
+    let mut keys = BTreeSet::new();
+    for at in (0..written.locals.len()).rev() {
+        let frames = std::mem::take(&mut at_frames[at]);
+        let local = &written.locals[at];
+        let dtype = problem.classes[local.class].dtype;
+        if let Some(axes) = source(problem, written, at) {
+            let total: f64 = frames.iter().map(|&f| l.frames[f].count).sum();
+            read(problem, &mut load, problem.points(axes), total, bytes(problem, local.class), outer & !local.free);
+        }
+        let Some(choice) = local.choice else { continue };
+        let mut held: Vec<(usize, AxisId)> = Vec::new();
+        for frame in frames {
+            let count = l.frames[frame].count;
+            let (parent, axis) = (l.frames[frame].parent, l.frames[frame].axis);
+            if frame != 0 && matches!(choice.step, Step::Map { .. }) {
+                // A row that an earlier pass has made is read again, not made again.
+                if held.contains(&(parent, axis)) && problem.is_constant(axis) && problem.extent(axis) <= HELD {
+                    load.cached += count * bytes(problem, local.class);
+                    continue;
+                }
+                held.push((parent, axis));
+            }
+            match &choice.step {
+                Step::Load(..) | Step::Number | Step::Gather(..) | Step::At(_) => {}
+                Step::Map { work, special } => {
+                    let lanes = if frame == 0 { SCALAR } else { 1.0 };
+                    let strided = frame != 0 && !local.kids.iter().all(|&k| smooth(written, k, axis));
+                    let factor = if strided { SCALAR } else { lanes };
+                    load.vector += count * factor * elementwise(problem, *work, *special, dtype);
+                }
+                Step::Fold(fold, axis) => {
+                    let pass = local.passes(*axis);
+                    let body = l.inside(frame, *axis, pass);
+                    let count = l.frames[body].count;
+                    let product = slow.iter().any(|s| s.nest.contains(&at));
+                    let along = local.kids.iter().all(|&k| smooth(written, k, *axis));
+                    let across = inner.last().is_some_and(|&t| {
+                        local.free & axis_bit(t) != 0 && local.kids.iter().all(|&k| smooth(written, k, t))
+                    });
+                    let rate = problem.device.scalar.0 / problem.device.vector.of(dtype);
+                    let factor = if product {
+                        2.0 / rate
+                    } else if along || across {
+                        1.0
+                    } else {
+                        SCALAR
+                    };
+                    let key = local.kids.len().checked_sub(2).and_then(|k| local.kids.get(k)).copied();
+                    let fresh = key.is_some_and(|k| keys.insert((k, body)));
+                    let special = if fresh { 1.0 } else { 0.0 };
+                    load.vector += count * factor * elementwise(problem, fold_work(*fold), special, dtype);
+                    if product {
+                        load.flops += 2.0 * count;
+                    }
+                    for &kid in &local.kids {
+                        at_frames[kid].insert(l.place(body, written.locals[kid].free));
+                    }
+                    continue;
+                }
+            }
+            for &kid in &local.kids {
+                if !matches!(choice.step, Step::At(_)) {
+                    at_frames[kid].insert(l.place(frame, written.locals[kid].free));
+                }
+            }
+        }
+    }
+    load
+}
+
+/// Operations of one step of a fold, beside exponentials.
+fn fold_work(fold: Fold) -> f64 {
+    match fold {
+        Fold::Sum | Fold::Max | Fold::Min | Fold::Prod => 1.0,
+        Fold::Esum | Fold::EsumIf => 4.0,
+        Fold::M2 => 6.0,
+    }
+}
+
+/// Whether all that a value reads in the same loop is contiguous along the loop's axis.
+fn smooth(written: &Written<'_>, from: usize, axis: AxisId) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut stack = vec![from];
+    while let Some(at) = stack.pop() {
+        let local = &written.locals[at];
+        if local.free & axis_bit(axis) == 0 || !seen.insert(at) {
+            continue;
+        }
+        if !contiguous(written, at, axis) {
+            return false;
+        }
+        if let Some(Step::Map { .. }) = local.choice.map(|c| &c.step) {
+            stack.extend(&local.kids);
+        }
+    }
+    true
+}
