@@ -33,6 +33,7 @@ fn every_matrix_of_a_block_is_packed() {
     let module = llama(&config).unwrap();
     let programs = lower_module(&module, 1, &Target { isa: "avx512" }).unwrap();
     let packs = |i: usize| programs[i].steps.iter().filter(|s| matches!(s, Step::Pack(_))).count();
-    assert!(programs[0].kernels.len() <= 20);
-    assert_eq!((packs(0), packs(programs.len() - 1)), (7, 1));
+    assert!(programs[0].kernels.len() <= 22);
+    // Seven weights; keys and values where there are enough rows, since heads of 16 are narrower than a panel.
+    assert_eq!((packs(0), packs(programs.len() - 1)), (9, 1));
 }

@@ -88,7 +88,7 @@ fn tile(kernel: &UKernel, m: usize, k: usize) -> f64 {
         for _ in 0..calls {
             let (a, b, c) = (a.as_ptr().cast(), b.as_ptr().cast(), c.as_mut_ptr().cast());
             // SAFETY: the vectors hold the operands (8 bytes an element and more), and the kernel is available.
-            unsafe { (kernel.function)(m, k, a, k, black_box(b), c, kernel.nr, 1) };
+            unsafe { (kernel.function)(m, k, a, k, black_box(b), kernel.nr, c, kernel.nr, 1) };
         }
     });
     (2 * m * k * kernel.nr * calls) as f64 / seconds / 1e9
@@ -120,7 +120,7 @@ fn stream(kernel: &UKernel, threads: usize) -> f64 {
             for panel in part.chunks_exact(panel) {
                 let (a, c) = (a.as_ptr().cast(), c.as_mut_ptr().cast());
                 // SAFETY: one panel, one row, one row of sums; the kernel is available.
-                unsafe { (kernel.function)(1, k, a, k, panel.as_ptr(), c, kernel.nr, 0) };
+                unsafe { (kernel.function)(1, k, a, k, panel.as_ptr(), kernel.nr, c, kernel.nr, 0) };
             }
             black_box(&c);
         });

@@ -2,8 +2,10 @@
 
 mod control;
 mod pack;
+mod profile;
 mod run;
 
+pub use profile::Profile;
 pub(crate) use run::check_sizes;
 
 use crate::buffer::{Buffer, Memory};
@@ -37,6 +39,7 @@ pub struct Executable {
     free: Mutex<BTreeMap<usize, Vec<Arc<Memory>>>>,
     packed: Mutex<BTreeMap<pack::PackKey, (Buffer, Buffer)>>,
     constants: Vec<IndexMap<Arc<str>, Buffer>>,
+    profile: Option<Profile>,
 }
 
 impl Executable {
@@ -62,7 +65,17 @@ impl Executable {
         let pool = Pool::new(threads);
         let scratch = (0..pool.threads()).map(|_| Memory::zeroed(bytes)).collect::<Result<_, _>>()?;
         let (free, packed) = (Mutex::default(), Mutex::default());
-        Ok(Executable { programs: named, entry, _code: code, pool, scratch, free, packed, constants })
+        Ok(Executable { programs: named, entry, _code: code, pool, scratch, free, packed, constants, profile: None })
+    }
+
+    /// Counts the time of every step from now on.
+    pub fn enable_profile(&mut self) {
+        self.profile = Some(Profile::default());
+    }
+
+    /// The times so far, if they are counted.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
     }
 
     /// The entry program.

@@ -41,6 +41,9 @@ pub(super) struct Args {
     /// One JSON object at the end instead of a stream: text, tokens, rates, memory
     #[arg(long)]
     json: bool,
+    /// Print the time of each kernel, for the prompt and for the answer
+    #[arg(long)]
+    profile: bool,
 }
 
 fn temperature(text: &str) -> Result<f32, String> {
@@ -74,6 +77,9 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
     let open = || LanguageModel::open(&gguf, capacity, Outputs::default(), &options);
     let mut model = spinner("compiling", open)?;
     let compiled = start.elapsed();
+    if args.profile {
+        model.enable_profile();
+    }
     let mut sampling = if args.greedy {
         Sampling::greedy()
     } else {
@@ -83,6 +89,7 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
     let start = Instant::now();
     let mut logits = spinner("reading the prompt", || model.read(&prompt))?.logits;
     let read = start.elapsed();
+    print_profile(&model, "prompt");
     let start = Instant::now();
     let (mut written, mut answer) = (0u32, String::new());
     let mut show = |text: &str| {
@@ -99,6 +106,7 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
         logits = model.read(&[token])?.logits;
     }
     let decoded = start.elapsed();
+    print_profile(&model, "answer");
     show(&stream.finish()?)?;
     let (prompt, written) = (prompt.len(), written as usize);
     let (read, decoded) = (rate(prompt, read), rate(written, decoded));
@@ -117,6 +125,13 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
         eprintln!("peak memory: {peak} MB");
     }
     Ok(())
+}
+
+fn print_profile(model: &LanguageModel, what: &str) {
+    if let Some(profile) = model.profile() {
+        eprint!("{what}:\n{profile}");
+        profile.clear();
+    }
 }
 
 fn rate(tokens: usize, time: Duration) -> f64 {

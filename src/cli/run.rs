@@ -42,6 +42,9 @@ pub(super) struct Args {
     /// One JSON object: results, times in seconds, largest difference
     #[arg(long)]
     json: bool,
+    /// Print the time of each kernel of a second run
+    #[arg(long)]
+    profile: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -69,11 +72,16 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let outputs = match args.device {
         Device::Interpreter => spinner("interpreting", interpreted)?,
         Device::Cpu => {
-            let executable = compile(&module, &options)?;
+            let mut executable = compile(&module, &options)?;
             report.insert("compile_s".into(), start.elapsed().as_secs_f64().into());
             let start = Instant::now();
             let outputs = spinner("running", || executable.run(&inputs, &bindings))?;
             report.insert("run_s".into(), start.elapsed().as_secs_f64().into());
+            if args.profile {
+                executable.enable_profile();
+                executable.run(&inputs, &bindings)?;
+                executable.profile().iter().for_each(|p| eprint!("{p}"));
+            }
             outputs
         }
         Device::Cuda => {

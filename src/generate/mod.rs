@@ -12,7 +12,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Role;
 use tilewright_ir::types::Bindings;
 use tilewright_runtime::buffer::Buffer;
-use tilewright_runtime::executable::Executable;
+use tilewright_runtime::executable::{Executable, Profile};
 
 /// A model that has read `past` tokens.
 pub struct LanguageModel {
@@ -68,6 +68,16 @@ impl LanguageModel {
         }
         let (vocabulary, width) = (config.vocabulary, config.width);
         Ok(LanguageModel { executable, arguments, caches, vocabulary, width, capacity, outputs, past: 0 })
+    }
+
+    /// Counts the time of every kernel from now on.
+    pub fn enable_profile(&mut self) {
+        self.executable.enable_profile();
+    }
+
+    /// The times so far, if they are counted.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.executable.profile()
     }
 
     /// Tokens read so far.

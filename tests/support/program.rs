@@ -141,15 +141,27 @@ impl Run<'_> {
     }
 
     fn pack(&mut self, pack: &Pack) -> Result<(), String> {
+        if let Some(when) = &pack.when
+            && self.size(when)? == 0
+        {
+            return Ok(());
+        }
         let Some(Data::Float(from)) = self.data.get(&self.base(&pack.from)).cloned() else {
             return Err("packs no floats".into());
         };
         let at = |d: &Dim| d.eval(&self.bindings).map(|v| usize::try_from(v).unwrap_or(0));
         let (k, n, ks, ns) = (at(&pack.k)?, at(&pack.n)?, at(&pack.k_stride)?, at(&pack.n_stride)?);
-        let mut to = vec![0.0; n.div_ceil(pack.nr) * k * pack.nr];
-        for p in 0..k {
-            for j in 0..n {
-                to[(j / pack.nr * k + p) * pack.nr + j % pack.nr] = from[p * ks + j * ns];
+        let mut starts = vec![at(&pack.offset)?];
+        for (count, stride) in &pack.batch {
+            let (count, stride) = (at(count)?, at(stride)?);
+            starts = starts.iter().flat_map(|s| (0..count).map(move |i| s + i * stride)).collect();
+        }
+        let each = n.div_ceil(pack.nr) * k * pack.nr;
+        let mut to = vec![0.0; starts.len() * each];
+        for (matrix, start) in starts.iter().enumerate() {
+            for (p, j) in (0..k).flat_map(|p| (0..n).map(move |j| (p, j))) {
+                let column = (j / pack.nr * k + p) * pack.nr + j % pack.nr;
+                to[matrix * each + column] = from[start + p * ks + j * ns];
             }
         }
         self.data.insert(pack.to.to_string(), Data::Float(to));

@@ -4,7 +4,7 @@ use super::exec::Machine;
 use super::failed;
 use super::value::{Axes, Data, Tile, joined, strides, walk};
 use crate::diag::Diagnostic;
-use crate::kernel::expr::Access;
+use crate::kernel::expr::{Access, Expr};
 
 /// Panels `[nb, .., n]` (or `mb`, `m`) of an operand whose result has only `n`: position `nb * size + n`, cut to it.
 fn unpack(tile: Tile, result: &Axes) -> Result<Tile, Diagnostic> {
@@ -43,7 +43,7 @@ fn unpack(tile: Tile, result: &Axes) -> Result<Tile, Diagnostic> {
 }
 
 impl Machine {
-    /// `to = (start ? 0 : to) + sum of products`, in the order of the terms.
+    /// `to = (start ? 0 : to) + sum of products`, in the order of the terms. Masked elements of operands are 0.
     pub(super) fn mma(&mut self, to: &Access, terms: &[(Access, Access)], start: bool) -> Result<(), Diagnostic> {
         let region = self.region(to)?;
         let mut total = if start {
@@ -57,8 +57,9 @@ impl Machine {
         };
         for (a, b) in terms {
             let (ra, rb) = (self.region(a)?, self.region(b)?);
-            let a_tile = unpack(self.load(&ra, None)?, &region.axes)?;
-            let b_tile = unpack(self.load(&rb, None)?, &region.axes)?;
+            let zero = Some(&Expr::Real(0.0));
+            let a_tile = unpack(self.load(&ra, zero)?, &region.axes)?;
+            let b_tile = unpack(self.load(&rb, zero)?, &region.axes)?;
             let all = joined([&region.axes, &a_tile.axes, &b_tile.axes])?;
             let (Data::Float(x), Data::Float(y)) = (&a_tile.data, &b_tile.data) else {
                 return Err(failed(format!("mma operands `{a}` and `{b}` must be floats")));

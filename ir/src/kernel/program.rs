@@ -28,15 +28,20 @@ pub struct Launch {
     pub when: Option<Expr>,
 }
 
-/// Rearranges a matrix into the panels `[ceil(n/nr)][k][nr]` of a micro-kernel, zero padded. Done once for weights.
+/// Rearranges matrices into the panels `[batch.., ceil(n/nr), k, nr]` of a micro-kernel, zero padded. Done once for weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pack {
-    /// Source buffer; element `(k, n)` is at `k * k_stride + n * n_stride`. Block encodings: rows n of k.
+    /// Source buffer; element `(k, n)` of the first matrix is at `offset + k * k_stride + n * n_stride`. Block encodings:
+    /// rows n of k, one matrix.
     pub from: Ident,
     /// Destination buffer of the program's work.
     pub to: Ident,
     /// Dtype of the source; the panels of a block encoding are opaque bytes.
     pub dtype: DType,
+    /// Elements before the first matrix.
+    pub offset: Dim,
+    /// Batch axes, outermost first: how many, and elements between neighbours.
+    pub batch: Vec<(Dim, Dim)>,
     /// Rows of the panels.
     pub k: Dim,
     /// Columns in all.
@@ -47,6 +52,8 @@ pub struct Pack {
     pub n_stride: Dim,
     /// Columns of a panel.
     pub nr: usize,
+    /// Done only where this holds for the symbols; none is always.
+    pub when: Option<Expr>,
 }
 
 /// A call of another program.

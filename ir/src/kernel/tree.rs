@@ -225,7 +225,7 @@ pub enum Stmt {
         /// Modifiers.
         mods: LoadMods,
     },
-    /// `mma c += a * b, ... via ROW init e on q`.
+    /// `mma c += a * b, ... via ROW init e on q`. A fold ends where either operand is masked.
     Mma {
         /// Accumulator.
         to: Access,

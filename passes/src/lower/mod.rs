@@ -2,24 +2,26 @@
 
 mod buffers;
 mod control;
+mod launch;
 mod level2;
 #[cfg(test)]
 mod tests;
 mod wide;
 
+pub use launch::lower_region;
+
 use crate::egraph::Numerics;
 use crate::fuse;
-use crate::region::{Builder, Region, Source};
-use crate::schedule::{self, Contraction, Schedule};
+use crate::region::{Builder, Source};
+use crate::schedule::{self, Schedule};
 use buffers::Buffers;
 use std::collections::BTreeSet;
-use tilewright_ir::device::ukernel::{self, UKernelShape};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, NodeId, Role, Value};
+use tilewright_ir::graph::{Function, Module, NodeId, Value};
 use tilewright_ir::infer::require::requirements;
-use tilewright_ir::kernel::{Kernel, KernelAttr, Launch, Pack, Program, ProgramParam, Step, expr::Ident};
+use tilewright_ir::kernel::{Kernel, KernelAttr, Launch, Program, ProgramParam, Step, expr::Ident};
 use tilewright_ir::op::GraphOp;
-use tilewright_ir::types::{DType, Dim, Type};
+use tilewright_ir::types::Dim;
 
 /// What machine programs are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +118,7 @@ impl<'m> Lower<'m> {
             let args: Vec<_> = requirements.iter().map(|r| schedule::dim(&r.size)).collect();
             kernels.iter_mut().for_each(|k| k.attrs.push(KernelAttr { name: "require".into(), args: args.clone() }));
         }
+        kernels.iter_mut().for_each(schedule::apart);
         let name: Ident = f.name.clone();
         let (work, constants) = (buffers.work, buffers.constants);
         let symbols = f.symbols.clone();
@@ -198,79 +201,6 @@ impl Lower<'_> {
         self.buffers.work(out, &self.f.nodes[i].types[0], None);
         let name = self.buffers.name(out)?;
         self.launch_region(&region, kernel_name, vec![name])
-    }
-
-    /// The kernel of a region by the first template that takes it, on the buffers `outputs`.
-    fn launch_region(&mut self, region: &Region, kernel_name: &str, outputs: Vec<Ident>) -> Result<(), Diagnostic> {
-        let mut arguments: Vec<Ident> = region.inputs.iter().map(|(n, _)| n.clone()).collect();
-        if self.target.is_gpu() {
-            return self.launch_blocks(region, kernel_name, &arguments, &outputs);
-        }
-        let weight =
-            |input: usize| self.f.params.iter().any(|p| p.name == region.inputs[input].0 && p.role == Role::Weight);
-        let product = schedule::contraction(region, &weight);
-        let row = product.as_ref().and_then(|c| ukernel::find(self.target.isa, c.b_dtype));
-        let kernel = match (product, row) {
-            (Some(c), Some(row)) if c.depth % row.k_step == 0 => {
-                let owner = outputs.first().ok_or_else(|| Diagnostic::bug("a region that stores nothing"))?;
-                arguments[c.b] = self.pack(&c, row, owner)?;
-                schedule::contraction_kernel(&c, row, kernel_name, &self.f.symbols)?
-            }
-            (_, _) => schedule::region_kernel(region, Schedule::choose(region), kernel_name, &self.f.symbols)?,
-        };
-        arguments.extend(outputs);
-        self.push(kernel, arguments);
-        Ok(())
-    }
-
-    /// The kernels of a region on a GPU.
-    fn launch_blocks(
-        &mut self,
-        region: &Region,
-        kernel_name: &str,
-        inputs: &[Ident],
-        outputs: &[Ident],
-    ) -> Result<(), Diagnostic> {
-        for (part, (mine, region)) in schedule::gpu::parts(region).into_iter().enumerate() {
-            let name = if part == 0 { kernel_name.to_string() } else { format!("{kernel_name}_{part}") };
-            let kernel = schedule::gpu::region_kernel(&region, &name, &self.f.symbols, self.target.isa)?;
-            let mine = mine.iter().map(|&i| outputs.get(i).cloned());
-            let mine = mine.collect::<Option<Vec<_>>>().ok_or_else(|| Diagnostic::bug("an output without a buffer"))?;
-            self.push(kernel, inputs.iter().cloned().chain(mine).collect());
-        }
-        Ok(())
-    }
-
-    /// The panels of a contraction's packed operand; operands that are packed twice the same way are packed once.
-    fn pack(&mut self, c: &Contraction, row: &UKernelShape, owner: &Ident) -> Result<Ident, Diagnostic> {
-        let from = c.region.inputs[c.b].0.clone();
-        let (k, n) = (Dim::from(c.depth), c.region.axes[c.n].1.clone());
-        let one = Dim::constant(1);
-        let (k_stride, n_stride) = if c.b_rows { (one, k.clone()) } else { (n.clone(), one) };
-        let nr = usize::try_from(row.nr).map_err(|_| Diagnostic::bug("a panel without columns"))?;
-        let mut pack = Pack { from, to: "".into(), dtype: c.b_dtype, k, n, k_stride, n_stride, nr };
-        for step in &self.steps {
-            if let Step::Pack(old) = step {
-                pack.to = old.to.clone();
-                if *old == pack {
-                    return Ok(pack.to);
-                }
-            }
-        }
-        let panels = pack.n.ceil_div(row.nr);
-        let ty = if c.b_dtype.is_block() {
-            let (per, bytes) = c.b_dtype.block();
-            let steps = pack.k.floor_div(Dim::from(per).as_const().unwrap_or(1));
-            let size = steps.checked_mul(&Dim::from(bytes)).and_then(|s| s.checked_mul(&Dim::from(row.nr)));
-            let size = size.ok_or_else(|| Diagnostic::new("dim-overflow", "a size does not fit in 64 bits"))?;
-            Type::new(DType::U8, [panels, size])
-        } else {
-            Type::new(c.b_dtype, [panels, pack.k.clone(), Dim::from(row.nr)])
-        };
-        pack.to = self.buffers.beside(owner, "panels", ty);
-        let to = pack.to.clone();
-        self.steps.push(Step::Pack(pack));
-        Ok(to)
     }
 
     /// Whether node `i` may write into the memory of its operand `operand`.

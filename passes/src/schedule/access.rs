@@ -46,7 +46,7 @@ impl Emitter<'_> {
 
     /// The access of a load: the buffer itself where its map is plain or has only points, else a view over the region's
     /// axes.
-    fn access(
+    pub(super) fn access(
         &mut self,
         input: usize,
         map: &[Index],

@@ -1,48 +1,114 @@
-//! Contractions on the CPU: one operand packed into panels, a micro-kernel per tile, and an epilogue a row.
-//!
-//! The region is flattened to axes `m`, `n` and `k`: all axes that only the first operand has are one row axis.
+//! Matrix products inside regions, and how they are cut for the micro-kernels: `m` rows of one operand that is read where
+//! it lies, `n` columns of the other, `k` folded, and batch axes that one or both operands have.
 
-use super::emit::{Bind, Emitter, Frame};
-use super::index::{add, ceil, dim, mul};
+use super::index::dim;
 use crate::region::{Affine, AxisId, Index, Output, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::device::ukernel::UKernelShape;
-use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{Access, Buffer, BufferAttr, Expr, IndexDim, Kernel, Level, LoadMods, Space, Stmt};
+use tilewright_ir::kernel::Expr;
 use tilewright_ir::op::{ReduceKind, ScalarOp};
-use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
+use tilewright_ir::types::{DType, Dim, Type};
 
 /// A matrix product inside a region that the micro-kernels compute.
 #[derive(Clone, Debug)]
 pub struct Contraction {
-    /// The region over `m`, `n` (in the output's order) and `k`.
+    /// The region, with its axes named `m`, `n`, `k` and `b..`; row axes may be merged into one.
     pub region: Region,
     /// The fold term that is the product.
     pub fold: TermId,
-    /// Axis of the rows in the flat region.
+    /// Axis of the rows.
     pub m: AxisId,
-    /// Axis of the columns in the flat region.
+    /// Axis of the columns.
     pub n: AxisId,
-    /// Length of the fold.
-    pub depth: i64,
-    /// Input with the rows, `[m, k]`.
+    /// Axis of the fold.
+    pub k: AxisId,
+    /// Input with the rows, contiguous along `k`.
     pub a: usize,
-    /// Input that is packed.
+    /// Where the rows are.
+    pub a_map: Vec<Index>,
+    /// Input with the columns.
     pub b: usize,
-    /// Dtype of the packed input.
+    /// Where the columns are, unless they are packed.
+    pub b_map: Vec<Index>,
+    /// Dtype of the columns' input.
     pub b_dtype: DType,
-    /// Whether the packed input lies as `[n, k]`, else `[k, n]`.
-    pub b_rows: bool,
+    /// Whether the columns are a weight, so that packing them costs nothing per call.
+    pub weight: bool,
+    /// How many rows share a matrix of columns.
+    pub rows: Dim,
+    /// Where the columns are in memory.
+    pub columns: Columns,
+}
+
+/// Element strides of the operand with the columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// Elements before the first.
+    pub offset: Dim,
+    /// Axes besides `k` and `n`, with their strides.
+    pub batch: Vec<(AxisId, Dim)>,
+    /// Between neighbours in k.
+    pub k_stride: Dim,
+    /// Between neighbours in n.
+    pub n_stride: Dim,
+}
+
+/// Fewest rows for which packing the columns at each call pays.
+pub const FEW_ROWS: i64 = 16;
+
+impl Contraction {
+    /// Length of the fold.
+    pub fn depth(&self) -> &Dim {
+        &self.region.axes[self.k].1
+    }
+
+    /// Whether a micro-kernel with panels like `row` computes it.
+    pub fn fits(&self, row: &UKernelShape) -> bool {
+        row.b == self.b_dtype && (row.k_step == 1 || self.depth().as_const().is_some_and(|k| k % row.k_step == 0))
+    }
+
+    /// Whether the micro-kernel reads the columns where they lie.
+    pub fn direct(&self, row: &UKernelShape) -> bool {
+        let whole = self.region.axes[self.n].1.as_const().is_some_and(|n| n % row.nr == 0);
+        !self.weight && row.k_step == 1 && self.columns.n_stride.is(1) && whole && !self.b_map.is_empty()
+    }
+
+    /// Whether packing pays: always, never, or where the expression holds.
+    pub fn when_packed(&self) -> When {
+        match self.rows.as_const() {
+            _ if self.weight => When::Always,
+            Some(n) if n >= FEW_ROWS => When::Always,
+            Some(_) => When::Never,
+            None => When::If(Expr::scalar(ScalarOp::Ge {}, [dim(&self.rows), Expr::Int(FEW_ROWS)])),
+        }
+    }
+}
+
+/// When something is done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum When {
+    /// At every call.
+    Always,
+    /// At no call.
+    Never,
+    /// Where this holds for the symbols.
+    If(Expr),
 }
 
 /// A factor of the product: input, map, whether it is dequantised.
-struct Factor<'r> {
-    input: usize,
-    map: &'r [Index],
-    block: bool,
+pub(super) struct Factor<'r> {
+    pub(super) input: usize,
+    pub(super) map: &'r [Index],
+    pub(super) block: bool,
 }
 
-fn factor(region: &Region, term: TermId) -> Option<Factor<'_>> {
+/// Element strides of a map's axes, from its start.
+pub(super) struct Strides {
+    pub(super) offset: Dim,
+    pub(super) axes: BTreeMap<AxisId, Dim>,
+}
+
+pub(super) fn factor(region: &Region, term: TermId) -> Option<Factor<'_>> {
     match &region.terms[term].0 {
         Term::Load { input, map, open: false } => {
             let block = region.inputs[*input].1.dtype.is_block();
@@ -82,54 +148,177 @@ fn only_fold(region: &Region) -> Option<(TermId, AxisId, TermId)> {
     found
 }
 
-/// The region's contraction, if it is one product that the micro-kernels compute: one operand with two axes, the other
-/// with the fold's axis innermost, no batch axes. `weight` says which inputs should be packed if there is a choice.
+/// Strides of what a factor reads; none for gathers and for maps that walk backwards.
+pub(super) fn strides(region: &Region, factor: &Factor<'_>) -> Option<Strides> {
+    let shape = &region.inputs[factor.input].1.shape;
+    let (mut offset, mut axes, mut stride) = (Dim::constant(0), BTreeMap::new(), Dim::constant(1));
+    for (index, size) in factor.map.iter().zip(shape).rev() {
+        let Index::Affine(at) = index else { return None };
+        if at.base.as_const().is_some_and(|b| b < 0) {
+            return None;
+        }
+        offset = offset.checked_add(&at.base.checked_mul(&stride)?)?;
+        for &(axis, coefficient) in &at.terms {
+            let step = stride.checked_mul(&Dim::constant(coefficient))?;
+            let old: Dim = axes.remove(&axis).unwrap_or_else(|| Dim::constant(0));
+            if coefficient <= 0 {
+                return None;
+            }
+            axes.insert(axis, old.checked_add(&step)?);
+        }
+        stride = stride.checked_mul(size)?;
+    }
+    Some(Strides { offset, axes })
+}
+
+/// The region's contraction, if it is one product that the micro-kernels compute: a sum over one axis of a product of two
+/// loads, one contiguous along that axis. `weight` says which inputs are weights.
 pub fn contraction(region: &Region, weight: &dyn Fn(usize) -> bool) -> Option<Contraction> {
     let (fold, k, product) = only_fold(region)?;
     let Term::Map(ScalarOp::Mul {}, args) = &region.terms[product].0 else { return None };
     let (x, y) = (factor(region, *args.first()?)?, factor(region, *args.get(1)?)?);
-    if x.input == y.input || region.free[fold].len() != region.rank || region.outputs.len() != 1 {
+    let known = region.axes[k].1.as_const().is_none_or(|n| n > 0);
+    if x.input == y.input || region.free[fold].len() != region.rank || region.outputs.len() != 1 || !known {
         return None;
     }
-    let depth = region.axes[k].1.as_const().filter(|&n| n > 0)?;
-    let swap = if x.block != y.block { x.block } else { weight(x.input) && !weight(y.input) };
+    // Which operand has the columns: encoded blocks, else a weight, else that which gives the output's last axis.
+    let last = *region.outputs.first()?.axes.last()?;
+    let swap = match (x.block != y.block, weight(x.input), weight(y.input)) {
+        (true, _, _) => x.block,
+        (false, true, false) => true,
+        (false, false, true) => false,
+        (false, _, _) => region.free[*args.first()?].contains(&last) && !region.free[*args.get(1)?].contains(&last),
+    };
     let (first, second) = if swap { (y, x) } else { (x, y) };
-    try_sides(region, fold, k, depth, &first, &second).or_else(|| try_sides(region, fold, k, depth, &second, &first))
+    let sides = Sides { region, fold, k, weight };
+    sides.either(&first, &second).or_else(|| sides.either(&second, &first))
 }
 
-fn try_sides(
-    region: &Region,
+/// A region with its product.
+struct Sides<'r> {
+    region: &'r Region,
     fold: TermId,
     k: AxisId,
-    depth: i64,
-    a: &Factor<'_>,
-    b: &Factor<'_>,
-) -> Option<Contraction> {
-    let b_dtype = region.inputs[b.input].1.dtype;
-    let fits = match b_dtype {
-        DType::F32 | DType::F64 => region.inputs[a.input].1.dtype == b_dtype,
-        DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => b.block && region.inputs[a.input].1.dtype == DType::F32,
-        _other => false,
-    };
-    let (rows, columns) = (plain(region, a)?, plain(region, b)?);
-    let (n, b_rows) = match columns.as_slice() {
-        [n, x] if *x == k => (*n, true),
-        [x, n] if *x == k => (*n, false),
-        _other => return None,
-    };
-    if !fits || a.block || (b.block && !b_rows) || rows.last() != Some(&k) || n == k {
-        return None;
+    weight: &'r dyn Fn(usize) -> bool,
+}
+
+impl Sides<'_> {
+    /// The contraction with rows of `a` and columns of `b`.
+    fn either(&self, a: &Factor<'_>, b: &Factor<'_>) -> Option<Contraction> {
+        let b_dtype = self.region.inputs[b.input].1.dtype;
+        let fits = match b_dtype {
+            DType::F32 | DType::F64 => self.region.inputs[a.input].1.dtype == b_dtype,
+            DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => b.block && self.region.inputs[a.input].1.dtype == DType::F32,
+            _other => false,
+        };
+        // The kernel has panels in place of the columns' input, which therefore is read nowhere else.
+        let reads = |(t, _): &&(Term, DType)| matches!(t, Term::Load { input, .. } if *input == b.input);
+        if !fits || a.block || self.region.terms.iter().filter(reads).count() != 1 {
+            return None;
+        }
+        self.merged(a, b, b_dtype).or_else(|| self.batched(a, b, b_dtype))
     }
-    // The rows' axes are the output's other axes, in order, and the columns' axis is the first or the last.
-    let others: Vec<AxisId> = (0..region.rank).filter(|&x| x != n).collect();
-    let n_last = n + 1 == region.rank;
-    if rows[..rows.len() - 1] != others[..] || !(n_last || n == 0) {
-        return None;
+
+    /// All row axes as one: the rows lie one after the other, and no term needs one of their axes.
+    fn merged(&self, a: &Factor<'_>, b: &Factor<'_>, b_dtype: DType) -> Option<Contraction> {
+        let (region, k) = (self.region, self.k);
+        let (rows, columns) = (plain(region, a)?, plain(region, b)?);
+        if !region.outputs.iter().all(|o| o.axes.iter().copied().eq(0..region.rank)) {
+            return None;
+        }
+        let (n, b_rows) = match columns.as_slice() {
+            [n, x] if *x == k => (*n, true),
+            [x, n] if *x == k => (*n, false),
+            _other => return None,
+        };
+        if (b.block && !b_rows) || rows.last() != Some(&k) || n == k {
+            return None;
+        }
+        // The rows' axes are the output's other axes, in order, and the columns' axis is the first or the last.
+        let others: Vec<AxisId> = (0..region.rank).filter(|&x| x != n).collect();
+        let n_last = n + 1 == region.rank;
+        if rows[..rows.len() - 1] != others[..] || !(n_last || n == 0) {
+            return None;
+        }
+        let size = others.iter().try_fold(Dim::constant(1), |p, &x| p.checked_mul(&region.axes[x].1))?;
+        let (m, n_axis) = if n_last { (0, 1) } else { (1, 0) };
+        let place = |axis| Index::Affine(Affine::axis(axis));
+        let (one, depth, width) = (Dim::constant(1), region.axes[k].1.clone(), region.axes[n].1.clone());
+        let (b_map, k_stride, n_stride) = if b_rows {
+            (vec![place(n_axis), place(2)], one, depth)
+        } else {
+            (vec![place(2), place(n_axis)], width, one)
+        };
+        let flat = flatten(region, &others, n, k, (m, n_axis), &size, a.input, (b.input, &b_map))?;
+        Some(Contraction {
+            region: flat,
+            fold: self.fold,
+            m,
+            n: n_axis,
+            k: 2,
+            a: a.input,
+            a_map: vec![place(m), place(2)],
+            b: b.input,
+            b_map,
+            b_dtype,
+            weight: (self.weight)(b.input),
+            rows: size,
+            columns: Columns { offset: Dim::constant(0), batch: Vec::new(), k_stride, n_stride },
+        })
     }
-    let size = others.iter().try_fold(Dim::constant(1), |p, &x| p.checked_mul(&region.axes[x].1))?;
-    let (m_axis, n_axis) = if n_last { (0, 1) } else { (1, 0) };
-    let flat = flatten(region, &others, n, k, (m_axis, n_axis), &size, (a.input, b.input))?;
-    Some(Contraction { region: flat, fold, m: m_axis, n: n_axis, depth, a: a.input, b: b.input, b_dtype, b_rows })
+
+    /// One row axis; all others are points of the grid.
+    fn batched(&self, a: &Factor<'_>, b: &Factor<'_>, b_dtype: DType) -> Option<Contraction> {
+        let (region, k) = (self.region, self.k);
+        let (rows, mut columns) = (strides(region, a)?, strides(region, b)?);
+        if !rows.axes.get(&k).is_some_and(|s| s.is(1)) {
+            return None;
+        }
+        let only = |these: &Strides, other: &Strides| -> Vec<AxisId> {
+            let lacks = |x: &&AxisId| **x != k && !other.axes.contains_key(x);
+            these.axes.keys().filter(lacks).copied().collect()
+        };
+        let (row_axes, column_axes) = (only(&rows, &columns), only(&columns, &rows));
+        let last = *region.outputs.first()?.axes.last()?;
+        let n = if column_axes.contains(&last) {
+            last
+        } else {
+            let near = column_axes.iter().find(|x| columns.axes[x].is(1));
+            *near.or(column_axes.last())?
+        };
+        // The longest: a symbol, else the largest constant.
+        let length = |x: &AxisId| region.axes[*x].1.as_const().unwrap_or(i64::MAX);
+        let m = *row_axes.iter().max_by_key(|x| length(x))?;
+        let count = row_axes.iter().try_fold(Dim::constant(1), |p, &x| p.checked_mul(&region.axes[x].1))?;
+        let (k_stride, n_stride) = (columns.axes.remove(&k)?, columns.axes.remove(&n)?);
+        if b.block && plain(region, b) != Some(vec![n, k]) {
+            return None;
+        }
+        let mut named = region.clone();
+        for (axis, (name, _)) in named.axes.iter_mut().enumerate() {
+            *name = match axis {
+                x if x == m => "m".into(),
+                x if x == n => "n".into(),
+                x if x == k => "k".into(),
+                x => format!("b{x}").into(),
+            };
+        }
+        Some(Contraction {
+            region: named,
+            fold: self.fold,
+            m,
+            n,
+            k,
+            a: a.input,
+            a_map: a.map.to_vec(),
+            b: b.input,
+            b_map: b.map.to_vec(),
+            b_dtype,
+            weight: (self.weight)(b.input),
+            rows: count,
+            columns: Columns { offset: columns.offset, batch: columns.axes.into_iter().collect(), k_stride, n_stride },
+        })
+    }
 }
 
 /// The region with the axes `others` merged into one. `None` where a term needs one of several merged axes.
@@ -140,12 +329,13 @@ fn flatten(
     k: AxisId,
     (m_axis, n_axis): (AxisId, AxisId),
     size: &Dim,
-    (a, b): (usize, usize),
+    a: usize,
+    (b, b_map): (usize, &[Index]),
 ) -> Option<Region> {
     let mut flat = region.clone();
     let (m_entry, n_entry) = (("m".into(), size.clone()), ("n".into(), region.axes[n].1.clone()));
     flat.axes = if m_axis == 0 { vec![m_entry, n_entry] } else { vec![n_entry, m_entry] };
-    flat.axes.push(region.axes[k].clone());
+    flat.axes.push(("k".into(), region.axes[k].1.clone()));
     flat.rank = 2;
     flat.outputs = vec![Output { root: region.outputs.first()?.root, axes: vec![0, 1] }];
     let rename = |x: AxisId| match x {
@@ -164,8 +354,7 @@ fn flatten(
     for (id, (term, _)) in region.terms.iter().enumerate() {
         let new = match term {
             Term::Iota(x) => Term::Iota(affine(x)?),
-            // The factors themselves are never emitted: the micro-kernel reads them.
-            Term::Load { input, .. } if *input == b => Term::Load { input: b, map: Vec::new(), open: false },
+            Term::Load { input, .. } if *input == b => Term::Load { input: b, map: b_map.to_vec(), open: false },
             Term::Load { input, map, .. } if *input == a && region.free[id].contains(&k) => {
                 let _same_rows = map;
                 let rows = vec![Index::Affine(Affine::axis(m_axis)), Index::Affine(Affine::axis(2))];
@@ -210,125 +399,4 @@ fn flatten(
         region.terms.iter().any(|(t, _)| matches!(t, Term::Load { input, map, .. } if merged[*input] && *map != whole));
     flat.inputs[a].1 = Type { dtype: flat.inputs[a].1.dtype, shape: vec![size.clone(), region.axes[k].1.clone()] };
     (!both).then_some(flat)
-}
-
-/// Rows of a grid point: enough to use a panel several times.
-const ROW_TILES: i64 = 4;
-/// Most columns of a grid point: a decoding step of one row still splits over cores.
-const COLUMNS: i64 = 128;
-
-/// A divisor of `depth` for blocks of the fold that fit a cache; block encodings take the fold whole where it is short.
-fn fold_block(depth: i64, row: &UKernelShape) -> i64 {
-    let most = if row.k_step > 1 { 4096 } else { 512 };
-    if depth <= most {
-        return depth;
-    }
-    let step = 32;
-    (most / 4 / step..=most / step).rev().map(|x| x * step).find(|x| depth % x == 0).unwrap_or(depth)
-}
-
-/// The kernel of a contraction; its arguments are the region's inputs in order with the panels in place of input `b`,
-/// then the output.
-pub fn contraction_kernel(
-    c: &Contraction,
-    row: &UKernelShape,
-    name: &str,
-    symbols: &[SymbolDecl],
-) -> Result<Kernel, Diagnostic> {
-    let region = &c.region;
-    let (m_size, n_size) = (&region.axes[c.m].1, &region.axes[c.n].1);
-    let few = m_size.as_const().is_some_and(|m| m <= row.mr);
-    let mc = if few { row.mr } else { row.mr * ROW_TILES };
-    let nc = n_size.as_const().map_or(COLUMNS, |n| COLUMNS.min((n + row.nr - 1) / row.nr * row.nr).max(row.nr));
-    let panels = nc / row.nr;
-    let n_name = region.axes[c.n].0.clone();
-    let mut e = Emitter::new(region);
-    let sized = |space, name: &str, dtype, axes: Vec<(&str, Expr)>| Buffer {
-        space,
-        name: name.into(),
-        dtype,
-        axes: axes.into_iter().map(|(n, s)| (n.into(), s)).collect(),
-        attrs: Vec::new(),
-    };
-    let count = ceil(dim(n_size), row.nr);
-    e.rename(c.a, &["m", "k"]);
-    e.arguments[c.b] = sized(
-        Space::In,
-        &format!("in{}", c.b),
-        c.b_dtype,
-        vec![("nb", count.clone()), ("k", Expr::Int(c.depth)), ("n", Expr::Int(row.nr))],
-    );
-    e.arguments[c.b].attrs.push(BufferAttr { name: "packed".into(), args: Vec::new() });
-    let least = |a: Expr, b: Expr| Expr::scalar(ScalarOp::Min {}, [a, b]);
-    let left = |n: Expr, var: &str, tile: i64| least(Expr::Int(tile), add(n, mul(Expr::Int(-tile), Expr::name(var))));
-    let rows_here = if m_size.is(1) { Expr::Int(1) } else { left(dim(m_size), "mt", mc) };
-    let panels_here = match n_size.as_const() {
-        Some(n) if n % nc == 0 => Expr::Int(panels),
-        Some(_) | None => left(count, "nt", panels),
-    };
-    let mut body = vec![Stmt::Buffer(sized(
-        Space::Cache,
-        "acc",
-        if c.b_dtype == DType::F64 { DType::F64 } else { DType::F32 },
-        vec![("m", Expr::Int(mc)), (&n_name, Expr::Int(nc))],
-    ))];
-    body.push(products(c, row, mc, panels, rows_here.clone(), panels_here));
-    let m_at = add(mul(Expr::name("mt"), Expr::Int(mc)), Expr::name("r"));
-    let open = n_size.as_const().is_none_or(|n| n % nc != 0);
-    let binds = BTreeMap::from([
-        (c.m, Bind::Point(m_at)),
-        (c.n, Bind::Tile { start: mul(Expr::name("nt"), Expr::Int(nc)), size: nc, open }),
-    ]);
-    let point = IndexDim::Point { at: Expr::name("r"), open: false };
-    let range = IndexDim::Range { start: Expr::Int(0), size: Expr::Int(nc), open: false, upto: None };
-    e.product = Some((c.fold, Access::new("acc", vec![point, range])));
-    e.frames.push(Frame::with(binds));
-    e.store_outputs()?;
-    let epilogue = e.pop()?.stmts;
-    body.push(Stmt::For {
-        var: "r".into(),
-        low: Expr::Int(0),
-        high: rows_here,
-        step: None,
-        unroll: false,
-        body: epilogue,
-    });
-    let vars = vec![("mt".into(), ceil(dim(m_size), mc)), ("nt".into(), ceil(dim(n_size), nc))];
-    Ok(Kernel {
-        name: name.into(),
-        target: "cpu".into(),
-        attrs: Vec::new(),
-        constants: Vec::new(),
-        symbols: symbols.to_vec(),
-        arguments: e.arguments,
-        views: e.views,
-        body: vec![Stmt::Par { vars, level: Level::Grid, body }],
-        places: region.places.clone(),
-    })
-}
-
-/// The loops around `mma`: blocks of the fold, panels, rows.
-fn products(c: &Contraction, row: &UKernelShape, mc: i64, panels: i64, rows_here: Expr, panels_here: Expr) -> Stmt {
-    let kc = fold_block(c.depth, row);
-    let range = |start: Expr, size: i64, open| IndexDim::Range { start, size: Expr::Int(size), open, upto: None };
-    let scaled = |var: &str, by: i64| mul(Expr::name(var), Expr::Int(by));
-    let to =
-        Access::new("acc", vec![range(scaled("i", row.mr), row.mr, true), range(scaled("j", row.nr), row.nr, false)]);
-    let rows = range(add(scaled("mt", mc), scaled("i", row.mr)), row.mr, true);
-    let a = Access::new(&format!("in{}", c.a), vec![rows, range(scaled("kb", kc), kc, false)]);
-    let panel = IndexDim::Point { at: add(scaled("nt", panels), Expr::name("j")), open: false };
-    let b = Access::new(&format!("in{}", c.b), vec![panel, range(scaled("kb", kc), kc, false), IndexDim::All]);
-    let init = Expr::scalar(ScalarOp::Eq {}, [Expr::name("kb"), Expr::Int(0)]);
-    let mods = LoadMods::default();
-    let mma = Stmt::Mma { to, terms: vec![(a, b)], via: row.name.into(), init: Some(init), on: mods.on };
-    let repeat = |var: &str, high: Expr, body: Stmt| Stmt::For {
-        var: var.into(),
-        low: Expr::Int(0),
-        high,
-        step: None,
-        unroll: false,
-        body: vec![body],
-    };
-    let inner = repeat("i", ceil(rows_here, row.mr), mma);
-    repeat("kb", Expr::Int(c.depth / kc), repeat("j", panels_here, inner))
 }

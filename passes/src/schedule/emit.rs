@@ -161,14 +161,6 @@ impl Frame {
 }
 
 impl<'r> Emitter<'r> {
-    /// Fixes the names of an argument's axes.
-    pub(super) fn rename(&mut self, input: usize, names: &[&str]) {
-        for (slot, name) in self.arguments[input].axes.iter_mut().zip(names) {
-            slot.0 = (*name).into();
-        }
-        self.named[input] = true;
-    }
-
     pub(super) fn new(region: &'r Region) -> Emitter<'r> {
         let buffer =
             |space, name: String, dtype, axes| Buffer { space, name: name.into(), dtype, axes, attrs: Vec::new() };

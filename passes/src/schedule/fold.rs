@@ -222,6 +222,12 @@ impl Emitter<'_> {
             let strip = self.strips(term, axis);
             let n = &region.axes[axis].1;
             let (size, open) = if strip { tile_of(n, self.strip) } else { (1, false) };
+            if let (true, [_], Term::Fold { kind, arg, .. }) = (strip && n.is(size), &group[..], &region.terms[term].0)
+            {
+                let value = self.single((term, *arg), *kind, (axis, size), place)?;
+                self.frames.extend(above);
+                return Ok(value);
+            }
             let var = self.fresh("j");
             let start = mul(Expr::Name(var.clone()), Expr::Int(size));
             let pass = Pass { axis, strip, start: start.clone(), size, open };
@@ -241,6 +247,24 @@ impl Emitter<'_> {
         let result = self.frames[place].memo.get(&term).cloned();
         self.frames.extend(above);
         result.ok_or_else(|| Diagnostic::bug("a pass does not compute its fold"))
+    }
+
+    /// A fold of one tile: no loop, nothing to accumulate.
+    fn single(
+        &mut self,
+        (term, arg): (TermId, TermId),
+        kind: ReduceKind,
+        (axis, size): (AxisId, i64),
+        place: usize,
+    ) -> Emitted {
+        let bind = Bind::Tile { start: Expr::Int(0), size, open: false };
+        self.frames.push(Frame::with(BTreeMap::from([(axis, bind)])));
+        let value = self.emit(arg)?;
+        let stmts = self.pop()?.stmts;
+        self.last()?.stmts.extend(stmts);
+        let value = Expr::Reduce(of_tile(kind), Box::new(value), self.region.axes[axis].0.clone());
+        let value = self.name(value)?;
+        Ok(self.remember(term, place, value))
     }
 
     /// Declares the accumulators of a group.

@@ -1,5 +1,6 @@
 //! Index expressions: dims, affine positions and literals as kernel expressions.
 
+use super::names::marked;
 use crate::region::Affine;
 use tilewright_ir::array::Array;
 use tilewright_ir::kernel::{BinaryOp, Expr};
@@ -39,14 +40,14 @@ pub fn ceil(a: Expr, n: i64) -> Expr {
     }
 }
 
-/// A size as an expression over symbols.
+/// A size as an expression over symbols, marked for [`super::apart`].
 pub fn dim(d: &Dim) -> Expr {
     let mut sum = Expr::Int(0);
     for (atoms, coefficient) in d.terms() {
         let mut product = Expr::Int(coefficient);
         for atom in atoms {
             let value = match atom {
-                Atom::Symbol(s) => Expr::Name(s.clone()),
+                Atom::Symbol(s) => Expr::Name(marked(s)),
                 Atom::FloorDiv(d, n) => Expr::Binary(BinaryOp::Floor, Box::new(dim(d)), Box::new(Expr::Int(*n))),
                 Atom::Mod(d, n) => Expr::Binary(BinaryOp::Mod, Box::new(dim(d)), Box::new(Expr::Int(*n))),
             };

@@ -1,18 +1,26 @@
 //! Schedules as data, and the templates that turn regions into kernels.
 
 mod access;
+mod attention;
 mod contraction;
 mod emit;
+mod flash;
 mod fold;
 pub mod gpu;
 mod index;
+mod names;
 mod online;
+mod product;
 mod search;
 mod special;
 
-pub use contraction::{Contraction, contraction, contraction_kernel};
+pub use attention::{Attention, Weight, attention};
+pub use contraction::{Columns, Contraction, When, contraction};
 pub use emit::region_kernel;
+pub use flash::attention_kernel;
 pub use index::dim;
+pub use names::{apart, plain};
+pub use product::{contraction_kernel, few_rows_kernel};
 pub use special::{cumsum, scatter_add, update_slice};
 
 use crate::region::{AxisId, Index, Region, Term};

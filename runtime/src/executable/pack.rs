@@ -1,17 +1,33 @@
-//! Packing steps. The panels of a weight are made once and kept with the weight.
+//! Packing steps, split over the threads by panels. The panels of a weight are made once and kept with the weight.
 
 use super::run::Environment;
 use super::{Compiled, Executable};
 use crate::buffer::{Buffer, Memory};
+use crate::threads::share;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
+use tilewright_codegen::cpu::clif::eval;
 use tilewright_codegen::cpu::pack::{pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Role;
 use tilewright_ir::kernel::Pack;
 use tilewright_ir::types::{Bindings, DType, Dim};
 
-/// Address of the source, dtype, k, n, strides, columns of a panel.
-pub(super) type PackKey = (usize, DType, [usize; 5]);
+/// Address of the source, dtype, all sizes of the packing.
+pub(super) type PackKey = (usize, DType, Sizes);
+
+/// A packing with its sizes known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Sizes {
+    offset: usize,
+    /// Extents and strides.
+    batch: Vec<(usize, usize)>,
+    k: usize,
+    n: usize,
+    k_stride: usize,
+    n_stride: usize,
+    nr: usize,
+}
 
 impl Executable {
     pub(super) fn pack(
@@ -21,32 +37,127 @@ impl Executable {
         env: &mut Environment,
         bindings: &Bindings,
     ) -> Result<(), Diagnostic> {
+        if let Some(condition) = &pack.when
+            && eval(condition, &|name: &str| bindings.get(name).copied())? == 0
+        {
+            return Ok(());
+        }
         let source = self.buffer(compiled, &pack.from, env, bindings)?;
+        let sizes = Sizes::of(pack, bindings)?;
+        let root = root_of(compiled, &pack.from);
+        let is_weight = compiled.program.params.iter().any(|p| p.buffer.name == root && p.role == Role::Weight)
+            || compiled.program.constants.iter().any(|(n, _)| *n == root);
+        if !is_weight {
+            let panels = self.buffer(compiled, &pack.to, env, bindings)?;
+            return self.fill(&source, &panels, pack.dtype, &sizes);
+        }
+        let key: PackKey = (source.pointer() as usize, pack.dtype, sizes);
+        if let Some((_, panels)) = self.packed.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            env.insert(pack.to.clone(), panels.clone());
+            return Ok(());
+        }
+        let bytes = key.2.bytes(pack.dtype).ok_or_else(|| overflow(pack.dtype, &key.2))?;
+        let panels = Buffer::Owned(Arc::new(Memory::zeroed(bytes)?));
+        self.fill(&source, &panels, pack.dtype, &key.2)?;
+        // The source is kept beside its panels, so that its address stays its own.
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (source, panels.clone()));
+        env.insert(pack.to.clone(), panels);
+        Ok(())
+    }
+
+    /// Packs `source` into `panels`.
+    fn fill(&self, source: &Buffer, panels: &Buffer, dtype: DType, sizes: &Sizes) -> Result<(), Diagnostic> {
+        let bytes = sizes.bytes(dtype).ok_or_else(|| overflow(dtype, sizes))?;
+        let elements = sizes.elements(dtype).ok_or_else(|| overflow(dtype, sizes))?;
+        let len = dtype.bytes(elements).ok_or_else(|| overflow(dtype, sizes))?;
+        let from = source.bytes(len).ok_or_else(|| Diagnostic::bug("a packed matrix is larger than its buffer"))?;
+        let Buffer::Owned(memory) = panels else { return Err(Diagnostic::bug("panels in memory of others")) };
+        let strip = sizes.nr.checked_mul(dtype.bytes(sizes.k).unwrap_or(0)).filter(|n| *n > 0);
+        let Some(strip) = strip.filter(|_| bytes > 0) else { return Ok(()) };
+        if memory.len() < bytes {
+            return Err(Diagnostic::bug("panels are larger than their buffer"));
+        }
+        let (items, failed) = (bytes / strip, AtomicBool::new(false));
+        let target = Target(memory.pointer());
+        self.pool.run(&|thread, threads| {
+            for item in share(items, thread, threads) {
+                // SAFETY: the memory has `items` strips, each written by the one thread whose share it is in.
+                let to = unsafe { std::slice::from_raw_parts_mut(target.get().add(item * strip), strip) };
+                if sizes.strip(dtype, &from, item, to).is_err() {
+                    failed.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        if failed.load(Ordering::Relaxed) { Err(Diagnostic::bug("a packing outside its matrix")) } else { Ok(()) }
+    }
+}
+
+impl Sizes {
+    fn of(pack: &Pack, bindings: &Bindings) -> Result<Sizes, Diagnostic> {
         let size = |d: &Dim| -> Result<usize, Diagnostic> {
             let v = d.eval(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
             usize::try_from(v).map_err(|_| Diagnostic::new("symbol", format!("the size `{d}` is negative")))
         };
-        let sizes = [size(&pack.k)?, size(&pack.n)?, size(&pack.k_stride)?, size(&pack.n_stride)?, pack.nr];
-        let root = root_of(compiled, &pack.from);
-        let is_weight = compiled.program.params.iter().any(|p| p.buffer.name == root && p.role == Role::Weight)
-            || compiled.program.constants.iter().any(|(n, _)| *n == root);
-        let key: PackKey = (source.pointer() as usize, pack.dtype, sizes);
-        if is_weight {
-            let packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, panels)) = packed.get(&key) {
-                env.insert(pack.to.clone(), panels.clone());
-                return Ok(());
+        let batch = pack.batch.iter().map(|(n, s)| Ok((size(n)?, size(s)?))).collect::<Result<_, Diagnostic>>()?;
+        let (k, n, k_stride, n_stride) = (size(&pack.k)?, size(&pack.n)?, size(&pack.k_stride)?, size(&pack.n_stride)?);
+        Ok(Sizes { offset: size(&pack.offset)?, batch, k, n, k_stride, n_stride, nr: pack.nr })
+    }
+
+    /// Bytes of all panels.
+    fn bytes(&self, dtype: DType) -> Option<usize> {
+        let one = packed_bytes(dtype, self.k, self.n, self.nr)?;
+        self.batch.iter().try_fold(one, |all, (n, _)| all.checked_mul(*n))
+    }
+
+    /// Elements of the source up to the last that is read.
+    fn elements(&self, dtype: DType) -> Option<usize> {
+        if self.k == 0 || self.n == 0 || self.batch.iter().any(|(n, _)| *n == 0) {
+            return Some(0);
+        }
+        if dtype.is_block() {
+            let plain = self.batch.is_empty() && self.offset == 0;
+            return self.k.checked_mul(self.n).filter(|_| plain);
+        }
+        let axes = self.batch.iter().copied().chain([(self.k, self.k_stride), (self.n, self.n_stride)]);
+        let mut last = self.offset;
+        for (n, stride) in axes {
+            last = last.checked_add((n - 1).checked_mul(stride)?)?;
+        }
+        last.checked_add(1)
+    }
+
+    /// Writes strip `item`: one panel of one matrix.
+    fn strip(&self, dtype: DType, from: &[u8], item: usize, to: &mut [u8]) -> Result<(), Diagnostic> {
+        let panels = self.n.div_ceil(self.nr);
+        let (mut matrix, first) = (item / panels, item % panels * self.nr);
+        let columns = self.nr.min(self.n - first);
+        if dtype.is_block() {
+            let row = dtype.bytes(self.k).unwrap_or(0);
+            let rows = from.get(first * row..(first + columns) * row).unwrap_or(&[]);
+            return pack_panels_block(dtype, rows, self.k, columns, self.nr, to);
+        }
+        let mut at = self.offset + first * self.n_stride;
+        for (n, stride) in self.batch.iter().rev() {
+            at += matrix % n * stride;
+            matrix /= n;
+        }
+        let (k_stride, n_stride) = (self.k_stride, self.n_stride);
+        match dtype {
+            DType::F64 => {
+                let from = floats(from).get(at..).unwrap_or(&[]);
+                pack_panels_f64(from, self.k, columns, k_stride, n_stride, self.nr, floats_mut(to))
+            }
+            _ => {
+                let from = floats(from).get(at..).unwrap_or(&[]);
+                pack_panels_f32(from, self.k, columns, k_stride, n_stride, self.nr, floats_mut(to))
             }
         }
-        let panels = panels(&source, pack.dtype, sizes)?;
-        if is_weight {
-            // The source is kept beside its panels, so that its address stays its own.
-            let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-            packed.insert(key, (source, panels.clone()));
-        }
-        env.insert(pack.to.clone(), panels);
-        Ok(())
     }
+}
+
+fn overflow(dtype: DType, sizes: &Sizes) -> Diagnostic {
+    let (k, n) = (sizes.k, sizes.n);
+    Diagnostic::new("dim-overflow", format!("a {k} x {n} matrix of {dtype} does not fit in memory"))
 }
 
 /// The buffer whose memory `name` is.
@@ -58,35 +169,26 @@ pub(super) fn root_of(compiled: &Compiled, name: &Arc<str>) -> Arc<str> {
     at
 }
 
-fn panels(source: &Buffer, dtype: DType, [k, n, k_stride, n_stride, nr]: [usize; 5]) -> Result<Buffer, Diagnostic> {
-    let overflow = || Diagnostic::new("dim-overflow", format!("a {k} x {n} matrix of {dtype} does not fit in memory"));
-    let bytes = packed_bytes(dtype, k, n, nr).ok_or_else(overflow)?;
-    let memory = Memory::zeroed(bytes)?;
-    let spread = |m: usize, s: usize| m.saturating_sub(1).checked_mul(s);
-    let elements = match (k, n) {
-        (0, _) | (_, 0) => 0,
-        _ if dtype.is_block() => k.checked_mul(n).ok_or_else(overflow)?,
-        _ => spread(k, k_stride).zip(spread(n, n_stride)).map(|(a, b)| a + b + 1).ok_or_else(overflow)?,
-    };
-    let len = dtype.bytes(elements).ok_or_else(overflow)?;
-    let from = source.bytes(len).ok_or_else(|| Diagnostic::bug("a packed matrix is larger than its buffer"))?;
-    match dtype {
-        DType::F32 => pack_panels_f32(floats(&from), k, n, k_stride, n_stride, nr, floats_mut(&memory, bytes / 4)),
-        DType::F64 => pack_panels_f64(floats(&from), k, n, k_stride, n_stride, nr, floats_mut(&memory, bytes / 8)),
-        _ => pack_panels_block(dtype, &from, k, n, nr, floats_mut(&memory, bytes)),
-    }?;
-    Ok(Buffer::Owned(Arc::new(memory)))
+/// Where the threads write.
+struct Target(*mut u8);
+
+impl Target {
+    fn get(&self) -> *mut u8 {
+        self.0
+    }
 }
 
-/// Plain numbers over bytes. `T` is f32, f64 or u8 here: any bits are a value.
+// SAFETY: each thread writes strips of its own, see `Executable::fill`.
+unsafe impl Sync for Target {}
+
+/// Plain numbers over bytes. `T` is f32 or f64 here: any bits are a value.
 fn floats<T: Copy>(bytes: &[u8]) -> &[T] {
     // SAFETY: `align_to` gives only the aligned middle; buffers are aligned for their dtype, so that is everything, and
     // any bit pattern is a valid `T`.
     unsafe { bytes.align_to::<T>().1 }
 }
 
-#[allow(clippy::mut_from_ref)]
-fn floats_mut<T: Copy>(memory: &Memory, len: usize) -> &mut [T] {
-    // SAFETY: fresh memory of at least `len` elements, aligned to 64 bytes, that nobody else holds yet.
-    unsafe { std::slice::from_raw_parts_mut(memory.pointer().cast::<T>(), len) }
+fn floats_mut<T: Copy>(bytes: &mut [u8]) -> &mut [T] {
+    // SAFETY: as above; strips start at multiples of an element in memory aligned to 64 bytes.
+    unsafe { bytes.align_to_mut::<T>().1 }
 }

@@ -6,6 +6,7 @@ use crate::buffer::{Buffer, Memory};
 use crate::threads::share;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tilewright_codegen::cpu::clif::{CpuKernel, Outside, eval};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::{Kernel, Launch, Program, Step};
@@ -62,12 +63,20 @@ impl Executable {
         let last = last_uses(compiled);
         let mut dead: Vec<Buffer> = Vec::new();
         for (number, step) in program.steps.iter().enumerate() {
+            let start = self.profile.as_ref().map(|_| Instant::now());
             match step {
                 Step::Launch(launch) => self.launch(compiled, launch, &mut env, bindings)?,
                 Step::Pack(pack) => self.pack(compiled, pack, &mut env, bindings)?,
                 Step::Call(call) => self.call(compiled, call, &mut env, bindings)?,
                 Step::Cond(cond) => self.cond(compiled, cond, &mut env, bindings)?,
                 Step::Scan(scan) => self.scan(compiled, scan, &mut env, bindings)?,
+            }
+            if let (Some(profile), Some(start)) = (&self.profile, start) {
+                match step {
+                    Step::Launch(launch) => profile.add(&program.kernels[launch.kernel].name, start),
+                    Step::Pack(pack) => profile.add(&pack.to, start),
+                    Step::Call(_) | Step::Cond(_) | Step::Scan(_) => {}
+                }
             }
             for name in last.get(&number).into_iter().flatten() {
                 dead.extend(env.remove(name));

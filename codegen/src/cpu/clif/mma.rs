@@ -15,9 +15,18 @@ struct Product {
     b: Value,
     c: Value,
     lda: Value,
+    ldb: Value,
     ldc: Value,
     k: Value,
     accumulate: Value,
+}
+
+/// Where the right operand's rows and panels are.
+struct Panels {
+    /// Elements between its rows.
+    row: Value,
+    /// Bytes from a panel to the next.
+    next: Option<Value>,
 }
 
 impl Emitter<'_> {
@@ -77,13 +86,17 @@ impl Emitter<'_> {
         if a.step(k_axis).and_then(|step| step.constant) != Some(bytes_a) {
             return Err(unsupported("a product whose left fold is not contiguous"));
         }
-        if self.rows_left(to, n_axis)?.is_some() || !b.masks.is_empty() {
+        let masked = |plan: &Plan| plan.masks.iter().any(|m| m.at.terms.iter().all(|(axis, _)| axis != k_axis));
+        if self.rows_left(to, n_axis)?.is_some() || masked(b) {
             return Err(unsupported("masked columns of a product"));
         }
         let mut depth = k.value;
-        if let Some(left) = self.rows_left(a, k_axis)? {
-            depth = self.b.ins().smin(depth, left);
+        for plan in [a, b] {
+            if let Some(left) = self.rows_left(plan, k_axis)? {
+                depth = self.b.ins().smin(depth, left);
+            }
         }
+        let panel = self.panels(row, b, k_axis, n_axis, columns)?;
         let zero = self.b.ins().iconst(types::I64, 0);
         let depth = self.b.ins().smax(depth, zero);
         let mut rows = match &m_axis {
@@ -106,6 +119,7 @@ impl Emitter<'_> {
             b: b.base,
             c: to.base,
             lda: self.b.ins().sdiv_imm_s(stride_a, bytes_a),
+            ldb: panel.row,
             ldc: self.b.ins().sdiv_imm_s(stride_c, bytes_c),
             k: depth,
             accumulate,
@@ -114,9 +128,7 @@ impl Emitter<'_> {
         if panels == 1 {
             return self.panel(row, &product, rows, stride_a, stride_c);
         }
-        // Several panels: the first axis of b counts them.
-        let panel_step = b.steps.first().filter(|_| b.axes.len() >= 2);
-        let panel_step = panel_step.ok_or_else(|| malformed("a product over several panels, but one given"))?.value;
+        let panel_step = panel.next.ok_or_else(|| malformed("a product over several panels, but one given"))?;
         let (one, count) = (self.b.ins().iconst(types::I64, 1), self.b.ins().iconst(types::I64, panels));
         self.each(zero, count, one, |e, at| {
             let offset = e.b.ins().imul(at, panel_step);
@@ -125,6 +137,35 @@ impl Emitter<'_> {
             let c = e.b.ins().iadd(product.c, offset);
             e.panel(row, &Product { b, c, ..product }, rows, stride_a, stride_c)
         })
+    }
+
+    /// How the right operand lies: packed panels, or for plain floats its own rows, contiguous along the columns.
+    fn panels(
+        &mut self,
+        row: &UKernel,
+        b: &Plan,
+        k_axis: &Ident,
+        n_axis: &Ident,
+        columns: i64,
+    ) -> Result<Panels, Diagnostic> {
+        // Several packed panels: the first axis of b counts them.
+        let first = b.axes.first().filter(|(axis, _)| b.axes.len() >= 2 && axis != k_axis && axis != n_axis);
+        let next = first.and_then(|(axis, _)| b.step(axis)).map(|step| step.value);
+        if row.k_step != 1 {
+            let packed = self.num(row.nr as i64).value;
+            return Ok(Panels { row: packed, next });
+        }
+        let bytes = row.b.block().1 as i64;
+        let step = b.step(k_axis).ok_or_else(|| malformed(format!("`{}` has no axis `{k_axis}`", b.memory.name)))?;
+        let size = b.axes.iter().find(|(axis, _)| axis == n_axis).and_then(|(_, size)| size.constant);
+        if b.step(n_axis).and_then(|step| step.constant) != Some(bytes) {
+            return Err(unsupported(format!("a product whose right columns `{n_axis}` are not contiguous")));
+        }
+        let next = if size == Some(columns) { Some(self.num(row.nr as i64 * bytes).value) } else { next };
+        if next.is_none() && size != Some(row.nr as i64) {
+            return Err(malformed(format!("`{}` has {size:?} columns, not {columns}", b.memory.name)));
+        }
+        Ok(Panels { row: self.b.ins().sdiv_imm_s(step.value, bytes), next })
     }
 
     /// All rows of one panel, MR at a time.
@@ -145,7 +186,7 @@ impl Emitter<'_> {
             let a = e.b.ins().iadd(product.a, offset);
             let offset = e.b.ins().imul(at, stride_c);
             let c = e.b.ins().iadd(product.c, offset);
-            let args = [m, product.k, a, product.lda, product.b, c, product.ldc, product.accumulate];
+            let args = [m, product.k, a, product.lda, product.b, product.ldb, c, product.ldc, product.accumulate];
             e.call(row.function as usize, &args, None);
             Ok(())
         })

@@ -211,17 +211,31 @@ impl Emitter<'_> {
             if low != begin {
                 e.each(begin, low, one, element)?;
             }
-            let whole = e.whole_quads(low, high, 4);
-            let four = e.b.ins().iconst(types::I64, 4);
-            e.each(low, whole, four, |e, at| {
-                let mut frame = frame.at(e.lanes(at), false);
-                let quad = e.quad(value, &mut frame)?;
-                let offset = e.b.ins().imul_imm_s(at, 4);
-                let address = e.b.ins().iadd(row, offset);
-                e.b.ins().store(FLAGS, quad, address, 0);
+            let quads = |e: &mut Self, first: Value, count: i64| {
+                for quad in 0..count {
+                    let at = e.b.ins().iadd_imm_s(first, 4 * quad);
+                    let mut frame = frame.at(e.lanes(at), false);
+                    let quad = e.quad(value, &mut frame)?;
+                    let offset = e.b.ins().imul_imm_s(at, 4);
+                    let address = e.b.ins().iadd(row, offset);
+                    e.b.ins().store(FLAGS, quad, address, 0);
+                }
                 Ok(())
-            })?;
-            if end == size_value && high == end && low == zero && size % 4 == 0 {
+            };
+            let known = end == size_value && high == end && low == zero;
+            // Cheap elements come four vectors a step: the loop itself would cost as much as they do.
+            let mut begin = low;
+            if !value.costly && size >= 16 {
+                let (wide, step) = (e.whole_quads(low, high, 16), e.b.ins().iconst(types::I64, 16));
+                e.each(low, wide, step, |e, at| quads(e, at, 4))?;
+                begin = wide;
+            }
+            let whole = e.whole_quads(low, high, 4);
+            if begin == low || !known || size % 16 != 0 {
+                let four = e.b.ins().iconst(types::I64, 4);
+                e.each(begin, whole, four, |e, at| quads(e, at, 1))?;
+            }
+            if known && size % 4 == 0 {
                 return Ok(());
             }
             e.each(whole, end, one, element)

@@ -13,6 +13,9 @@ use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
+/// Longest row that is folded without a loop.
+const UNROLLED: i64 = 128;
+
 /// The fold of a reduction; none for the positions.
 fn fold_of(kind: TileReduce) -> Option<ScalarOp> {
     match kind {
@@ -88,10 +91,14 @@ impl Emitter<'_> {
         if low != zero {
             self.fold_each(&fold, arg, &frame, (zero, low), sum)?;
         }
+        let known = high == end && low == zero;
+        if known && size % 16 == 0 && size <= UNROLLED {
+            let values = self.fold_unrolled(&fold, arg, &frame, (start, size))?;
+            return self.across(&fold, &values);
+        }
         let quads: Vec<Variable> = (0..4).map(|_| self.b.declare_var(types::F32X4)).collect();
         let splat = self.b.ins().splat(types::F32X4, start);
         quads.iter().for_each(|quad| self.b.def_var(*quad, splat));
-        let known = high == end && low == zero;
         let wide = self.whole_quads(low, high, 16);
         if !known || size >= 16 {
             self.fold_quads(&fold, arg, &frame, (low, wide), &quads)?;
@@ -101,13 +108,7 @@ impl Emitter<'_> {
             self.fold_quads(&fold, arg, &frame, (wide, whole), &quads[..1])?;
         }
         let values: Vec<Value> = quads.iter().map(|quad| self.b.use_var(*quad)).collect();
-        let (a, b) =
-            (self.vector_op(&fold, DType::F32, &values[..2])?, self.vector_op(&fold, DType::F32, &values[2..])?);
-        let all = self.vector_op(&fold, DType::F32, &[a, b])?;
-        let lanes: Vec<Value> = (0..4u8).map(|lane| self.b.ins().extractlane(all, lane)).collect();
-        let a = self.scalar_op(&fold, DType::F32, &lanes[..2])?;
-        let b = self.scalar_op(&fold, DType::F32, &lanes[2..])?;
-        let mut total = self.scalar_op(&fold, DType::F32, &[a, b])?;
+        let mut total = self.across(&fold, &values)?;
         if low != zero {
             let head = self.b.use_var(sum);
             total = self.scalar_op(&fold, DType::F32, &[head, total])?;
@@ -117,6 +118,36 @@ impl Emitter<'_> {
             self.fold_each(&fold, arg, &frame, (whole, end), sum)?;
         }
         Ok(self.b.use_var(sum))
+    }
+
+    /// Four vectors to one element, pairwise.
+    fn across(&mut self, fold: &ScalarOp, values: &[Value]) -> Result<Value, Diagnostic> {
+        let (a, b) = (self.vector_op(fold, DType::F32, &values[..2])?, self.vector_op(fold, DType::F32, &values[2..])?);
+        let all = self.vector_op(fold, DType::F32, &[a, b])?;
+        let lanes: Vec<Value> = (0..4u8).map(|lane| self.b.ins().extractlane(all, lane)).collect();
+        let a = self.scalar_op(fold, DType::F32, &lanes[..2])?;
+        let b = self.scalar_op(fold, DType::F32, &lanes[2..])?;
+        self.scalar_op(fold, DType::F32, &[a, b])
+    }
+
+    /// The four vectors of a short row, without a loop.
+    fn fold_unrolled(
+        &mut self,
+        fold: &ScalarOp,
+        arg: &Rc<Tile>,
+        frame: &Frame,
+        (start, size): (Value, i64),
+    ) -> Result<[Value; 4], Diagnostic> {
+        let splat = self.b.ins().splat(types::F32X4, start);
+        let mut values = [splat; 4];
+        for first in (0..size).step_by(4) {
+            let at = self.b.ins().iconst(types::I64, first);
+            let lanes = self.lanes(at);
+            let value = self.quad(arg, &mut frame.at(lanes, false))?;
+            let sum = &mut values[(first / 4 % 4) as usize];
+            *sum = self.vector_op(fold, DType::F32, &[*sum, value])?;
+        }
+        Ok(values)
     }
 
     fn fold_each(

@@ -22,6 +22,7 @@ pub unsafe extern "C" fn product<const FORMAT: u8>(
     a: *const u8,
     lda: usize,
     b: *const u8,
+    _ldb: usize,
     c: *mut u8,
     ldc: usize,
     accumulate: usize,

@@ -23,9 +23,10 @@ use tilewright_ir::types::DType;
 
 /// A tile of a matrix product: `c[i][j] = (accumulate ? c[i][j] : 0) + sum over p of a[i][p] * b[p][j]`.
 ///
-/// Arguments `(m, k, a, lda, b, c, ldc, accumulate)`. Shapes: `a [m, k]`, rows `lda` elements apart, not packed; `b` one
-/// packed panel `[k, NR]`; `c [m, NR]`, rows `ldc` elements apart, all NR columns written; `1 <= m <= MR`, `k` a multiple
-/// of the row's `k_step` (0 too). Pointers are aligned to an element.
+/// Arguments `(m, k, a, lda, b, ldb, c, ldc, accumulate)`. Shapes: `a [m, k]`, rows `lda` elements apart, not packed; `b
+/// [k, NR]`, rows `ldb` elements apart (`NR` in a packed panel; block formats are always packed and ignore it); `c [m, NR]`,
+/// rows `ldc` elements apart, all NR columns written; `1 <= m <= MR`, `k` a multiple of the row's `k_step` (0 too).
+/// Pointers are aligned to an element.
 ///
 /// Numerics: an element of `c` is one chain over the fold that starts from the old `c` or 0, in the dtype of `c`. It depends
 /// on its own row and column only, so neither batching rows nor cutting the fold at a multiple of `k_step` changes a bit.
@@ -35,6 +36,7 @@ pub type TileProduct = unsafe extern "C" fn(
     a: *const u8,
     lda: usize,
     b: *const u8,
+    ldb: usize,
     c: *mut u8,
     ldc: usize,
     accumulate: usize,

@@ -18,14 +18,15 @@ macro_rules! float_product {
         /// See [`TileProduct`](super::TileProduct).
         ///
         /// # Safety
-        /// `a` has `m` rows of `k` elements `lda` apart, `b` holds `k * 8` elements, `c` has `m` rows of 8 elements `ldc`
-        /// apart that overlap neither; all are aligned to an element.
+        /// `a` has `m` rows of `k` elements `lda` apart, `b` `k` rows of 8 elements `ldb` apart, `c` `m` rows of 8 elements
+        /// `ldc` apart that overlap neither; all are aligned to an element.
         pub unsafe extern "C" fn $name(
             m: usize,
             k: usize,
             a: *const u8,
             lda: usize,
             b: *const u8,
+            ldb: usize,
             c: *mut u8,
             ldc: usize,
             accumulate: usize,
@@ -40,7 +41,7 @@ macro_rules! float_product {
                 for p in 0..k {
                     // SAFETY: `i < m` and `p < k` stay inside the rows of `a` and the panel.
                     let (x, columns) =
-                        unsafe { (*a.add(i * lda + p), std::slice::from_raw_parts(b.add(p * FLOAT_NR), FLOAT_NR)) };
+                        unsafe { (*a.add(i * lda + p), std::slice::from_raw_parts(b.add(p * ldb), FLOAT_NR)) };
                     for (sum, column) in row.iter_mut().zip(columns) {
                         *sum = x.mul_add(*column, *sum);
                     }
@@ -119,6 +120,7 @@ pub unsafe extern "C" fn product_block<const FORMAT: u8>(
     a: *const u8,
     lda: usize,
     b: *const u8,
+    _ldb: usize,
     c: *mut u8,
     ldc: usize,
     accumulate: usize,

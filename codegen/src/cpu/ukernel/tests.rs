@@ -88,11 +88,30 @@ impl Problem {
 
     /// Runs rows `first..first + m`; `c` has `ldc` columns a row and is given back as f64.
     fn run(&self, kernel: &UKernel, first: usize, m: usize, c: &[f64], ldc: usize, accumulate: bool) -> Vec<f64> {
-        assert!(first + m <= kernel.mr && c.len() == m * ldc && ldc >= kernel.nr);
+        self.run_apart(kernel, first, m, c, (ldc, kernel.nr), accumulate)
+    }
+
+    /// As [`Problem::run`], with the rows of the panel `ldb` elements apart.
+    fn run_apart(
+        &self,
+        kernel: &UKernel,
+        first: usize,
+        m: usize,
+        c: &[f64],
+        (ldc, ldb): (usize, usize),
+        accumulate: bool,
+    ) -> Vec<f64> {
+        assert!(first + m <= kernel.mr && c.len() == m * ldc && ldc >= kernel.nr && ldb >= kernel.nr);
         let a = &self.a[first * self.lda..];
+        let row = kernel.nr * kernel.b.block().1;
+        let gap = vec![0xff; (ldb - kernel.nr) * kernel.b.block().1];
+        let apart: Vec<u8> = if gap.is_empty() {
+            self.packed.clone()
+        } else {
+            self.packed.chunks(row).flat_map(|r| [r, gap.as_slice()].concat()).collect()
+        };
         // Vectors of u64 keep the copied bytes aligned.
-        let panel: Vec<u64> = self
-            .packed
+        let panel: Vec<u64> = apart
             .chunks(8)
             .map(|x| {
                 let mut eight = [0; 8];
@@ -105,13 +124,15 @@ impl Problem {
         if kernel.c == DType::F64 {
             let mut c = c.to_vec();
             // SAFETY: lengths are checked above; the caller checked that the kernel is available.
-            unsafe { (kernel.function)(m, self.k, a.as_ptr().cast(), self.lda, b, c.as_mut_ptr().cast(), ldc, flag) };
+            unsafe {
+                (kernel.function)(m, self.k, a.as_ptr().cast(), self.lda, b, ldb, c.as_mut_ptr().cast(), ldc, flag)
+            };
             return c;
         }
         let a: Vec<f32> = a.iter().map(|&x| x as f32).collect();
         let mut c: Vec<f32> = c.iter().map(|&x| x as f32).collect();
         // SAFETY: as above.
-        unsafe { (kernel.function)(m, self.k, a.as_ptr().cast(), self.lda, b, c.as_mut_ptr().cast(), ldc, flag) };
+        unsafe { (kernel.function)(m, self.k, a.as_ptr().cast(), self.lda, b, ldb, c.as_mut_ptr().cast(), ldc, flag) };
         c.iter().map(|&x| f64::from(x)).collect()
     }
 
@@ -133,6 +154,20 @@ fn folds(kernel: &UKernel) -> impl Iterator<Item = usize> {
 
 fn here() -> impl Iterator<Item = &'static UKernel> {
     UKERNELS.iter().filter(|kernel| (kernel.available)())
+}
+
+#[test]
+fn rows_of_a_panel_may_lie_apart() {
+    for kernel in here().filter(|kernel| !kernel.b.is_block()) {
+        for k in folds(kernel) {
+            let problem = Problem::new(kernel, k);
+            for m in 1..=kernel.mr {
+                let before: Vec<f64> = (0..m * kernel.nr).map(|i| i as f64 * 0.25 - 3.0).collect();
+                let run = |ldb| problem.run_apart(kernel, 0, m, &before, (kernel.nr, ldb), true);
+                assert!(run(kernel.nr) == run(2 * kernel.nr + 1), "{} m {m} k {k}", kernel.name);
+            }
+        }
+    }
 }
 
 #[test]

@@ -25,24 +25,30 @@ macro_rules! fma_tile {
             /// See [`TileProduct`](super::super::TileProduct).
             ///
             /// # Safety
-            /// `a` has `m` rows of `k` elements `lda` apart, `b` holds `k * NR` elements, `c` has `m` rows of NR elements
+            /// `a` has `m` rows of `k` elements `lda` apart, `b` `k` rows of NR elements `ldb` apart, `c` `m` rows of NR elements
             /// `ldc` apart that overlap neither; all are aligned to an element, and the processor has this kernel's instructions.
             pub unsafe extern "C" fn product(
-                m: usize, k: usize, a: *const u8, lda: usize, b: *const u8, c: *mut u8, ldc: usize, accumulate: usize,
+                m: usize, k: usize, a: *const u8, lda: usize, b: *const u8, ldb: usize, c: *mut u8, ldc: usize,
+                accumulate: usize,
             ) {
                 let (a, b, c) = (a.cast::<$Element>(), b.cast::<$Element>(), c.cast::<$Element>());
-                match m {
+                match (m, ldb == NR) {
                     // SAFETY: the caller's contract, handed on unchanged.
-                    $( $row => unsafe { rows::<$row>(k, a, lda, b, c, ldc, accumulate != 0) }, )+
+                    $( ($row, true) => unsafe { rows::<$row, true>(k, a, lda, b, ldb, c, ldc, accumulate != 0) }, )+
+                    // SAFETY: the same.
+                    $( ($row, false) => unsafe { rows::<$row, false>(k, a, lda, b, ldb, c, ldc, accumulate != 0) }, )+
                     _ => {}
                 }
             }
 
             #[target_feature(enable = $feature)]
-            unsafe fn rows<const M: usize>(
-                k: usize, a: *const $Element, lda: usize, b: *const $Element, c: *mut $Element, ldc: usize, accumulate: bool,
+            unsafe fn rows<const M: usize, const PACKED: bool>(
+                k: usize, a: *const $Element, lda: usize, b: *const $Element, ldb: usize, c: *mut $Element, ldc: usize,
+                accumulate: bool,
             ) {
-                // SAFETY: offsets stay below `M * lda`, `k * NR` and `M * ldc`, which the caller guarantees.
+                // A panel's distance is a constant: its addresses need no registers.
+                let ldb = if PACKED { NR } else { ldb };
+                // SAFETY: offsets stay below `M * lda`, `k * ldb` and `M * ldc`, which the caller guarantees.
                 unsafe {
                     let mut sums = [[$zero(); 2]; M];
                     if accumulate {
@@ -53,17 +59,17 @@ macro_rules! fma_tile {
                     let (mut a, mut b) = (a, b);
                     // Four steps share the address arithmetic of the rows, which do not all fit general registers.
                     for _ in 0..k / 4 {
-                        step::<M, 0>(&mut sums, a, lda, b);
-                        step::<M, 1>(&mut sums, a, lda, b);
-                        step::<M, 2>(&mut sums, a, lda, b);
-                        step::<M, 3>(&mut sums, a, lda, b);
+                        step::<M, 0>(&mut sums, a, lda, b, ldb);
+                        step::<M, 1>(&mut sums, a, lda, b, ldb);
+                        step::<M, 2>(&mut sums, a, lda, b, ldb);
+                        step::<M, 3>(&mut sums, a, lda, b, ldb);
                         a = a.add(4);
-                        b = b.add(4 * NR);
+                        b = b.add(4 * ldb);
                     }
                     for _ in 0..k % 4 {
-                        step::<M, 0>(&mut sums, a, lda, b);
+                        step::<M, 0>(&mut sums, a, lda, b, ldb);
                         a = a.add(1);
-                        b = b.add(NR);
+                        b = b.add(ldb);
                     }
                     for i in 0..M {
                         $store(c.add(i * ldc), sums[i][0]);
@@ -75,11 +81,11 @@ macro_rules! fma_tile {
             #[inline]
             #[target_feature(enable = $feature)]
             unsafe fn step<const M: usize, const P: usize>(
-                sums: &mut [[Vector; 2]; M], a: *const $Element, lda: usize, b: *const $Element,
+                sums: &mut [[Vector; 2]; M], a: *const $Element, lda: usize, b: *const $Element, ldb: usize,
             ) {
                 // SAFETY: as in `rows`.
                 unsafe {
-                    let columns = [$load(b.add(P * NR)), $load(b.add(P * NR + $lanes))];
+                    let columns = [$load(b.add(P * ldb)), $load(b.add(P * ldb + $lanes))];
                     for i in 0..M {
                         let x = $splat(*a.add(i * lda + P));
                         sums[i][0] = $fma(x, columns[0], sums[i][0]);

@@ -62,11 +62,13 @@ fn step(out: &mut String, program: &Program, s: &Step) {
             let (name, symbols) = (&s.body.function, with(&s.body.symbols));
             writeln!(out, "  {results} = scan({}) {name}({arguments}){symbols}", s.length)
         }
-        Step::Pack(p) => writeln!(
-            out,
-            "  pack {} <- {} dtype({}) k({}, stride={}) n({}, stride={}) nr({})",
-            p.to, p.from, p.dtype, p.k, p.k_stride, p.n, p.n_stride, p.nr
-        ),
+        Step::Pack(p) => {
+            let when = p.when.as_ref().map(|e| format!(" when({e})")).unwrap_or_default();
+            let batch: Vec<String> = p.batch.iter().map(|(n, s)| format!(" batch({n}, stride={s})")).collect();
+            let (batch, offset) = (batch.concat(), if p.offset.is(0) { String::new() } else { format!(" + {}", p.offset) });
+            let (k, n) = (format!("k({}, stride={})", p.k, p.k_stride), format!("n({}, stride={})", p.n, p.n_stride));
+            writeln!(out, "  pack {} <- {}{offset} dtype({}){batch} {k} {n} nr({}){when}", p.to, p.from, p.dtype, p.nr)
+        }
     };
 }
 

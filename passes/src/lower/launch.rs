@@ -1,0 +1,232 @@
+//! Regions to steps: the first template that takes a region gives its kernels and packings. Where the better of two
+//! variants depends on sizes of the call, both are steps with opposite conditions.
+
+use super::{Lower, Target};
+use crate::region::{AxisId, Region};
+use crate::schedule::{self, Attention, Columns, Contraction, Schedule, Weight, When};
+use tilewright_ir::device::ukernel::{self, UKernelShape};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::{Function, Module, Param, Role};
+use tilewright_ir::kernel::{Expr, Kernel, Launch, Pack, Program, ProgramBuffer, ProgramParam, Step, expr::Ident};
+use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
+
+/// A program that computes one region: its inputs are the region's, its results the region's outputs.
+///
+/// Errors: broken invariants.
+pub fn lower_region(region: &Region, symbols: &[SymbolDecl], target: &Target) -> Result<Program, Diagnostic> {
+    let params = region.inputs.iter().map(|(name, ty)| Param { name: name.clone(), ty: ty.clone(), role: Role::Input });
+    let f = Function::new("region", symbols.to_vec(), params.collect());
+    let module = Module::default();
+    let mut lower = Lower::empty(&module, &f, target);
+    let mut results = Vec::new();
+    for (i, output) in region.outputs.iter().enumerate() {
+        let shape: Vec<Dim> = output.axes.iter().map(|&axis| region.axes[axis].1.clone()).collect();
+        let ty = Type::new(region.terms[output.root].1, shape);
+        results.push(lower.buffers.beside(&"result".into(), &i.to_string(), ty));
+    }
+    lower.launch_region(region, "region", results.clone())?;
+    let Lower { buffers, mut kernels, steps, .. } = lower;
+    kernels.iter_mut().for_each(schedule::apart);
+    let work = buffers.work;
+    let param = |(name, ty): &(Ident, Type)| ProgramParam {
+        buffer: ProgramBuffer { name: name.clone(), ty: ty.clone(), alias_of: None },
+        role: Role::Input,
+    };
+    Ok(Program {
+        name: "region".into(),
+        symbols: symbols.to_vec(),
+        requirements: Vec::new(),
+        params: region.inputs.iter().map(param).collect(),
+        results,
+        work,
+        constants: Vec::new(),
+        kernels,
+        steps,
+    })
+}
+
+/// Where a region's kernels write, and their name.
+#[derive(Clone, Copy)]
+struct To<'a> {
+    outputs: &'a [Ident],
+    name: &'a str,
+}
+
+impl Lower<'_> {
+    /// The kernels of a region by the first template that takes it, on the buffers `outputs`.
+    pub(super) fn launch_region(
+        &mut self,
+        region: &Region,
+        kernel_name: &str,
+        outputs: Vec<Ident>,
+    ) -> Result<(), Diagnostic> {
+        if self.target.is_gpu() {
+            let inputs: Vec<Ident> = region.inputs.iter().map(|(n, _)| n.clone()).collect();
+            return self.launch_blocks(region, kernel_name, &inputs, &outputs);
+        }
+        let to = To { outputs: &outputs, name: kernel_name };
+        let f32_row = ukernel::find(self.target.isa, DType::F32);
+        if let (Some(attention), Some(row)) = (schedule::attention(region), f32_row) {
+            return self.attention(&attention, row, to);
+        }
+        let weight =
+            |input: usize| self.f.params.iter().any(|p| p.name == region.inputs[input].0 && p.role == Role::Weight);
+        let product = schedule::contraction(region, &weight);
+        let row = product.as_ref().and_then(|c| ukernel::find(self.target.isa, c.b_dtype));
+        if let (Some(c), Some(row)) = (product, row)
+            && c.fits(row)
+            && (c.direct(row) || c.when_packed() != When::Never)
+        {
+            return self.contraction(&c, row, to);
+        }
+        let kernel = schedule::region_kernel(region, Schedule::choose(region), kernel_name, &self.f.symbols)?;
+        self.push_when(kernel, arguments(region, to), None);
+        Ok(())
+    }
+
+    /// The kernels of a region on a GPU.
+    fn launch_blocks(
+        &mut self,
+        region: &Region,
+        kernel_name: &str,
+        inputs: &[Ident],
+        outputs: &[Ident],
+    ) -> Result<(), Diagnostic> {
+        for (part, (mine, region)) in schedule::gpu::parts(region).into_iter().enumerate() {
+            let name = if part == 0 { kernel_name.to_string() } else { format!("{kernel_name}_{part}") };
+            let kernel = schedule::gpu::region_kernel(&region, &name, &self.f.symbols, self.target.isa)?;
+            let mine = mine.iter().map(|&i| outputs.get(i).cloned());
+            let mine = mine.collect::<Option<Vec<_>>>().ok_or_else(|| Diagnostic::bug("an output without a buffer"))?;
+            self.push_when(kernel, inputs.iter().cloned().chain(mine).collect(), None);
+        }
+        Ok(())
+    }
+
+    /// Packs the columns where that is needed; another kernel runs where there are too few rows for it.
+    fn contraction(&mut self, c: &Contraction, row: &UKernelShape, to: To<'_>) -> Result<(), Diagnostic> {
+        let symbols = &self.f.symbols;
+        let kernel = schedule::contraction_kernel(c, row, to.name, symbols)?;
+        let mut packed = arguments(&c.region, to);
+        if c.direct(row) {
+            self.push_when(kernel, packed, None);
+            return Ok(());
+        }
+        let when = match c.when_packed() {
+            When::If(condition) => Some(schedule::plain(condition)),
+            When::Always | When::Never => None,
+        };
+        if let Some(when) = &when {
+            let name = format!("{}_few", to.name);
+            let few = if c.columns.k_stride.is(1) {
+                schedule::few_rows_kernel(&c.region, &name, symbols)?
+            } else {
+                schedule::region_kernel(&c.region, Schedule::choose(&c.region), &name, symbols)?
+            };
+            self.push_when(few, packed.clone(), Some(unless(when)));
+        }
+        packed[c.b] = self.pack(&c.region, c.b, &c.columns, (c.k, c.n), (row, to), when.clone())?;
+        self.push_when(kernel, packed, when);
+        Ok(())
+    }
+
+    /// Panels of the columns for many rows; few rows are done one by one. Rows of values are packed for either, if at all.
+    fn attention(&mut self, a: &Attention, row: &UKernelShape, to: To<'_>) -> Result<(), Diagnostic> {
+        let symbols = &self.f.symbols;
+        let (many, few) = match a.when_many() {
+            When::Always => (Some(None), None),
+            When::Never => (None, Some(None)),
+            When::If(condition) => {
+                let condition = schedule::plain(condition);
+                (Some(Some(condition.clone())), Some(Some(unless(&condition))))
+            }
+        };
+        let mut plain = arguments(&a.region, to);
+        for (_, weight) in &a.sums {
+            if let (Weight::Rows(v, columns), Some(e)) = (weight, a.e)
+                && !a.direct(columns, row)
+            {
+                plain[v.input] = self.pack(&a.region, v.input, columns, (a.j, e), (row, to), None)?;
+            }
+        }
+        if let Some(when) = few {
+            let kernel = schedule::attention_kernel(a, row, false, &format!("{}_few", to.name), symbols)?;
+            self.push_when(kernel, plain.clone(), when);
+        }
+        if let Some(when) = many {
+            let kernel = schedule::attention_kernel(a, row, true, to.name, symbols)?;
+            plain[a.k.input] = self.pack(&a.region, a.k.input, &a.k_columns, (a.d, a.j), (row, to), when.clone())?;
+            self.push_when(kernel, plain, when);
+        }
+        Ok(())
+    }
+
+    /// The panels of an input; inputs that are packed twice the same way are packed once.
+    fn pack(
+        &mut self,
+        region: &Region,
+        input: usize,
+        columns: &Columns,
+        (k, n): (AxisId, AxisId),
+        (row, to): (&UKernelShape, To<'_>),
+        when: Option<Expr>,
+    ) -> Result<Ident, Diagnostic> {
+        let overflow = || Diagnostic::new("dim-overflow", "a size does not fit in 64 bits");
+        let size = |axis: AxisId| region.axes[axis].1.clone();
+        let (name, ty) = &region.inputs[input];
+        let mut pack = Pack {
+            from: name.clone(),
+            to: "".into(),
+            dtype: ty.dtype,
+            offset: columns.offset.clone(),
+            batch: columns.batch.iter().map(|(axis, stride)| (size(*axis), stride.clone())).collect(),
+            k: size(k),
+            n: size(n),
+            k_stride: columns.k_stride.clone(),
+            n_stride: columns.n_stride.clone(),
+            nr: usize::try_from(row.nr).map_err(|_| Diagnostic::bug("a panel without columns"))?,
+            when,
+        };
+        for step in &self.steps {
+            if let Step::Pack(old) = step {
+                pack.to = old.to.clone();
+                if *old == pack {
+                    return Ok(pack.to);
+                }
+            }
+        }
+        let mut shape: Vec<Dim> = pack.batch.iter().map(|(n, _)| n.clone()).collect();
+        shape.push(pack.n.ceil_div(row.nr));
+        let panels = if pack.dtype.is_block() {
+            let (per, bytes) = pack.dtype.block();
+            let steps = pack.k.floor_div(Dim::from(per).as_const().unwrap_or(1));
+            let size = steps.checked_mul(&Dim::from(bytes)).and_then(|s| s.checked_mul(&Dim::from(row.nr)));
+            shape.push(size.ok_or_else(overflow)?);
+            Type::new(DType::U8, shape)
+        } else {
+            shape.extend([pack.k.clone(), Dim::from(row.nr)]);
+            Type::new(pack.dtype, shape)
+        };
+        let owner = to.outputs.first().ok_or_else(|| Diagnostic::bug("a region that stores nothing"))?;
+        pack.to = self.buffers.beside(owner, &format!("panels{input}"), panels);
+        let panels = pack.to.clone();
+        self.steps.push(Step::Pack(pack));
+        Ok(panels)
+    }
+
+    /// Launches `kernel` where the condition holds.
+    fn push_when(&mut self, kernel: Kernel, arguments: Vec<Ident>, when: Option<Expr>) {
+        self.steps.push(Step::Launch(Launch { kernel: self.kernels.len(), arguments, when }));
+        self.kernels.push(kernel);
+    }
+}
+
+/// Where `when` does not hold.
+fn unless(when: &Expr) -> Expr {
+    Expr::scalar(ScalarOp::Eq {}, [when.clone(), Expr::Int(0)])
+}
+
+/// A region's inputs, then its outputs.
+fn arguments(region: &Region, to: To<'_>) -> Vec<Ident> {
+    region.inputs.iter().map(|(n, _)| n.clone()).chain(to.outputs.iter().cloned()).collect()
+}

@@ -1,0 +1,383 @@
+//! Kernels of attention: tiles of scores in a core's cache, a running maximum and sum a row, accumulators rescaled when the
+//! maximum grows. Tiles of `j` that the mask hides from all rows of a grid point are not visited.
+
+use super::attention::{Attention, Operand, Weight};
+use super::contraction::Columns;
+use super::emit::{Bind, Emitter, Frame};
+use super::index::{add, affine, ceil, dim, identity};
+use super::product::{grid_kernel, least, left, points, range, repeat, scaled, sized};
+use crate::region::AxisId;
+use std::collections::BTreeMap;
+use tilewright_ir::device::ukernel::UKernelShape;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::kernel::{
+    Access, Block, Buffer, BufferAttr, Expr, IndexDim, Kernel, LoadMods, Space, Stmt, TileReduce, expr::Ident,
+};
+use tilewright_ir::op::{ReduceKind, ScalarOp};
+use tilewright_ir::types::{DType, SymbolDecl};
+
+/// Row tiles of a grid point.
+const ROW_TILES: i64 = 4;
+/// Positions of `j` in a tile.
+const KEYS: i64 = 128;
+
+struct Flash<'a> {
+    at: &'a Attention,
+    row: &'a UKernelShape,
+    /// Rows of a grid point; 1 without packed columns.
+    mc: i64,
+    many: bool,
+    points: BTreeMap<AxisId, Bind>,
+}
+
+fn point(at: Expr) -> IndexDim {
+    IndexDim::Point { at, open: false }
+}
+
+fn load(name: &str, access: Access) -> Stmt {
+    Stmt::Load { name: name.into(), access, mods: LoadMods::default() }
+}
+
+fn store(access: Access, value: Expr) -> Stmt {
+    Stmt::Store { access, mods: LoadMods::default(), value, add: false }
+}
+
+fn set(name: &str, value: Expr) -> Stmt {
+    Stmt::Let { names: vec![name.into()], value }
+}
+
+fn real(x: f64) -> Expr {
+    Expr::cast(DType::F32, Expr::Real(x))
+}
+
+fn product(a: Expr, b: Expr) -> Expr {
+    Expr::scalar(ScalarOp::Mul {}, [a, b])
+}
+
+/// The attention of a region: `many` rows at a time with panels in place of the columns `k`, else each row alone. Rows of
+/// values have panels too where they are not [`Attention::direct`]. Arguments are the region's inputs, then its outputs.
+pub fn attention_kernel(
+    at: &Attention,
+    row: &UKernelShape,
+    many: bool,
+    name: &str,
+    symbols: &[SymbolDecl],
+) -> Result<Kernel, Diagnostic> {
+    let region = &at.region;
+    let others = (0..region.rank).filter(|&x| Some(x) != at.m && Some(x) != at.e);
+    let (mut vars, points) = points(region, others);
+    let mc = if many { row.mr * ROW_TILES } else { 1 };
+    let flash = Flash { at, row, mc, many, points };
+    let mut e = Emitter::new(region);
+    if many {
+        e.arguments[at.k.input] = flash.panels(&at.k_columns, at.k.input, (at.d, at.j));
+    }
+    for (_, weight) in &at.sums {
+        if let (Weight::Rows(v, columns), Some(width)) = (weight, at.e)
+            && !at.direct(columns, row)
+        {
+            e.arguments[v.input] = flash.panels(columns, v.input, (at.j, width));
+        }
+    }
+    e.frames.push(Frame::with(flash.points.clone()));
+    let mut body = flash.buffers();
+    let mut start = flash.start();
+    start.extend(flash.queries(&mut e)?);
+    body.push(repeat("r", flash.rows_here(), start));
+    let mut tile = flash.scores(&mut e)?;
+    tile.push(repeat("r", flash.rows_here(), flash.exponents(&mut e)?));
+    tile.extend(flash.values(&mut e)?);
+    body.push(repeat("jt", flash.tiles(), tile));
+    body.push(repeat("r", flash.rows_here(), flash.finish(&mut e)?));
+    let mut all = e.pop()?.stmts;
+    all.extend(body);
+    if let Some(m) = at.m {
+        vars.push(("mt".into(), ceil(dim(&region.axes[m].1), mc)));
+    }
+    if vars.is_empty() {
+        vars.push(("z".into(), Expr::Int(1)));
+    }
+    Ok(grid_kernel(e, name, symbols, vars, all))
+}
+
+impl Flash<'_> {
+    fn size(&self, axis: AxisId) -> Expr {
+        dim(&self.at.region.axes[axis].1)
+    }
+
+    fn name(&self, axis: AxisId) -> Ident {
+        self.at.region.axes[axis].0.clone()
+    }
+
+    fn rows_here(&self) -> Expr {
+        match self.at.m {
+            Some(m) if self.many => left(self.size(m), "mt", self.mc),
+            Some(_) | None => Expr::Int(1),
+        }
+    }
+
+    /// Panels `[batch.., nb, k, n]` in place of an input.
+    fn panels(&self, columns: &Columns, input: usize, (k, n): (AxisId, AxisId)) -> Buffer {
+        let mut axes: Vec<(Ident, Expr)> = columns.batch.iter().map(|(x, _)| (self.name(*x), self.size(*x))).collect();
+        axes.push(("nb".into(), ceil(self.size(n), self.row.nr)));
+        axes.extend([(self.name(k), self.size(k)), (self.name(n), Expr::Int(self.row.nr))]);
+        let mut buffer = sized(Space::In, &format!("in{input}"), DType::F32, axes);
+        buffer.attrs.push(BufferAttr { name: "packed".into(), args: Vec::new() });
+        buffer
+    }
+
+    /// Values of a row, and that in whole panels.
+    fn width(&self) -> (i64, i64) {
+        let e = self.at.e.and_then(|e| self.at.region.axes[e].1.as_const()).unwrap_or(1);
+        (e, (e + self.row.nr - 1) / self.row.nr * self.row.nr)
+    }
+
+    /// Scores, maximum, and a sum or a row of values for each weight.
+    fn buffers(&self) -> Block {
+        let m: (Ident, Expr) = ("m".into(), Expr::Int(self.mc));
+        let cache = |name: &str, more: Option<(Ident, i64)>| {
+            let axes = [m.clone()].into_iter().chain(more.map(|(n, s)| (n, Expr::Int(s)))).collect();
+            Stmt::Buffer(sized(Space::Cache, name, DType::F32, axes))
+        };
+        let mut out = vec![cache("scores", Some((self.name(self.at.j), KEYS))), cache("most", None)];
+        if self.query_operand().is_none() {
+            let depth = self.at.region.axes[self.at.d].1.as_const().unwrap_or(1);
+            out.push(cache("queries", Some((self.name(self.at.d), depth))));
+        }
+        for (i, (_, weight)) in self.at.sums.iter().enumerate() {
+            let width = matches!(weight, Weight::Rows(..)).then(|| ("e".into(), self.width().1));
+            out.push(cache(&format!("sum{i}"), width));
+        }
+        out
+    }
+
+    /// Row `r` of sum `i`.
+    fn sum(&self, i: usize, weight: &Weight, width: i64) -> Access {
+        let mut dims = vec![point(Expr::name("r"))];
+        if matches!(weight, Weight::Rows(..)) {
+            dims.push(range(Expr::Int(0), width, false));
+        }
+        Access::new(&format!("sum{i}"), dims)
+    }
+
+    fn start(&self) -> Block {
+        let mut out = vec![store(Access::new("most", vec![point(Expr::name("r"))]), real(f64::NEG_INFINITY))];
+        for (i, (_, weight)) in self.at.sums.iter().enumerate() {
+            out.push(store(self.sum(i, weight, self.width().1), real(0.0)));
+        }
+        out
+    }
+
+    /// How many tiles of `j` any row here sees.
+    fn tiles(&self) -> Expr {
+        let mut end = self.size(self.at.j);
+        for limit in &self.at.limits {
+            let highest = |axis: AxisId| match limit.terms.iter().find(|t| t.0 == axis) {
+                Some((_, c)) if Some(axis) == self.at.m && *c > 0 => {
+                    let past = add(scaled("mt", self.mc), Expr::Int(self.mc));
+                    add(if self.many { least(past, self.size(axis)) } else { past }, Expr::Int(-1))
+                }
+                Some(_) | None if Some(axis) == self.at.m => scaled("mt", self.mc),
+                Some(_) | None => Expr::name(&format!("i{axis}")),
+            };
+            if limit.terms.iter().all(|t| t.0 < self.at.region.rank && Some(t.0) != self.at.e) {
+                end = least(end, affine(limit, highest));
+            }
+        }
+        ceil(end, KEYS)
+    }
+
+    /// Binds of a row `r`.
+    fn row_binds(&self) -> BTreeMap<AxisId, Bind> {
+        let mut binds = self.points.clone();
+        if let Some(m) = self.at.m {
+            let at = if self.many { add(scaled("mt", self.mc), Expr::name("r")) } else { Expr::name("mt") };
+            binds.insert(m, Bind::Point(at));
+        }
+        binds
+    }
+
+    /// The products `q k` of a tile.
+    fn scores(&self, e: &mut Emitter<'_>) -> Result<Block, Diagnostic> {
+        let (at, row) = (self.at, self.row);
+        let depth = at.region.axes[at.d].1.as_const().unwrap_or(1);
+        let whole = Bind::Tile { start: Expr::Int(0), size: depth, open: false };
+        if !self.many {
+            let mut binds = self.row_binds();
+            binds.insert(at.j, Bind::Point(add(scaled("jt", KEYS), Expr::name("c"))));
+            binds.insert(at.d, whole);
+            e.frames.push(Frame::with(binds));
+            let k = e.emit(at.k_term)?;
+            let mut dot = e.pop()?.stmts;
+            dot.push(load("query", Access::new("queries", vec![point(Expr::Int(0)), IndexDim::All])));
+            let value = Expr::Reduce(TileReduce::Sum, Box::new(product(Expr::name("query"), k)), self.name(at.d));
+            dot.push(set("dot", value));
+            dot.push(store(
+                Access::new("scores", vec![point(Expr::Int(0)), point(Expr::name("c"))]),
+                Expr::name("dot"),
+            ));
+            return Ok(vec![repeat("c", left(self.size(at.j), "jt", KEYS), dot)]);
+        }
+        let panels = KEYS / row.nr;
+        let mut binds = self.points.clone();
+        binds.insert(at.d, whole);
+        if let Some(m) = at.m {
+            let start = add(scaled("mt", self.mc), scaled("i", row.mr));
+            binds.insert(m, Bind::Tile { start, size: row.mr, open: true });
+        }
+        e.frames.push(Frame::with(binds));
+        let rows = || range(scaled("i", row.mr), row.mr, true);
+        let q = match self.query_operand() {
+            Some(q) => e.access(q.input, &q.map, &BTreeMap::new(), false)?,
+            None => Access::new("queries", vec![rows(), IndexDim::All]),
+        };
+        let mut k = at.k_columns.batch.iter().map(|(x, _)| e.dim_of(*x)).collect::<Result<Vec<_>, _>>()?;
+        e.pop()?;
+        k.extend([point(add(scaled("jt", panels), Expr::name("p"))), IndexDim::All, IndexDim::All]);
+        let k = Access::new(&format!("in{}", at.k.input), k);
+        let to = Access::new("scores", vec![rows(), range(scaled("p", row.nr), row.nr, false)]);
+        let count = left(ceil(self.size(at.j), row.nr), "jt", panels);
+        Ok(vec![repeat("p", count, vec![self.over_rows(self.mma(to, q, k, true))])])
+    }
+
+    /// The queries where they lie, if the products read them there.
+    fn query_operand(&self) -> Option<&Operand> {
+        self.at.q_lies.as_ref().filter(|_| self.many)
+    }
+
+    /// Stores row `r` of the queries, unless they are read where they lie.
+    fn queries(&self, e: &mut Emitter<'_>) -> Result<Block, Diagnostic> {
+        if self.query_operand().is_some() {
+            return Ok(Vec::new());
+        }
+        let mut binds = self.row_binds();
+        let depth = self.at.region.axes[self.at.d].1.as_const().unwrap_or(1);
+        binds.insert(self.at.d, Bind::Tile { start: Expr::Int(0), size: depth, open: false });
+        e.frames.push(Frame::with(binds));
+        let value = e.emit(self.at.q)?;
+        let mut out = e.pop()?.stmts;
+        out.push(store(Access::new("queries", vec![point(Expr::name("r")), IndexDim::All]), value));
+        Ok(out)
+    }
+
+    fn mma(&self, to: Access, a: Access, b: Access, start: bool) -> Stmt {
+        let init = start.then_some(Expr::Int(1));
+        Stmt::Mma { to, terms: vec![(a, b)], via: self.row.name.into(), init, on: None }
+    }
+
+    fn over_rows(&self, stmt: Stmt) -> Stmt {
+        repeat("i", ceil(self.rows_here(), self.row.mr), vec![stmt])
+    }
+
+    /// Row `r` of a tile: key and mask, the new maximum, `exp`, sums and accumulators.
+    fn exponents(&self, e: &mut Emitter<'_>) -> Result<Block, Diagnostic> {
+        let (at, j) = (self.at, self.name(self.at.j));
+        let here = Access::new("scores", vec![point(Expr::name("r")), IndexDim::All]);
+        let open = at.region.axes[at.j].1.as_const().is_none_or(|n| n % KEYS != 0);
+        let mut binds = self.row_binds();
+        binds.insert(at.j, Bind::Tile { start: scaled("jt", KEYS), size: KEYS, open });
+        let mut frame = Frame::with(binds);
+        frame.stmts.push(load("score", here.clone()));
+        frame.memo.insert(at.fold, Expr::name("score"));
+        e.frames.push(frame);
+        let mut key = e.emit(at.key)?;
+        let mut mask = at.mask.map(|t| e.emit(t)).transpose()?;
+        if open {
+            let position = Expr::Iota(j.clone(), Box::new(scaled("jt", KEYS)), Box::new(Expr::Int(KEYS)));
+            let inside = Expr::scalar(ScalarOp::Lt {}, [position, self.size(at.j)]);
+            mask = Some(match mask {
+                Some(mask) => Expr::scalar(ScalarOp::And {}, [inside, mask]),
+                None => inside,
+            });
+        }
+        if let Some(mask) = mask {
+            key = Expr::scalar(ScalarOp::Select {}, [mask, key, identity(ReduceKind::Max, DType::F32)]);
+        }
+        let mut out = e.pop()?.stmts;
+        let most = Access::new("most", vec![point(Expr::name("r"))]);
+        let exp = |x: Expr| {
+            let shifted = Expr::scalar(ScalarOp::Sub {}, [x, Expr::name("shift")]);
+            Expr::scalar(ScalarOp::Exp {}, [shifted])
+        };
+        let reduce = |kind, x: &str| Expr::Reduce(kind, Box::new(Expr::name(x)), j.clone());
+        let nothing = Expr::scalar(ScalarOp::Eq {}, [Expr::name("new"), real(f64::NEG_INFINITY)]);
+        out.extend([
+            store(here.clone(), key),
+            load("x", here.clone()),
+            load("old", most.clone()),
+            set("new", Expr::scalar(ScalarOp::Max {}, [Expr::name("old"), reduce(TileReduce::Max, "x")])),
+            // Nothing seen yet: any finite shift gives zeros.
+            set("shift", Expr::scalar(ScalarOp::Select {}, [nothing, real(0.0), Expr::name("new")])),
+            set("scale", exp(Expr::name("old"))),
+            store(most, Expr::name("new")),
+            store(here.clone(), exp(Expr::name("x"))),
+            load("p", here),
+        ]);
+        for (i, (_, weight)) in at.sums.iter().enumerate() {
+            let (to, before) = (self.sum(i, weight, self.width().1), format!("before{i}"));
+            out.push(load(&before, to.clone()));
+            let kept = product(Expr::name(&before), Expr::name("scale"));
+            out.push(store(
+                to,
+                match weight {
+                    Weight::Rows(..) => kept,
+                    Weight::Term(_) => Expr::scalar(ScalarOp::Add {}, [kept, reduce(TileReduce::Sum, "p")]),
+                },
+            ));
+        }
+        Ok(out)
+    }
+
+    /// The products of a tile's exponents with the rows of values.
+    fn values(&self, e: &mut Emitter<'_>) -> Result<Block, Diagnostic> {
+        let (at, row) = (self.at, self.row);
+        let mut out = Vec::new();
+        for (i, (_, weight)) in at.sums.iter().enumerate() {
+            let (Weight::Rows(v, columns), Some(width)) = (weight, at.e) else { continue };
+            let mut binds = self.row_binds();
+            let open = at.region.axes[at.j].1.as_const().is_none_or(|n| n % KEYS != 0);
+            binds.insert(at.j, Bind::Tile { start: scaled("jt", KEYS), size: KEYS, open });
+            binds.insert(width, Bind::Tile { start: scaled("p", row.nr), size: row.nr, open: false });
+            e.frames.push(Frame::with(binds));
+            let rows = self.value_rows(e, v, columns);
+            e.pop()?;
+            let here = || range(scaled("i", row.mr), row.mr, true);
+            let to = Access::new(&format!("sum{i}"), vec![here(), range(scaled("p", row.nr), row.nr, false)]);
+            let a = Access::new("scores", vec![here(), IndexDim::All]);
+            let tile = self.over_rows(self.mma(to, a, rows?, false));
+            out.push(repeat("p", Expr::Int(self.width().1 / row.nr), vec![tile]));
+        }
+        Ok(out)
+    }
+
+    fn value_rows(&self, e: &mut Emitter<'_>, v: &Operand, columns: &Columns) -> Result<Access, Diagnostic> {
+        if self.at.direct(columns, self.row) {
+            return e.access(v.input, &v.map, &BTreeMap::new(), false);
+        }
+        let mut dims = columns.batch.iter().map(|(x, _)| e.dim_of(*x)).collect::<Result<Vec<_>, _>>()?;
+        dims.extend([point(Expr::name("p")), e.dim_of(self.at.j)?, IndexDim::All]);
+        Ok(Access::new(&format!("in{}", v.input), dims))
+    }
+
+    /// Row `r` of the outputs.
+    fn finish(&self, e: &mut Emitter<'_>) -> Result<Block, Diagnostic> {
+        let at = self.at;
+        let mut binds = self.row_binds();
+        if let Some(width) = at.e {
+            binds.insert(width, Bind::Tile { start: Expr::Int(0), size: self.width().0, open: false });
+        }
+        e.frames.push(Frame::with(binds));
+        for (i, (term, weight)) in at.sums.iter().enumerate() {
+            let name = format!("total{i}");
+            e.last()?.stmts.push(load(&name, self.sum(i, weight, self.width().0)));
+            let mut total = Expr::name(&name);
+            if let Weight::Term(w) = weight {
+                let each = e.emit(*w)?;
+                total = product(total, each);
+            }
+            e.last()?.memo.insert(*term, total);
+        }
+        e.store_outputs()?;
+        Ok(e.pop()?.stmts)
+    }
+}

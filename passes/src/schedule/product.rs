@@ -1,0 +1,227 @@
+//! Kernels of contractions on the CPU: tiles of a micro-kernel and an epilogue a row, or for few rows a dot product each.
+
+use super::contraction::Contraction;
+use super::emit::{Bind, Emitter, Frame};
+use super::index::{add, ceil, dim, mul};
+use crate::region::{AxisId, Index, Region};
+use std::collections::BTreeMap;
+use tilewright_ir::device::ukernel::UKernelShape;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::kernel::{
+    Access, Block, Buffer, BufferAttr, Expr, IndexDim, Kernel, Level, Space, Stmt, expr::Ident,
+};
+use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::{DType, SymbolDecl};
+
+/// Rows of a grid point: enough to use a panel several times.
+const ROW_TILES: i64 = 4;
+/// Most columns of a grid point: a decoding step of one row still splits over cores.
+const COLUMNS: i64 = 128;
+/// Columns of a grid point where each is a dot product of its own.
+const FEW_COLUMNS: i64 = 64;
+
+/// Steps of the fold that fit a cache, and whether the last may pass the end. Block encodings take a short fold whole.
+fn fold_block(depth: Option<i64>, row: &UKernelShape) -> (i64, bool) {
+    let most = if row.k_step > 1 { 4096 } else { 512 };
+    match depth {
+        Some(depth) if depth <= most => (depth, false),
+        Some(depth) => {
+            let step = 32;
+            let exact = (most / 4 / step..=most / step).rev().map(|x| x * step).find(|x| depth % x == 0);
+            exact.map_or((most, true), |x| (x, false))
+        }
+        None => (most, true),
+    }
+}
+
+/// `min(a, b)`
+pub(super) fn least(a: Expr, b: Expr) -> Expr {
+    Expr::scalar(ScalarOp::Min {}, [a, b])
+}
+
+/// How many of `n` are left from tile `var` of `tile` on, at most `tile`.
+pub(super) fn left(n: Expr, var: &str, tile: i64) -> Expr {
+    least(Expr::Int(tile), add(n, mul(Expr::Int(-tile), Expr::name(var))))
+}
+
+/// `for var in 0 .. high { body }`
+pub(super) fn repeat(var: &str, high: Expr, body: Block) -> Stmt {
+    Stmt::For { var: var.into(), low: Expr::Int(0), high, step: None, unroll: false, body }
+}
+
+/// `start +: size`
+pub(super) fn range(start: Expr, size: i64, open: bool) -> IndexDim {
+    IndexDim::Range { start, size: Expr::Int(size), open, upto: None }
+}
+
+/// A buffer without attributes.
+pub(super) fn sized(space: Space, name: &str, dtype: DType, axes: Vec<(Ident, Expr)>) -> Buffer {
+    Buffer { space, name: name.into(), dtype, axes, attrs: Vec::new() }
+}
+
+/// `var * by`
+pub(super) fn scaled(var: &str, by: i64) -> Expr {
+    mul(Expr::name(var), Expr::Int(by))
+}
+
+/// A kernel for the CPU around a body at grid.
+pub(super) fn grid_kernel(
+    e: Emitter<'_>,
+    name: &str,
+    symbols: &[SymbolDecl],
+    vars: Vec<(Ident, Expr)>,
+    body: Block,
+) -> Kernel {
+    Kernel {
+        name: name.into(),
+        target: "cpu".into(),
+        attrs: Vec::new(),
+        constants: Vec::new(),
+        symbols: symbols.to_vec(),
+        arguments: e.arguments,
+        views: e.views,
+        body: vec![Stmt::Par { vars, level: Level::Grid, body }],
+        places: e.region.places.clone(),
+    }
+}
+
+/// Grid variables `i..` for axes that are points, and their binds.
+pub(super) fn points(
+    region: &Region,
+    axes: impl Iterator<Item = AxisId>,
+) -> (Vec<(Ident, Expr)>, BTreeMap<AxisId, Bind>) {
+    let (mut vars, mut binds) = (Vec::new(), BTreeMap::new());
+    for axis in axes {
+        let var: Ident = format!("i{axis}").into();
+        vars.push((var.clone(), dim(&region.axes[axis].1)));
+        binds.insert(axis, Bind::Point(Expr::Name(var)));
+    }
+    (vars, binds)
+}
+
+/// The tiles of a contraction.
+struct Tiles<'c> {
+    c: &'c Contraction,
+    row: &'c UKernelShape,
+    direct: bool,
+    /// Rows and columns of a grid point, panels of its columns.
+    mc: i64,
+    nc: i64,
+    panels: i64,
+    points: BTreeMap<AxisId, Bind>,
+}
+
+/// The kernel of a contraction; its arguments are the region's inputs in order, with the panels in place of input `b`
+/// unless it is [`Contraction::direct`], then the output.
+pub fn contraction_kernel(
+    c: &Contraction,
+    row: &UKernelShape,
+    name: &str,
+    symbols: &[SymbolDecl],
+) -> Result<Kernel, Diagnostic> {
+    let region = &c.region;
+    let (m_size, n_size) = (&region.axes[c.m].1, &region.axes[c.n].1);
+    let few = m_size.as_const().is_some_and(|m| m <= row.mr);
+    let mc = if few { row.mr } else { row.mr * ROW_TILES };
+    let nc = n_size.as_const().map_or(COLUMNS, |n| COLUMNS.min((n + row.nr - 1) / row.nr * row.nr).max(row.nr));
+    let others = (0..region.rank).filter(|&x| x != c.m && x != c.n);
+    let (mut vars, points) = points(region, others);
+    let tiles = Tiles { c, row, direct: c.direct(row), mc, nc, panels: nc / row.nr, points };
+    let mut e = Emitter::new(region);
+    let count = ceil(dim(n_size), row.nr);
+    if !tiles.direct {
+        e.arguments[c.b] = tiles.packed(count.clone());
+    }
+    let rows_here = if m_size.is(1) { Expr::Int(1) } else { left(dim(m_size), "mt", mc) };
+    let panels_here = match n_size.as_const() {
+        Some(n) if n % nc == 0 => Expr::Int(tiles.panels),
+        Some(_) | None => left(count, "nt", tiles.panels),
+    };
+    let float = if c.b_dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let n_name = region.axes[c.n].0.clone();
+    let acc = vec![(region.axes[c.m].0.clone(), Expr::Int(mc)), (n_name, Expr::Int(nc))];
+    let mut body = vec![Stmt::Buffer(sized(Space::Cache, "acc", float, acc))];
+    body.push(tiles.products(&mut e, rows_here.clone(), panels_here)?);
+    let mut binds = tiles.points.clone();
+    binds.insert(c.m, Bind::Point(add(scaled("mt", mc), Expr::name("r"))));
+    let open = n_size.as_const().is_none_or(|n| n % nc != 0);
+    binds.insert(c.n, Bind::Tile { start: scaled("nt", nc), size: nc, open });
+    let here = IndexDim::Point { at: Expr::name("r"), open: false };
+    e.product = Some((c.fold, Access::new("acc", vec![here, range(Expr::Int(0), nc, false)])));
+    e.frames.push(Frame::with(binds));
+    e.store_outputs()?;
+    let epilogue = e.pop()?.stmts;
+    body.push(repeat("r", rows_here, epilogue));
+    vars.extend([("mt".into(), ceil(dim(m_size), mc)), ("nt".into(), ceil(dim(n_size), nc))]);
+    Ok(grid_kernel(e, name, symbols, vars, body))
+}
+
+impl Tiles<'_> {
+    /// The argument with the panels.
+    fn packed(&self, count: Expr) -> Buffer {
+        let region = &self.c.region;
+        let entry = |axis: &AxisId| (region.axes[*axis].0.clone(), dim(&region.axes[*axis].1));
+        let mut axes: Vec<(Ident, Expr)> = self.c.columns.batch.iter().map(|(x, _)| entry(x)).collect();
+        axes.extend([
+            ("nb".into(), count),
+            entry(&self.c.k),
+            (region.axes[self.c.n].0.clone(), Expr::Int(self.row.nr)),
+        ]);
+        let mut buffer = sized(Space::In, &format!("in{}", self.c.b), self.c.b_dtype, axes);
+        buffer.attrs.push(BufferAttr { name: "packed".into(), args: Vec::new() });
+        buffer
+    }
+
+    /// The loops around `mma`: blocks of the fold, panels, rows.
+    fn products(&self, e: &mut Emitter<'_>, rows_here: Expr, panels_here: Expr) -> Result<Stmt, Diagnostic> {
+        let (c, row) = (self.c, self.row);
+        let (kc, open) = fold_block(c.depth().as_const(), row);
+        let rows = range(scaled("i", row.mr), row.mr, true);
+        let to = Access::new("acc", vec![rows, range(scaled("j", row.nr), row.nr, false)]);
+        let fold = Bind::Tile { start: scaled("kb", kc), size: kc, open };
+        let mut binds = self.points.clone();
+        let start = add(scaled("mt", self.mc), scaled("i", row.mr));
+        binds.insert(c.m, Bind::Tile { start, size: row.mr, open: true });
+        binds.insert(c.k, fold);
+        let start = add(scaled("nt", self.nc), scaled("j", row.nr));
+        binds.insert(c.n, Bind::Tile { start, size: row.nr, open: false });
+        let operand = |e: &mut Emitter<'_>, input: usize, map: &[Index]| e.access(input, map, &BTreeMap::new(), false);
+        e.frames.push(Frame::with(binds));
+        let a = operand(e, c.a, &c.a_map)?;
+        let b = if self.direct { operand(e, c.b, &c.b_map)? } else { self.panel(e, (kc, open))? };
+        e.pop()?;
+        let init = Expr::scalar(ScalarOp::Eq {}, [Expr::name("kb"), Expr::Int(0)]);
+        let mma = Stmt::Mma { to, terms: vec![(a, b)], via: row.name.into(), init: Some(init), on: None };
+        let inner = repeat("j", panels_here, vec![repeat("i", ceil(rows_here, row.mr), vec![mma])]);
+        Ok(repeat("kb", ceil(dim(c.depth()), kc), vec![inner]))
+    }
+
+    /// Panel `j` of the grid point.
+    fn panel(&self, e: &Emitter<'_>, (kc, open): (i64, bool)) -> Result<Access, Diagnostic> {
+        let mut dims = Vec::new();
+        for (axis, _) in &self.c.columns.batch {
+            dims.push(e.dim_of(*axis)?);
+        }
+        dims.push(IndexDim::Point { at: add(scaled("nt", self.panels), Expr::name("j")), open: false });
+        dims.extend([range(scaled("kb", kc), kc, open), IndexDim::All]);
+        Ok(Access::new(&format!("in{}", self.c.b), dims))
+    }
+}
+
+/// The kernel of a contraction with few rows, none of whose operands is packed: each element is a dot product along the
+/// contiguous fold. Arguments as those of [`super::region_kernel`] for `region`, the contraction's own.
+pub fn few_rows_kernel(region: &Region, name: &str, symbols: &[SymbolDecl]) -> Result<Kernel, Diagnostic> {
+    let last = region.rank.checked_sub(1).ok_or_else(|| Diagnostic::bug("a contraction without axes"))?;
+    let size = dim(&region.axes[last].1);
+    let (mut vars, binds) = points(region, 0..last);
+    let mut e = Emitter::new(region);
+    e.frames.push(Frame::with(binds));
+    let at = add(scaled("t", FEW_COLUMNS), Expr::name("c"));
+    e.frames.push(Frame::with(BTreeMap::from([(last, Bind::Point(at))])));
+    e.store_outputs()?;
+    let inner = e.pop()?.stmts;
+    let mut body = e.pop()?.stmts;
+    body.push(repeat("c", left(size.clone(), "t", FEW_COLUMNS), inner));
+    vars.push(("t".into(), ceil(size, FEW_COLUMNS)));
+    Ok(grid_kernel(e, name, symbols, vars, body))
+}

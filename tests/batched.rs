@@ -1,0 +1,176 @@
+//! Batched contractions: batch axes anywhere, shared by only one operand, strides, folds and rows of any length.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
+
+use tilewright::compile::{Options, compile, lower};
+use tilewright_codegen::cpu::ukernel::Isa;
+use tilewright_ir::array::Array;
+use tilewright_ir::graph::Module;
+use tilewright_ir::interp::{self, Mode};
+use tilewright_ir::kernel::verify::verify;
+use tilewright_ir::kernel::{Program, Step, Stmt};
+use tilewright_ir::types::{Bindings, DType};
+
+fn module(text: &str) -> Module {
+    let module = tilewright_ir::text::parse("batched.tw", text).unwrap_or_else(|d| panic!("{d}\n{text}"));
+    tilewright_ir::verify::verify(&module).unwrap_or_else(|d| panic!("{d}"));
+    module
+}
+
+fn options(isa: Isa, threads: usize) -> Options {
+    Options { opt_level: 1, threads, isa, ..Options::host().unwrap() }
+}
+
+/// Every value of a symbol in turn, on every instruction set with 1 and 2 threads, against the interpreter.
+fn check(text: &str, symbols: &[Vec<(&str, i64)>]) {
+    let module = module(text);
+    for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+        for program in lower(&module, &options(isa, 1)).unwrap() {
+            for kernel in &program.kernels {
+                verify(kernel).unwrap_or_else(|d| panic!("{d}\n{kernel}"));
+            }
+        }
+        let executables = [1, 2].map(|threads| compile(&module, &options(isa, threads)).unwrap());
+        for values in symbols {
+            let bindings: Bindings = values.iter().map(|(name, n)| ((*name).into(), *n)).collect();
+            let inputs = inputs(&module, &bindings);
+            let expected = interp::run(&module, "main", &inputs, &bindings, Mode::Meaning).unwrap();
+            let [one, two] = [0, 1].map(|i| executables[i].run(&inputs, &bindings).unwrap());
+            assert!(one == two, "{isa:?} {values:?}: the number of threads changes bits");
+            for (found, expected) in one.iter().zip(&expected) {
+                let (found, expected) = (found.to_f64().unwrap(), expected.to_f64().unwrap());
+                let worst =
+                    found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f64::max);
+                assert!(worst < 3e-5, "{isa:?} {values:?}: {worst}\n{text}");
+            }
+        }
+    }
+}
+
+fn inputs(module: &Module, bindings: &Bindings) -> Vec<Array> {
+    let mut state = 7u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let make = |ty: &tilewright_ir::types::Type| {
+        let shape = ty.concrete(bindings).unwrap();
+        let n: usize = shape.iter().product();
+        let values: Vec<f32> = std::iter::repeat_with(&mut next).take(n).collect();
+        let wide: Vec<f64> = values.iter().map(|&x| x.into()).collect();
+        if ty.dtype == DType::F64 { Array::from_f64(&shape, &wide) } else { Array::from_f32(&shape, &values) }.unwrap()
+    };
+    module.entry().unwrap().params.iter().map(|p| &p.ty).map(make).collect()
+}
+
+fn programs(text: &str) -> Vec<Program> {
+    lower(&module(text), &Options { isa: Isa::Avx512, ..options(Isa::Portable, 1) }).unwrap()
+}
+
+fn products(program: &Program) -> usize {
+    fn inside(block: &[Stmt]) -> usize {
+        let one = |stmt: &Stmt| match stmt {
+            Stmt::Mma { .. } => 1,
+            Stmt::Par { body, .. } | Stmt::For { body, .. } => inside(body),
+            _other => 0,
+        };
+        block.iter().map(one).sum()
+    }
+    program.kernels.iter().map(|k| inside(&k.body)).sum()
+}
+
+/// Scores of grouped queries, scaled and masked where they are made.
+const SCORES: &str =
+    "func @main(%q: f32[2, 3, rows, 40], %k: f32[2, keys, 40]) -> f32[2, 3, rows, keys] where rows in 1..=300, keys in 1..=300 {
+  %0 = dot %q, %k batch=[0]x[0] contract=[3]x[2]
+  %1 = constant f32[] = 0.125
+  %2 = broadcast %1 shape=[2, 3, rows, keys] dims=[]
+  %3 = mul %0, %2
+  return %3 }";
+
+#[test]
+fn scores_of_grouped_queries() {
+    let sizes = [(1, 1), (1, 70), (2, 33), (15, 5), (16, 64), (17, 65), (61, 130)];
+    check(SCORES, &sizes.map(|(s, t)| vec![("rows", s), ("keys", t)]));
+}
+
+/// Symbols may have the names that templates use.
+#[test]
+fn symbols_of_any_name() {
+    let others = [("t", "p"), ("r", "mt"), ("n", "m"), ("i0", "j"), ("kb", "acc"), ("v1", "in0"), ("b0", "k")];
+    for (a, b) in others {
+        let text = SCORES.replace("rows", a).replace("keys", b);
+        check(&text, &[(1, 1), (3, 40), (20, 7)].map(|(x, y)| vec![(a, x), (b, y)]));
+    }
+}
+
+#[test]
+fn few_rows_pack_nothing() {
+    let program = &programs(SCORES)[0];
+    assert_eq!((program.kernels.len(), products(program)), (2, 1));
+    let conditions = program.steps.iter().filter(|step| match step {
+        Step::Launch(l) => l.when.is_some(),
+        Step::Pack(p) => p.when.is_some(),
+        _other => false,
+    });
+    assert_eq!(conditions.count(), 3);
+}
+
+/// Rows of values are read where they lie if they fill panels; the fold has any length.
+#[test]
+fn folds_of_symbolic_length() {
+    for width in [64, 33, 8] {
+        let text = format!(
+            "func @main(%p: f32[2, 3, rows, keys], %v: f32[2, keys, {width}]) -> f32[2, 3, rows, {width}] where rows in 1..=300, keys in 1..=2000 {{
+  %0 = dot %p, %v batch=[0]x[0] contract=[3]x[1]
+  return %0 }}"
+        );
+        let sizes = [(1, 1), (1, 511), (3, 512), (4, 513), (17, 31), (70, 1100)];
+        check(&text, &sizes.map(|(s, t)| vec![("rows", s), ("keys", t)]));
+        let program = &programs(&text)[0];
+        assert_eq!(program.steps.len(), if width == 64 { 1 } else { 3 }, "{width}");
+    }
+}
+
+/// A part of a longer buffer, in the order of a cache, with the queries' rows apart.
+#[test]
+fn slices_with_strides() {
+    let text = "func @main(%x: f32[rows, 3, 2, 16], %k: f32[2, 90, 16]) -> f32[2, rows, keys] where rows in 1..=40, keys in 1..=90 {
+  %0 = slice %x start=[0, 1, 0, 0] limit=[rows, 2, 2, 16] stride=[1, 1, 1, 1]
+  %1 = reshape %0 shape=[rows, 2, 16]
+  %2 = slice %k start=[0, 0, 0] limit=[2, keys, 16] stride=[1, 1, 1]
+  %3 = dot %1, %2 batch=[1]x[0] contract=[2]x[2]
+  return %3 }";
+    let sizes = [(1, 1), (5, 90), (16, 33), (40, 64)];
+    check(text, &sizes.map(|(s, t)| vec![("rows", s), ("keys", t)]));
+}
+
+#[test]
+fn batches_anywhere_and_in_doubles() {
+    let none = [Vec::new()];
+    for dtype in ["f32", "f64"] {
+        let texts = [
+            format!(
+                "func @main(%a: {dtype}[20, 5, 33], %b: {dtype}[5, 7, 33]) -> {dtype}[5, 20, 7] {{
+  %0 = dot %a, %b batch=[1]x[0] contract=[2]x[2]\n return %0 }}"
+            ),
+            format!(
+                "func @main(%a: {dtype}[4, 20, 600], %b: {dtype}[600, 4, 32]) -> {dtype}[4, 20, 32] {{
+  %0 = dot %a, %b batch=[0]x[1] contract=[2]x[0]\n return %0 }}"
+            ),
+            format!(
+                "func @main(%a: {dtype}[4, 3, 20, 6], %b: {dtype}[4, 3, 70, 6]) -> {dtype}[4, 3, 20, 70] {{
+  %0 = dot %a, %b batch=[0, 1]x[0, 1] contract=[3]x[3]\n return %0 }}"
+            ),
+            format!(
+                "func @main(%a: {dtype}[4, 0, 6], %b: {dtype}[4, 70, 6]) -> {dtype}[4, 0, 70] {{
+  %0 = dot %a, %b batch=[0]x[0] contract=[2]x[2]\n return %0 }}"
+            ),
+            format!(
+                "func @main(%a: {dtype}[4, 30, 0], %b: {dtype}[4, 70, 0]) -> {dtype}[4, 30, 70] {{
+  %0 = dot %a, %b batch=[0]x[0] contract=[2]x[2]\n return %0 }}"
+            ),
+        ];
+        texts.iter().for_each(|text| check(text, &none));
+    }
+}
