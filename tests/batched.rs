@@ -21,9 +21,16 @@ fn options(isa: Isa, threads: usize) -> Options {
     Options { opt_level: 1, threads, isa, ..Options::host().unwrap() }
 }
 
-/// Every value of a symbol in turn, on every instruction set with 1 and 2 threads, against the interpreter.
+/// As [`check_at`], with fusion in a fixed order and by the e-graph.
 fn check(text: &str, symbols: &[Vec<(&str, i64)>]) {
+    check_at(1, text, symbols);
+    check_at(2, text, symbols);
+}
+
+/// Every value of a symbol in turn, on every instruction set with 1 and 2 threads, against the interpreter.
+fn check_at(opt_level: u8, text: &str, symbols: &[Vec<(&str, i64)>]) {
     let module = module(text);
+    let options = |isa, threads| Options { opt_level, ..options(isa, threads) };
     for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
         for program in lower(&module, &options(isa, 1)).unwrap() {
             for kernel in &program.kernels {
@@ -56,6 +63,12 @@ fn inputs(module: &Module, bindings: &Bindings) -> Vec<Array> {
     let make = |ty: &tilewright_ir::types::Type| {
         let shape = ty.concrete(bindings).unwrap();
         let n: usize = shape.iter().product();
+        if ty.dtype == DType::Q4_1 {
+            // Scale 1/16, minimum -1/2, quants counting.
+            let block = |i: usize| [vec![0x00, 0x2c, 0x00, 0xb8], (0..16).map(|j| (i * 37 + j * 11) as u8).collect()];
+            let bytes: Vec<u8> = (0..n / 32).flat_map(|i| block(i).concat()).collect();
+            return Array::new(ty.dtype, &shape, tilewright_ir::array::Bytes::new(bytes)).unwrap();
+        }
         let values: Vec<f32> = std::iter::repeat_with(&mut next).take(n).collect();
         let wide: Vec<f64> = values.iter().map(|&x| x.into()).collect();
         if ty.dtype == DType::F64 { Array::from_f64(&shape, &wide) } else { Array::from_f32(&shape, &values) }.unwrap()
@@ -143,6 +156,22 @@ fn slices_with_strides() {
   return %3 }";
     let sizes = [(1, 1), (5, 90), (16, 33), (40, 64)];
     check(text, &sizes.map(|(s, t)| vec![("rows", s), ("keys", t)]));
+}
+
+/// Encoded weights whose rows are two axes of the result.
+#[test]
+fn heads_of_encoded_weights() {
+    for (heads, width) in [(3, 64), (6, 32), (12, 16)] {
+        let text = format!(
+            "func @main(%x: f32[rows, 64], weight %w: q4_1[192, 64]) -> f32[{heads}, rows, {width}] where rows in 1..=60 {{
+  %0 = cast %w to=f32
+  %1 = dot %x, %0 batch=[]x[] contract=[1]x[1]
+  %2 = reshape %1 shape=[rows, {heads}, {width}]
+  %3 = transpose %2 perm=[1, 0, 2]
+  return %3 }}"
+        );
+        check(&text, &[1, 5, 60].map(|n| vec![("rows", n)]));
+    }
 }
 
 #[test]

@@ -187,6 +187,12 @@ impl Lower<'_> {
             nr: usize::try_from(row.nr).map_err(|_| Diagnostic::bug("a panel without columns"))?,
             when,
         };
+        if pack.dtype.is_block() {
+            // Whole panels one after the other: batch axes only count them.
+            for (count, _) in std::mem::take(&mut pack.batch) {
+                pack.n = pack.n.checked_mul(&count).ok_or_else(overflow)?;
+            }
+        }
         for step in &self.steps {
             if let Step::Pack(old) = step {
                 pack.to = old.to.clone();

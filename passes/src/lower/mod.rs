@@ -13,7 +13,7 @@ pub use launch::lower_region;
 use crate::egraph::Numerics;
 use crate::fuse;
 use crate::region::{Builder, Source};
-use crate::schedule::{self, Schedule};
+use crate::schedule;
 use buffers::Buffers;
 use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;

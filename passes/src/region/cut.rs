@@ -20,6 +20,10 @@ pub struct Memory {
     pub tensors: Vec<(Ident, Vec<Dim>)>,
     /// Stored classes: buffer and atoms in memory order.
     pub classes: BTreeMap<Id, (Ident, Vec<Atom>)>,
+    /// Tensors that are sizes: they are known without a load.
+    pub sizes: BTreeMap<usize, Dim>,
+    /// Sizes that are not negative in any call.
+    pub requirements: Vec<Dim>,
 }
 
 /// What one kernel computes.
@@ -190,7 +194,12 @@ impl Builder<'_> {
                 }
             }
             let room = n.checked_sub(&one)?.checked_sub(&high)?;
-            Some(low.bounds(symbols).0 >= 0 && room.bounds(symbols).0 >= 0)
+            // What every call guarantees, or more.
+            let more = |size: &Dim, known: &Dim| size.checked_sub(known).is_some_and(|d| d.bounds(symbols).0 >= 0);
+            let holds = |size: &Dim| {
+                size.bounds(symbols).0 >= 0 || self.memory.requirements.iter().any(|known| more(size, known))
+            };
+            Some(holds(&low) && holds(&room))
         };
         ends().unwrap_or(false)
     }
@@ -207,6 +216,12 @@ impl Builder<'_> {
                 Ok(self.scalar(op, args, dtype))
             }
             Head::Load => {
+                if let Attr::Input(number) = self.attr(node, 0)?
+                    && let Some(size) = self.memory.sizes.get(&(*number as usize))
+                {
+                    let size = self.terms.add(Term::Size(size.clone()), DType::I64, 0);
+                    return Ok(self.terms.cast(self.dtype(class)?, size));
+                }
                 let (name, sizes, dtype) = self.tensor(node)?;
                 let places = self.map(node)?;
                 let map = places.iter().map(|p| Ok(Index::Affine(self.place(p, at)?)));

@@ -53,6 +53,9 @@ pub struct Columns {
     pub n_stride: Dim,
 }
 
+/// Columns of a panel of any block encoding.
+const BLOCK_PANEL: i64 = 32;
+
 /// Fewest rows for which packing the columns at each call pays.
 pub const FEW_ROWS: i64 = 16;
 
@@ -280,19 +283,28 @@ impl Sides<'_> {
         };
         let (row_axes, column_axes) = (only(&rows, &columns), only(&columns, &rows));
         let last = *region.outputs.first()?.axes.last()?;
-        let n = if column_axes.contains(&last) {
-            last
-        } else {
-            let near = column_axes.iter().find(|x| columns.axes[x].is(1));
-            *near.or(column_axes.last())?
+        // Rows of blocks lie one after the other, their last axis fills panels.
+        let blocks = if b.block { Some(plain(region, b)?) } else { None };
+        let n = match &blocks {
+            Some(axes) => *axes.iter().rev().nth(1)?,
+            None if column_axes.contains(&last) => last,
+            None => *column_axes.iter().find(|x| columns.axes[x].is(1)).or(column_axes.last())?,
         };
+        if !column_axes.contains(&n) {
+            return None;
+        }
         // The longest: a symbol, else the largest constant.
         let length = |x: &AxisId| region.axes[*x].1.as_const().unwrap_or(i64::MAX);
         let m = *row_axes.iter().max_by_key(|x| length(x))?;
         let count = row_axes.iter().try_fold(Dim::constant(1), |p, &x| p.checked_mul(&region.axes[x].1))?;
         let (k_stride, n_stride) = (columns.axes.remove(&k)?, columns.axes.remove(&n)?);
-        if b.block && plain(region, b) != Some(vec![n, k]) {
-            return None;
+        let mut batch: Vec<(AxisId, Dim)> = columns.axes.into_iter().collect();
+        if let Some(axes) = blocks {
+            let whole = region.axes[n].1.as_const().is_some_and(|n| n % BLOCK_PANEL == 0);
+            if axes.last() != Some(&k) || !(whole || batch.is_empty()) {
+                return None;
+            }
+            batch.sort_by_key(|(axis, _)| axes.iter().position(|x| x == axis));
         }
         let mut named = region.clone();
         for (axis, (name, _)) in named.axes.iter_mut().enumerate() {
@@ -316,7 +328,7 @@ impl Sides<'_> {
             b_dtype,
             weight: (self.weight)(b.input),
             rows: count,
-            columns: Columns { offset: columns.offset, batch: columns.axes.into_iter().collect(), k_stride, n_stride },
+            columns: Columns { offset: columns.offset, batch, k_stride, n_stride },
         })
     }
 }

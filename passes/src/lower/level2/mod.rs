@@ -15,6 +15,7 @@ use order::{Place, Unit};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, NodeId, Role, Value};
+use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::GraphOp;
 use tilewright_ir::types::{Bindings, Dim, Type};
@@ -45,6 +46,8 @@ struct Plan<'a> {
     orders: BTreeMap<Id, Vec<AxisId>>,
     /// Classes whose order is that of a root.
     fixed: BTreeSet<Id>,
+    /// Sizes that are not negative in any call.
+    requirements: Vec<Dim>,
 }
 
 /// How a root gets into memory.
@@ -143,7 +146,9 @@ impl<'a> Plan<'a> {
         for (value, class) in &import.classes {
             values.entry(graph.find(*class)).or_default().push(*value);
         }
-        Plan { f, import, graph, cuts, values, orders: BTreeMap::new(), fixed: BTreeSet::new() }
+        let (orders, fixed) = (BTreeMap::new(), BTreeSet::new());
+        let requirements = requirements(f).map(|all| all.into_iter().map(|r| r.size).collect()).unwrap_or_default();
+        Plan { f, import, graph, cuts, values, orders, fixed, requirements }
     }
 
     /// Whether the atoms are exactly those that a class depends on.
@@ -192,7 +197,12 @@ impl<'a> Plan<'a> {
     fn memory(&self, name: &dyn Fn(Value) -> Ident) -> cut::Memory {
         let tensors = self.import.stored.iter().map(|s| (name(s.value), s.atoms.clone())).collect();
         let classes = self.orders.iter().map(|(c, o)| (*c, (Ident::from(format!("{c}")), o.clone()))).collect();
-        cut::Memory { tensors, classes }
+        let size = |value: Value| match &self.f.node(value).op {
+            GraphOp::Size { dim } => Some(dim.clone()),
+            _other => None,
+        };
+        let sizes = self.import.stored.iter().enumerate().filter_map(|(i, s)| Some((i, size(s.value)?))).collect();
+        cut::Memory { tensors, classes, sizes, requirements: self.requirements.clone() }
     }
 
     fn outputs(&self, cut: usize) -> Vec<(Id, Vec<AxisId>)> {
