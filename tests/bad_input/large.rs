@@ -1,10 +1,26 @@
-//! Large graphs: very many operands, results and functions run at every level, 10^4 nested calls are refused by a stated limit.
+//! Large graphs: long lines of nodes, very many operands, results and functions run at every level; 10^4 nested calls are
+//! refused by a stated limit.
 
 use crate::harness::Place;
 use std::fmt::Write;
 use tilewright::compile::MAX_OPT_LEVEL;
 
+/// Operands and results of one node.
 const NODES: usize = 100_000;
+/// Nodes in a line. Everything but the search for buffers in a run is linear in them; 10^5 take minutes at level 0.
+const LINE: usize = 10_000;
+
+/// A graph of `nodes` nodes, each made by `node(number, the value before)`.
+fn line(params: &str, ty: &str, nodes: usize, node: impl Fn(usize, &str) -> String) -> String {
+    let mut text = format!("func @main({params}) -> {ty} {{\n");
+    let mut before = "%x".to_string();
+    for i in 0..nodes {
+        writeln!(text, "  %{i} = {}", node(i, &before)).unwrap();
+        before = format!("%{i}");
+    }
+    write!(text, "  return {before}\n}}\n").unwrap();
+    text
+}
 
 fn runs_at_every_level(name: &str, text: &str) {
     let place = Place::new();
@@ -14,6 +30,47 @@ fn runs_at_every_level(name: &str, text: &str) {
         place.runs(&["run", name, "--opt-level", &level, "--threads", "1"]);
     }
     place.runs(&["run", name, "--device", "interpreter"]);
+}
+
+#[test]
+fn a_line_of_maps() {
+    runs_at_every_level("neg.tw", &line("%x: f32[8]", "f32[8]", LINE, |_, x| format!("neg {x}")));
+}
+
+#[test]
+fn a_line_of_maps_that_read_far_back() {
+    let node = |i: usize, x: &str| if i < 3 { format!("neg {x}") } else { format!("max {x}, %{}", i / 2) };
+    runs_at_every_level("far.tw", &line("%x: f32[8]", "f32[8]", LINE, node));
+}
+
+#[test]
+fn a_line_of_movement() {
+    let node = |i: usize, x: &str| match i % 4 {
+        0 => format!("reshape {x} shape=[2, 4]"),
+        1 => format!("transpose {x} perm=[1, 0]"),
+        2 => format!("reshape {x} shape=[8]"),
+        _ => format!("flip {x} axes=[0]"),
+    };
+    runs_at_every_level("move.tw", &line("%x: f32[8]", "f32[8]", LINE, node));
+}
+
+#[test]
+fn a_line_of_reductions() {
+    let node = |i: usize, x: &str| match i % 2 {
+        0 => format!("reduce_max {x} axes=[1]"),
+        _ => format!("broadcast {x} shape=[4, 4] dims=[0]"),
+    };
+    let text = line("%x: f32[4, 4]", "f32[4, 4]", LINE, node);
+    runs_at_every_level("reduce.tw", &text);
+}
+
+#[test]
+fn a_line_of_products_and_running_sums() {
+    let node = |i: usize, x: &str| match i % 2 {
+        0 => format!("dot {x}, %w contract=[1]x[0]"),
+        _ => format!("cumsum {x} axis=0"),
+    };
+    runs_at_every_level("dot.tw", &line("%x: f32[2, 2], weight %w: f32[2, 2]", "f32[2, 2]", LINE, node));
 }
 
 #[test]
