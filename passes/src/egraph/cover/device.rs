@@ -58,6 +58,8 @@ pub struct Capabilities {
     pub prologue: bool,
     /// Matrix products with axes that both operands and the result have.
     pub batched: bool,
+    /// Matrix products read operands at fixed positions and with steps along axes.
+    pub views: bool,
     /// Matrix products over an axis of symbolic size.
     pub symbolic_depth: bool,
     /// Matrix products with one left operand that one kernel computes.

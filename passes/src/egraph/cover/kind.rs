@@ -108,25 +108,37 @@ impl Written<'_> {
     }
 }
 
-/// The axes of a map of whole dims; `None` for slices, shifts and repeated axes.
-fn plain(map: &[Affine]) -> Option<Vec<u8>> {
-    let axes = map.iter().map(Affine::as_axis).collect::<Option<Vec<u8>>>()?;
-    let distinct = axes.iter().fold(0, |set, &a| set | axis_bit(a)).count_ones() as usize == axes.len();
-    distinct.then_some(axes)
+/// Whether a micro-kernel can step through a map: whole dims, or where the device can, also fixed positions and steps.
+fn walks(problem: &Problem<'_>, map: &[Affine]) -> bool {
+    let free = map.iter().fold(0, |set, e| set | e.free());
+    let whole = free.count_ones() as usize == map.len() && map.iter().all(|e| e.as_axis().is_some());
+    let forward = |e: &Affine| e.constant >= 0 && e.terms.iter().all(|t| t.1 > 0);
+    whole || (problem.device.capabilities.views && map.iter().all(forward))
 }
 
-/// Whether the last axes of a map are exactly a set.
-fn ends_with(axes: &[u8], set: AxisSet) -> bool {
+/// Where a set of axes is in a map: one after the other, each alone; the number of entries behind them.
+fn together(map: &[Affine], set: AxisSet) -> Option<usize> {
     let count = set.count_ones() as usize;
-    axes.len() >= count && axes[axes.len() - count..].iter().all(|&a| set & axis_bit(a) != 0)
+    let last = map.iter().rposition(|e| e.free() & set != 0)?;
+    let first = (last + 1).checked_sub(count)?;
+    let alone = |e: &Affine| e.as_axis().is_some_and(|a| set & axis_bit(a) != 0);
+    let found = map[first..=last].iter().fold(0, |s, e| s | e.free());
+    (found == set && map[first..=last].iter().all(alone)).then(|| map.len() - 1 - last)
+}
+
+/// Whether a view of a stored class is one of whole dims, or one that the device can step through.
+fn renames(problem: &Problem<'_>, map: &[(u8, Affine)]) -> bool {
+    let views = problem.device.capabilities.views;
+    let forward = |e: &Affine| e.constant >= 0 && e.terms.iter().all(|t| t.1 > 0);
+    map.iter().all(|m| m.1.as_axis().is_some() || (views && forward(&m.1)))
 }
 
 /// Whether a micro-kernel can read the rows: a stored tensor with the summed axes innermost.
 fn left_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
     match written.step(sum.left) {
         None => true,
-        Some(Step::Load(_, map)) => plain(map).is_some_and(|axes| ends_with(&axes, sum.depth)),
-        Some(Step::At(map)) => map.iter().all(|m| m.1.as_axis().is_some()),
+        Some(Step::Load(_, map)) => walks(problem, map) && together(map, sum.depth) == Some(0),
+        Some(Step::At(map)) => renames(problem, map),
         Some(Step::Number | Step::Gather(..) | Step::Map { .. } | Step::Fold(..)) => {
             problem.device.capabilities.prologue
         }
@@ -142,17 +154,19 @@ fn right_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
     match written.step(sum.right) {
         None => left == dtype && matrix.has(dtype),
         Some(Step::Load(_, map)) => {
-            left == dtype
-                && matrix.has(dtype)
-                && plain(map).is_some_and(|axes| ends_with(&axes, sum.depth) || ends_with(&axes, outer))
+            let steps = problem.device.capabilities.views && together(map, sum.depth).is_some();
+            let packs = together(map, sum.depth) == Some(0) || together(map, outer) == Some(0);
+            left == dtype && matrix.has(dtype) && walks(problem, map) && (packs || steps)
         }
-        Some(Step::At(map)) => left == dtype && matrix.has(dtype) && map.iter().all(|m| m.1.as_axis().is_some()),
+        Some(Step::At(map)) => left == dtype && matrix.has(dtype) && renames(problem, map),
         Some(Step::Map { .. }) => {
             let Some(&blocks) = written.locals[sum.right].kids.first() else { return false };
             let encoding = problem.classes[written.locals[blocks].class].dtype;
             let cast = matches!(written.head(sum.right), Some(Head::Scalar(ScalarOp::Cast { to: DType::F32 })));
             let rows = match written.step(blocks) {
-                Some(Step::Load(_, map)) => plain(map).is_some_and(|axes| ends_with(&axes, sum.depth)),
+                Some(Step::Load(_, map)) => {
+                    map.iter().all(|e| e.as_axis().is_some()) && together(map, sum.depth) == Some(0)
+                }
                 _computed => false,
             };
             let known = matrix.has(encoding) || problem.device.capabilities.prologue;

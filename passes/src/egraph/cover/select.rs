@@ -147,6 +147,8 @@ impl<'p, 'a> Selection<'p, 'a> {
     fn search(&self, start: Choices, budget: usize, counts: &mut Counts) -> Option<(f64, Choices)> {
         let limit = counts.evaluations + budget;
         let mut best = self.improve(start, limit, counts)?;
+        // A new start looks at every candidate; charged so that time is bounded whatever the size.
+        let charge = 1 + self.candidates.all.len() / 500;
         loop {
             let (_, used) = self.used(&best.1)?;
             let mut better = None;
@@ -154,7 +156,7 @@ impl<'p, 'a> Selection<'p, 'a> {
                 if counts.evaluations >= limit {
                     break;
                 }
-                counts.evaluations += 1;
+                counts.evaluations += charge;
                 let next = self.greedy(&share);
                 if let Some((seconds, _)) = self.used(&next)
                     && seconds < best.0 - EQUAL

@@ -373,7 +373,7 @@ fn devices_parse_and_errors_have_places() {
     assert!(bad("\"memory\": 32e9,", "").message.contains("memory"));
     assert!(bad("\"f64\": 144e9", "\"f65\": 1").message.contains("f65"));
     assert!(bad("\"launch\"", "\"lunch\"").message.contains("lunch"));
-    for cut in (0..text.len()).step_by(11) {
+    for cut in (0..text.trim_end().len()).step_by(11) {
         assert!(Device::parse("cut", &text[..cut]).is_err());
     }
 }
