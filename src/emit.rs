@@ -6,7 +6,8 @@ use tilewright_codegen::cpu::clif::{asm_text, clif_text};
 use tilewright_codegen::cuda::emit_programs;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
-use tilewright_ir::kernel::{Kernel, text::print_program};
+use tilewright_ir::kernel::{Kernel, Program, text::print_program};
+use tilewright_runtime::plan::{plan_programs, print_plan};
 
 /// What can be shown of a compilation, in the order in which it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -21,6 +22,8 @@ pub enum Stage {
     Asm,
     /// CUDA C of whole programs with their launches, for sm_80 unless another GPU is the target
     Cuda,
+    /// Memory plans: peak, buffers with their places, steps
+    Plan,
 }
 
 /// The text of `stage` for the CPU, or for `sm_80` where the stage is a GPU's. It depends on the module and the options
@@ -35,39 +38,53 @@ pub fn emit(module: &Module, stage: Stage, options: &Options) -> Result<String, 
 ///
 /// Errors: those of the compilation up to that stage; `stage-target` for a stage that the target has not.
 pub fn emit_for(module: &Module, stage: Stage, options: &Options, target: Target) -> Result<String, Diagnostic> {
-    if let (Stage::Clif | Stage::Asm, Some(isa)) = (stage, target.gpu()) {
+    Ok(emit_with_warnings(module, stage, options, target)?.0)
+}
+
+/// [`emit_for`], and what the lowering warns of, if the stage comes after it.
+///
+/// Errors: those of [`emit_for`].
+pub fn emit_with_warnings(
+    module: &Module,
+    stage: Stage,
+    options: &Options,
+    target: Target,
+) -> Result<(String, Vec<Diagnostic>), Diagnostic> {
+    if let (Stage::Clif | Stage::Asm | Stage::Plan, Some(isa)) = (stage, target.gpu()) {
         return Err(Diagnostic::new("stage-target", format!("this stage is the CPU's, found the target {isa}")));
     }
+    if stage == Stage::Graph {
+        tilewright_ir::verify::verify(module)?;
+        return Ok((tilewright_ir::text::print(module), Vec::new()));
+    }
+    let gpu = target.gpu().or((stage == Stage::Cuda).then_some("sm_80"));
+    let programs = match gpu {
+        Some(isa) => lower_gpu(module, options.opt_level, isa)?,
+        None => lower(module, options)?,
+    };
     let mut out = String::new();
     match stage {
-        Stage::Graph => {
-            tilewright_ir::verify::verify(module)?;
-            out.push_str(&tilewright_ir::text::print(module));
+        Stage::Graph => {}
+        Stage::Kernel => programs.iter().for_each(|p| out.push_str(&print_program(p))),
+        Stage::Cuda => out.push_str(&emit_programs(&programs)?.text),
+        Stage::Clif => each_kernel(&programs, &mut out, |k| clif_text(k, options.isa))?,
+        Stage::Asm => each_kernel(&programs, &mut out, |k| asm_text(k, options.isa))?,
+        Stage::Plan => {
+            let names: Vec<&str> = programs.iter().map(|p| &*p.name).collect();
+            for (program, plan) in programs.iter().zip(&plan_programs(&programs)?) {
+                out.push_str(&print_plan(program, plan, &names)?);
+            }
         }
-        Stage::Kernel => {
-            let programs = match target.gpu() {
-                Some(isa) => lower_gpu(module, options.opt_level, isa)?,
-                None => lower(module, options)?,
-            };
-            programs.iter().for_each(|p| out.push_str(&print_program(p)));
-        }
-        Stage::Cuda => {
-            let programs = lower_gpu(module, options.opt_level, target.gpu().unwrap_or("sm_80"))?;
-            out.push_str(&emit_programs(&programs)?.text);
-        }
-        Stage::Clif => each_kernel(module, options, &mut out, |k| clif_text(k, options.isa))?,
-        Stage::Asm => each_kernel(module, options, &mut out, |k| asm_text(k, options.isa))?,
     }
-    Ok(out)
+    Ok((out, programs.into_iter().flat_map(|p| p.warnings).collect()))
 }
 
 fn each_kernel(
-    module: &Module,
-    options: &Options,
+    programs: &[Program],
     out: &mut String,
     text: impl Fn(&Kernel) -> Result<String, Diagnostic>,
 ) -> Result<(), Diagnostic> {
-    for program in lower(module, options)? {
+    for program in programs {
         for kernel in &program.kernels {
             // Writing to a string does not fail.
             let _ = writeln!(out, "; @{} {}\n{}", program.name, kernel.name, text(kernel)?);

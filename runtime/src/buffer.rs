@@ -66,19 +66,15 @@ impl AsRef<[u8]> for Memory {
 pub enum Buffer {
     /// Our own memory; may be written.
     Owned(Arc<Memory>),
-    /// So many bytes of our own memory from a first one; may be written.
-    Part(Arc<Memory>, usize, usize),
     /// Read-only bytes of somebody else.
     Shared(Bytes),
 }
 
 impl Buffer {
-    /// First byte. `Shared` buffers may not be written through it.
+    /// First byte. Only `Owned` buffers may be written through it.
     pub fn pointer(&self) -> *mut u8 {
         match self {
             Buffer::Owned(m) => m.pointer(),
-            // In bounds, or one past the end: `part` checks it.
-            Buffer::Part(m, start, _) => m.pointer().wrapping_add(*start),
             Buffer::Shared(b) => b.as_ptr().cast_mut(),
         }
     }
@@ -87,7 +83,6 @@ impl Buffer {
     pub fn len(&self) -> usize {
         match self {
             Buffer::Owned(m) => m.len(),
-            Buffer::Part(_, _, len) => *len,
             Buffer::Shared(b) => b.len(),
         }
     }
@@ -101,19 +96,7 @@ impl Buffer {
     pub fn bytes(&self, len: usize) -> Option<Bytes> {
         match self {
             Buffer::Owned(m) => Bytes::new(SharedMemory(m.clone())).slice(0, len),
-            Buffer::Part(m, start, all) if len <= *all => Bytes::new(SharedMemory(m.clone())).slice(*start, len),
-            Buffer::Part(..) => None,
             Buffer::Shared(b) => b.slice(0, len),
-        }
-    }
-
-    /// The bytes `start..start + len` of the same memory, or `None` if they do not lie inside.
-    pub fn part(&self, start: usize, len: usize) -> Option<Buffer> {
-        let inside = |all: usize| start.checked_add(len).is_some_and(|end| end <= all);
-        match self {
-            Buffer::Owned(m) => inside(m.len()).then(|| Buffer::Part(m.clone(), start, len)),
-            Buffer::Part(m, first, all) => inside(*all).then(|| Buffer::Part(m.clone(), first + start, len)),
-            Buffer::Shared(b) => b.slice(start, len).map(Buffer::Shared),
         }
     }
 }

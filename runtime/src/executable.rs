@@ -9,10 +9,11 @@ pub use profile::Profile;
 pub(crate) use run::check_sizes;
 
 use crate::buffer::{Buffer, Memory};
+use crate::plan::{Extent, Layout, Layouts, Plan, plan_programs};
 use crate::threads::Pool;
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tilewright_codegen::cpu::clif::{CpuKernel, CpuModule, compile};
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::array::Array;
@@ -36,9 +37,12 @@ pub struct Executable {
     pool: Pool,
     /// One scratch area per thread.
     scratch: Vec<Memory>,
-    free: Mutex<BTreeMap<usize, Vec<Arc<Memory>>>>,
+    /// Where the buffers of a run lie; locked while one goes on.
+    arena: Mutex<Option<Memory>>,
+    plans: Vec<Plan>,
+    layouts: Mutex<Layouts>,
     packed: Mutex<BTreeMap<pack::PackKey, (Buffer, Buffer)>>,
-    constants: Vec<IndexMap<Arc<str>, Buffer>>,
+    constants: Vec<Vec<Buffer>>,
     profile: Option<Profile>,
 }
 
@@ -47,6 +51,7 @@ impl Executable {
     ///
     /// Errors: those of the emitter; `empty-module`; `out-of-memory`.
     pub fn compile(programs: Vec<Program>, isa: Isa, threads: usize) -> Result<Executable, Diagnostic> {
+        let plans = plan_programs(&programs)?;
         let all: Vec<&tilewright_ir::kernel::Kernel> = programs.iter().flat_map(|p| &p.kernels).collect();
         let (code, compiled) = compile(&all, isa)?;
         let bytes = compiled.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
@@ -55,7 +60,7 @@ impl Executable {
         let mut named = IndexMap::new();
         for program in programs {
             let kernels: Vec<CpuKernel> = compiled.by_ref().take(program.kernels.len()).collect();
-            let of = |(name, a): &(Arc<str>, Array)| (name.clone(), Buffer::Shared(a.bytes().clone()));
+            let of = |(_, a): &(Arc<str>, Array)| Buffer::Shared(a.bytes().clone());
             constants.push(program.constants.iter().map(of).collect());
             named.insert(program.name.clone(), Compiled { program, kernels });
         }
@@ -64,8 +69,20 @@ impl Executable {
             named.get_index_of("main").or(last).ok_or_else(|| Diagnostic::new("empty-module", "no function"))?;
         let pool = Pool::new(threads);
         let scratch = (0..pool.threads()).map(|_| Memory::zeroed(bytes)).collect::<Result<_, _>>()?;
-        let (free, packed) = (Mutex::default(), Mutex::default());
-        Ok(Executable { programs: named, entry, _code: code, pool, scratch, free, packed, constants, profile: None })
+        let (arena, layouts, packed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Executable {
+            programs: named,
+            entry,
+            _code: code,
+            pool,
+            scratch,
+            arena,
+            plans,
+            layouts,
+            packed,
+            constants,
+            profile: None,
+        })
     }
 
     /// Counts the time of every step from now on.
@@ -76,6 +93,31 @@ impl Executable {
     /// The times so far, if they are counted.
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_ref()
+    }
+
+    /// Memory plans, in the order of [`Executable::programs`].
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
+    }
+
+    /// Bytes of the arena of a run, an expression in the entry's symbols: everything but parameters, results, constants
+    /// and the panels of weights.
+    pub fn peak_bytes(&self) -> &Extent {
+        &self.plans[self.entry].peak
+    }
+
+    /// What [`Executable::peak_bytes`] never exceeds for symbols in their ranges; `None` if that is beyond 63 bits.
+    pub fn peak_bound(&self) -> Option<i64> {
+        self.peak_bytes().bound(&self.program().symbols)
+    }
+
+    /// Bytes of the arena for the sizes of a call. Errors: `symbol`, `dim-overflow`.
+    pub fn peak_at(&self, bindings: &Bindings) -> Result<usize, Diagnostic> {
+        Ok(self.layout(self.entry, bindings)?.peak)
+    }
+
+    fn layout(&self, index: usize, bindings: &Bindings) -> Result<Arc<Layout>, Diagnostic> {
+        self.layouts.lock().unwrap_or_else(PoisonError::into_inner).get(&self.plans, index, bindings)
     }
 
     /// The entry program.
@@ -99,16 +141,14 @@ impl Executable {
             buffers.push(if p.role == Role::Donated { self.copy_in(a)? } else { self.share(a)? });
         }
         let outs = self.run_buffers(&buffers, &bindings)?;
-        let types: Vec<_> = self.program().results.iter().map(|r| self.buffer_type(self.program(), r)).collect();
+        let types = self.plans[self.entry].results.iter().map(|(_, ty)| ty);
         outs.iter()
             .zip(types)
             .map(|(b, ty)| {
-                let ty = ty?;
                 let shape = ty.concrete(&bindings).map_err(|m| Diagnostic::new("symbol", m))?;
-                let bytes = tilewright_ir::array::element_count(&shape).and_then(|n| ty.dtype.bytes(n));
-                let bytes = bytes.and_then(|n| b.bytes(n)).ok_or_else(|| Diagnostic::bug("a result has no bytes"))?;
-                // The memory may be reused by the next run, so results that leave are copied.
-                Array::new(ty.dtype, &shape, tilewright_ir::array::Bytes::new(bytes.to_vec()))
+                let bytes = b.bytes(bytes_of(ty, &bindings)?);
+                // Nobody else holds this memory: results are new, and what was donated was copied in above.
+                Array::new(ty.dtype, &shape, bytes.ok_or_else(|| Diagnostic::bug("a result has no bytes"))?)
             })
             .collect()
     }
@@ -138,12 +178,6 @@ impl Executable {
 
     fn check(&self, inputs: &[Array], given: &Bindings) -> Result<Bindings, Diagnostic> {
         check_inputs(self.program(), inputs, given)
-    }
-
-    fn buffer_type(&self, program: &Program, name: &str) -> Result<tilewright_ir::types::Type, Diagnostic> {
-        let params = program.params.iter().map(|p| &p.buffer);
-        let found = params.chain(&program.work).find(|b| &*b.name == name);
-        found.map(|b| b.ty.clone()).ok_or_else(|| Diagnostic::bug(format!("no buffer `{name}` in `{}`", program.name)))
     }
 }
 

@@ -6,4 +6,5 @@
 pub mod buffer;
 pub mod device;
 pub mod executable;
+pub mod plan;
 pub mod threads;

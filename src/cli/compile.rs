@@ -2,7 +2,7 @@
 
 use super::options::CompileArgs;
 use crate::compile::Target;
-use crate::emit::{Stage, emit_for};
+use crate::emit::{Stage, emit_with_warnings};
 use crate::formats::write_whole;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
@@ -28,7 +28,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file)?;
     let options = args.compile.options()?;
-    let text = emit_for(&module, args.emit, &options, args.target)?;
+    let (text, warnings) = emit_with_warnings(&module, args.emit, &options, args.target)?;
+    warnings.iter().for_each(|w| eprintln!("{w}"));
     match &args.output {
         Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),
         None => super::print(&text),

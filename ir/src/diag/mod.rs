@@ -53,9 +53,20 @@ impl fmt::Display for Place {
     }
 }
 
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The result is right, but something costs more than the user may expect.
+    Warning,
+    /// There is no result.
+    Error,
+}
+
 /// What went wrong, where, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// An error unless made by [`Diagnostic::warning`].
+    pub severity: Severity,
     /// Stable short code such as `shape-mismatch`.
     pub code: &'static str,
     /// One lower-case sentence: expected, found.
@@ -69,9 +80,15 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A diagnostic without places.
+    /// An error without places.
     pub fn new(code: &'static str, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { code, message: message.into(), labels: Vec::new(), notes: Vec::new(), lines: Vec::new() }
+        let (severity, message) = (Severity::Error, message.into());
+        Diagnostic { severity, code, message, labels: Vec::new(), notes: Vec::new(), lines: Vec::new() }
+    }
+
+    /// A warning without places.
+    pub fn warning(code: &'static str, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::new(code, message) }
     }
 
     /// A broken invariant of ours, not a mistake of the user's.

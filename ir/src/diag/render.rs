@@ -1,11 +1,15 @@
 //! Draws a diagnostic: message, source lines with carets, notes.
 
-use super::{Diagnostic, Place};
+use super::{Diagnostic, Place, Severity};
 use std::fmt::Write;
 
 /// Text of a diagnostic, several lines, without a final newline.
 pub fn render(diag: &Diagnostic) -> String {
-    let mut out = format!("error[{}]: {}", diag.code, diag.message);
+    let severity = match diag.severity {
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    };
+    let mut out = format!("{severity}[{}]: {}", diag.code, diag.message);
     for (place, label) in &diag.labels {
         // Writing to a String cannot fail.
         let _ = write!(out, "\n  --> {place}");

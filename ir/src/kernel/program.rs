@@ -2,6 +2,7 @@
 
 use super::expr::{Expr, Ident};
 use super::tree::Kernel;
+use crate::diag::Diagnostic;
 use crate::graph::Role;
 use crate::infer::require::Requirement;
 use crate::types::{DType, Dim, Symbol, SymbolDecl, Type};
@@ -209,4 +210,6 @@ pub struct Program {
     pub kernels: Vec<Kernel>,
     /// Steps in order.
     pub steps: Vec<Step>,
+    /// What the lowering has to say: `donated-copy` for memory that is given away, but must be copied all the same.
+    pub warnings: Vec<Diagnostic>,
 }

@@ -86,19 +86,27 @@ impl Buffers {
         at
     }
 
-    /// Whether node `at` may write into the memory of its operand `x`: it is donated or ours, no other operand lies in it,
-    /// and nothing reads it later.
-    pub(super) fn may_overwrite(&self, f: &Function, stored: &[bool], x: usize, at: usize) -> bool {
+    /// The donated parameter in whose memory `value` lies.
+    pub(super) fn donated(&self, f: &Function, value: Value) -> Option<Ident> {
+        let base = self.base(&self.name(value).ok()?);
+        f.params.iter().any(|p| p.name == base && p.role == Role::Donated).then_some(base)
+    }
+
+    /// Why node `at` may not write into the memory of its operand `x`; none if it may: the memory is donated or ours, no
+    /// other operand lies in it, and nothing reads it later.
+    pub(super) fn kept(&self, f: &Function, stored: &[bool], x: usize, at: usize) -> Option<Kept> {
+        let kept = |why| Some(Kept { why, reader: None });
         let names = f.nodes[at].args.iter().map(|&a| self.name(a)).collect::<Result<Vec<Ident>, Diagnostic>>();
-        let Ok(bases) = names.map(|n| n.iter().map(|n| self.base(n)).collect::<Vec<Ident>>()) else { return false };
+        let Ok(bases) = names.map(|n| n.iter().map(|n| self.base(n)).collect::<Vec<Ident>>()) else {
+            return kept("an operand has no memory");
+        };
         let base = bases[x].clone();
-        let shared = bases.iter().enumerate().any(|(i, b)| i != x && *b == base);
-        if shared || self.constants.iter().any(|(n, _)| *n == base) {
-            return false;
+        let ours = self.work.iter().any(|b| b.name == base) && !self.constants.iter().any(|(n, _)| *n == base);
+        if !ours && self.donated(f, f.nodes[at].args[x]).is_none() {
+            return kept("it is not ours to change");
         }
-        let ours = self.work.iter().any(|b| b.name == base);
-        if !ours && !f.params.iter().any(|p| p.name == base && p.role == Role::Donated) {
-            return false;
+        if bases.iter().enumerate().any(|(i, b)| i != x && *b == base) {
+            return kept("another operand lies in the same memory");
         }
         // Values that share the memory, or are computed from it where they are read.
         let mut tainted: Vec<bool> = vec![false; f.nodes.len()];
@@ -109,12 +117,20 @@ impl Buffers {
             let reads = f.nodes[i].args.iter().any(|a| tainted[a.node.index()]);
             let shares = matches!(f.nodes[i].op, GraphOp::Reshape { .. });
             if reads && i > at && stored[i] {
-                return false;
+                return Some(Kept { why: "its old value is read later", reader: Some(i) });
             }
             if reads && i != at && (!stored[i] || shares) {
                 tainted[i] = true;
             }
         }
-        !f.results.iter().any(|r| tainted[r.node.index()])
+        if f.results.iter().any(|r| tainted[r.node.index()]) { kept("its old value is returned") } else { None }
     }
+}
+
+/// Why memory may not be overwritten.
+pub(super) struct Kept {
+    /// The reason, in words.
+    pub(super) why: &'static str,
+    /// The node that reads it later.
+    pub(super) reader: Option<usize>,
 }

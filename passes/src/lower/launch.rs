@@ -26,7 +26,7 @@ pub fn lower_region(region: &Region, symbols: &[SymbolDecl], target: &Target) ->
         results.push(lower.buffers.beside(&"result".into(), &i.to_string(), ty));
     }
     lower.launch_region(region, "region", results.clone())?;
-    let Lower { buffers, mut kernels, steps, .. } = lower;
+    let Lower { buffers, mut kernels, steps, warnings, .. } = lower;
     kernels.iter_mut().for_each(schedule::apart);
     let work = buffers.work;
     let param = |(name, ty): &(Ident, Type)| ProgramParam {
@@ -43,6 +43,7 @@ pub fn lower_region(region: &Region, symbols: &[SymbolDecl], target: &Target) ->
         constants: Vec::new(),
         kernels,
         steps,
+        warnings,
     })
 }
 

@@ -14,7 +14,7 @@ use crate::egraph::Numerics;
 use crate::fuse;
 use crate::region::{Builder, Source};
 use crate::schedule;
-use buffers::Buffers;
+use buffers::{Buffers, Kept};
 use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, NodeId, Value};
@@ -85,6 +85,7 @@ struct Lower<'m> {
     in_place: Option<BTreeSet<(NodeId, usize)>>,
     kernels: Vec<Kernel>,
     steps: Vec<Step>,
+    warnings: Vec<Diagnostic>,
 }
 
 fn lower_function(module: &Module, f: &Function, options: &Options, target: &Target) -> Result<Program, Diagnostic> {
@@ -99,7 +100,7 @@ fn lower_function(module: &Module, f: &Function, options: &Options, target: &Tar
 impl<'m> Lower<'m> {
     fn empty(module: &'m Module, f: &'m Function, target: &'m Target) -> Lower<'m> {
         let (buffers, stored, kernels, steps) = (Buffers::new(f), Vec::new(), Vec::new(), Vec::new());
-        Lower { module, f, target, buffers, stored, in_place: None, kernels, steps }
+        Lower { module, f, target, buffers, stored, in_place: None, kernels, steps, warnings: Vec::new() }
     }
 
     /// The program of what was lowered.
@@ -112,7 +113,7 @@ impl<'m> Lower<'m> {
             .enumerate()
             .map(|(i, p)| Ok(ProgramParam { buffer: lower.buffers.param(f, i)?, role: p.role }))
             .collect::<Result<Vec<_>, Diagnostic>>()?;
-        let Lower { buffers, mut kernels, steps, .. } = lower;
+        let Lower { buffers, mut kernels, steps, warnings, .. } = lower;
         let requirements = requirements(f)?;
         if !requirements.is_empty() {
             let args: Vec<_> = requirements.iter().map(|r| schedule::dim(&r.size)).collect();
@@ -122,7 +123,7 @@ impl<'m> Lower<'m> {
         let name: Ident = f.name.clone();
         let (work, constants) = (buffers.work, buffers.constants);
         let symbols = f.symbols.clone();
-        Ok(Program { name, symbols, requirements, params, results, work, constants, kernels, steps })
+        Ok(Program { name, symbols, requirements, params, results, work, constants, kernels, steps, warnings })
     }
 }
 
@@ -203,12 +204,25 @@ impl Lower<'_> {
         self.launch_region(&region, kernel_name, vec![name])
     }
 
-    /// Whether node `i` may write into the memory of its operand `operand`.
-    fn may_overwrite(&self, i: usize, operand: usize) -> bool {
-        match &self.in_place {
-            Some(known) => known.contains(&(Lower::value(i, 0).node, operand)),
-            None => self.buffers.may_overwrite(self.f, &self.stored, operand, i),
+    /// Whether node `i` may write into the memory of its operand `operand`; a warning if that is donated and it may not.
+    fn may_overwrite(&mut self, i: usize, operand: usize) -> bool {
+        let f = self.f;
+        let kept = match &self.in_place {
+            Some(known) if known.contains(&(Lower::value(i, 0).node, operand)) => return true,
+            Some(_) => Kept { why: "its old value is needed elsewhere", reader: None },
+            None => match self.buffers.kept(f, &self.stored, operand, i) {
+                None => return true,
+                Some(kept) => kept,
+            },
+        };
+        if let Some(param) = self.buffers.donated(f, f.nodes[i].args[operand]) {
+            let message = format!("`{param}` is donated to `{}`, but must be copied: {}", f.name, kept.why);
+            let warning = Diagnostic::warning("donated-copy", message);
+            let warning = f.nodes[i].places.iter().fold(warning, |d, p| d.at(p.clone(), "copied for this"));
+            let reader = kept.reader.map_or(&[][..], |n| &f.nodes[n].places);
+            self.warnings.push(reader.iter().fold(warning, |d, p| d.at(p.clone(), "still read here")));
         }
+        false
     }
 
     fn push(&mut self, kernel: Kernel, arguments: Vec<Ident>) {

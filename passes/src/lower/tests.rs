@@ -107,6 +107,24 @@ fn an_update_of_a_donated_buffer_happens_in_place() {
     assert_eq!((p.kernels.len(), p.work[0].alias_of.clone()), (2, None));
 }
 
+#[test]
+fn a_donated_buffer_that_is_copied_is_a_warning() {
+    let ty = Type::new(DType::F32, [9i64, 300]);
+    let update = Type::new(DType::F32, [2i64, 300]);
+    let build = |reads: bool| {
+        let mut g = Graph::new(&[("x", ty.clone(), Role::Donated), ("u", update.clone(), Role::Input)]);
+        let (x, u) = (g.f.param(0), g.f.param(1));
+        let y = g.op(GraphOp::UpdateSlice { start: vec![Dim::constant(3), Dim::constant(0)] }, &[x, u]);
+        let results = if reads { vec![y, g.map(ScalarOp::Neg {}, &[x])] } else { vec![y] };
+        g.program(&results, 1).warnings
+    };
+    assert_eq!(build(false), []);
+    let warnings = build(true);
+    let found: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let expected = "warning[donated-copy]: `x` is donated to `main`, but must be copied: its old value is read later";
+    assert_eq!(found, [expected]);
+}
+
 fn linear(weight: DType, level: u8) -> Program {
     let w = Type::new(weight, [3072i64, 768]);
     let bias = Type::new(DType::F32, [3072i64]);

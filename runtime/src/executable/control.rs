@@ -1,249 +1,110 @@
-//! Steps that run other programs: calls, conditionals, scans.
+//! Steps that run other programs: calls, conditionals, scans. Their arenas lie in the caller's.
 
-use super::run::Environment;
-use super::{Compiled, Executable, bytes_of};
-use crate::buffer::Buffer;
-use std::sync::Arc;
+use super::run::{Frame, Given, check_sizes};
+use super::{Executable, bytes_of};
+use crate::plan::{Home, StepHomes, inner_bindings};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::Role;
 use tilewright_ir::kernel::{CallStep, CondStep, ScanArgument, ScanResult, ScanStep};
 use tilewright_ir::types::{Bindings, Dim, Symbol};
 
-/// A program that is about to be run.
-struct Callee {
-    index: usize,
-    bindings: Bindings,
-}
-
 impl Executable {
-    /// Finds a program and the values of its symbols. Errors: `symbol` if one is out of its range.
-    fn callee(&self, name: &str, symbols: &[(Symbol, Dim)], outer: &Bindings) -> Result<Callee, Diagnostic> {
-        let index = self.programs.get_index_of(name);
-        let index = index.ok_or_else(|| Diagnostic::bug(format!("no program `{name}`")))?;
-        let mut bindings = outer.clone();
-        for (symbol, dim) in symbols {
-            let value = dim.eval(outer).map_err(|m| Diagnostic::new("symbol", m))?;
-            bindings.insert(symbol.clone(), value);
-        }
-        for s in &self.programs[index].program.symbols {
-            if let Some(v) = bindings.get(&s.name)
-                && !((s.low..=s.high).contains(v) && v % s.step.max(1) == 0)
-            {
-                let want = format!("`{}` in {}..={} by {}", s.name, s.low, s.high, s.step);
-                return Err(Diagnostic::new("symbol", format!("`{name}` needs {want}, found {v}")));
-            }
-        }
-        Ok(Callee { index, bindings })
+    /// The values of a callee's symbols. Errors: `symbol` if one is out of its range.
+    fn inner(&self, index: usize, symbols: &[(Symbol, Dim)], outer: &Bindings) -> Result<Bindings, Diagnostic> {
+        let bindings = inner_bindings(symbols.iter().map(|(s, d)| (s, d)), outer)?;
+        check_sizes(&self.programs[index].program, &bindings)?;
+        Ok(bindings)
     }
 
-    /// Bytes of result `k`.
-    fn result_bytes(&self, callee: &Callee, k: usize) -> Result<usize, Diagnostic> {
-        let program = &self.programs[callee.index].program;
-        let name = program.results.get(k).ok_or_else(|| Diagnostic::bug("a result that is not there"))?;
-        bytes_of(&self.buffer_type(program, name)?, &callee.bindings)
+    fn arena(&self, homes: &StepHomes, frame: &Frame<'_>) -> Result<*mut u8, Diagnostic> {
+        frame.pointer(self, Home::Slot(homes.frame.ok_or_else(|| Diagnostic::bug("a call without an arena"))?))
     }
 
-    fn is_donated(&self, callee: &Callee, param: usize) -> bool {
-        self.programs[callee.index].program.params.get(param).is_some_and(|p| p.role == Role::Donated)
-    }
-
-    /// `result` itself if the caller alone has its memory, else a copy. Somebody else has it if it is one of `taken`, or
-    /// not memory of ours as a whole.
-    fn apart(&self, result: Buffer, taken: &[*mut u8], bytes: usize) -> Result<Buffer, Diagnostic> {
-        if matches!(result, Buffer::Owned(_)) && !taken.contains(&result.pointer()) {
-            return Ok(result);
-        }
-        let copy = self.allocate(bytes)?;
-        copy_bytes(&result, &copy, bytes)?;
-        Ok(copy)
-    }
-
-    /// `result` in `place` if there is one, else apart.
-    fn place(
-        &self,
-        result: Buffer,
-        place: Option<Buffer>,
-        taken: &[*mut u8],
-        bytes: usize,
-    ) -> Result<Buffer, Diagnostic> {
-        let Some(place) = place else { return self.apart(result, taken, bytes) };
-        copy_bytes(&result, &place, bytes)?;
-        Ok(place)
-    }
-
-    /// Addresses of arguments that no result may have: all but donated ones.
-    fn kept(&self, callee: &Callee, arguments: &[Buffer]) -> Vec<*mut u8> {
-        let kept = arguments.iter().enumerate().filter(|(k, _)| !self.is_donated(callee, *k));
-        kept.map(|(_, b)| b.pointer()).collect()
-    }
-
-    /// Runs `callee` and gives its results their names here.
+    /// Runs the chosen one of a step's callees.
     fn invoke(
         &self,
-        callee: &Callee,
-        arguments: &[Buffer],
-        names: &[Arc<str>],
-        env: &mut Environment,
+        choice: usize,
+        symbols: &[(Symbol, Dim)],
+        homes: &StepHomes,
+        frame: &Frame<'_>,
     ) -> Result<(), Diagnostic> {
-        // A name has memory already where it is a result of ours that our own caller wants somewhere.
-        let into: Vec<Option<Buffer>> = names.iter().map(|n| env.get(n).cloned()).collect();
-        let results = self.run_program(callee.index, arguments, &into, &callee.bindings)?;
-        let mut taken = self.kept(callee, arguments);
-        for (k, (result, (name, place))) in results.into_iter().zip(names.iter().zip(into)).enumerate() {
-            let bytes = self.result_bytes(callee, k)?;
-            let result = self.place(result, place, &taken, bytes)?;
-            taken.push(result.pointer());
-            env.insert(name.clone(), result);
-        }
-        Ok(())
+        let index = *homes.callees.get(choice).ok_or_else(|| Diagnostic::bug("no program to call"))?;
+        let bindings = self.inner(index, symbols, frame.bindings)?;
+        let given: Vec<Given<'_>> = homes.arguments.iter().map(|&h| frame.given(self, h)).collect::<Result<_, _>>()?;
+        let results = homes.results.iter().map(|h| self.result(*h, frame)).collect::<Result<Vec<_>, _>>()?;
+        self.run_program(index, &given, &results, self.arena(homes, frame)?, &bindings)
     }
 
-    fn buffers<'n>(
-        &self,
-        compiled: &Compiled,
-        names: impl Iterator<Item = &'n Arc<str>>,
-        env: &mut Environment,
-        bindings: &Bindings,
-    ) -> Result<Vec<Buffer>, Diagnostic> {
-        names.map(|n| self.buffer(compiled, n, env, bindings)).collect()
+    fn result(&self, home: Option<Home>, frame: &Frame<'_>) -> Result<*mut u8, Diagnostic> {
+        home.map_or(Ok(std::ptr::null_mut()), |h| frame.pointer(self, h))
     }
 
-    pub(super) fn call(
-        &self,
-        compiled: &Compiled,
-        step: &CallStep,
-        env: &mut Environment,
-        bindings: &Bindings,
-    ) -> Result<(), Diagnostic> {
-        let arguments = self.buffers(compiled, step.arguments.iter(), env, bindings)?;
-        let callee = self.callee(&step.function, &step.symbols, bindings)?;
-        self.invoke(&callee, &arguments, &step.results, env)
+    pub(super) fn call(&self, step: &CallStep, homes: &StepHomes, frame: &Frame<'_>) -> Result<(), Diagnostic> {
+        self.invoke(0, &step.symbols, homes, frame)
     }
 
-    pub(super) fn cond(
-        &self,
-        compiled: &Compiled,
-        step: &CondStep,
-        env: &mut Environment,
-        bindings: &Bindings,
-    ) -> Result<(), Diagnostic> {
-        let predicate = self.buffer(compiled, &step.predicate, env, bindings)?;
-        let holds = predicate.bytes(1).and_then(|b| b.first().copied());
-        let holds = holds.ok_or_else(|| Diagnostic::bug("a condition without a byte"))? != 0;
-        let chosen = if holds { &step.yes } else { &step.no };
-        let arguments = self.buffers(compiled, step.arguments.iter(), env, bindings)?;
-        let callee = self.callee(&chosen.function, &chosen.symbols, bindings)?;
-        self.invoke(&callee, &arguments, &step.results, env)
+    pub(super) fn cond(&self, step: &CondStep, homes: &StepHomes, frame: &Frame<'_>) -> Result<(), Diagnostic> {
+        let predicate = homes.predicate.ok_or_else(|| Diagnostic::bug("a `cond` without a condition"))?;
+        let predicate = frame.pointer(self, predicate)?;
+        // SAFETY: the memory of a bool scalar, one byte, which an earlier step or the caller has written.
+        let holds = unsafe { predicate.read() } != 0;
+        let (choice, branch) = if holds { (0, &step.yes) } else { (1, &step.no) };
+        self.invoke(choice, &branch.symbols, homes, frame)
     }
 
-    pub(super) fn scan(
-        &self,
-        compiled: &Compiled,
-        step: &ScanStep,
-        env: &mut Environment,
-        bindings: &Bindings,
-    ) -> Result<(), Diagnostic> {
-        let length = step.length.eval(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
-        let callee = self.callee(&step.body.function, &step.body.symbols, bindings)?;
-        let program = &self.programs[callee.index].program;
-        let first = self.buffers(compiled, step.arguments.iter().map(ScanArgument::name), env, bindings)?;
-        let mut stacks = Vec::new();
-        for result in &step.results {
-            stacks.push(match result {
-                ScanResult::Stack(name) => Some(self.buffer(compiled, name, env, bindings)?),
-                ScanResult::Carry(_) | ScanResult::Fixed => None,
-            });
-        }
-        let argument_bytes =
-            program.params.iter().map(|p| bytes_of(&p.buffer.ty, &callee.bindings)).collect::<Result<_, _>>()?;
-        let result_bytes =
-            (0..step.results.len()).map(|k| self.result_bytes(&callee, k)).collect::<Result<Vec<usize>, _>>()?;
-        let mut kept = self.kept(&callee, &first);
-        let fixed = step.arguments.iter().zip(&first).filter(|(a, _)| matches!(a, ScanArgument::Fixed(_)));
-        kept.extend(fixed.map(|(_, b)| b.pointer()));
-        let around = Loop { step, callee, first, stacks, argument_bytes, result_bytes, kept };
-        let mut state = around.first.clone();
-        for i in 0..usize::try_from(length).unwrap_or(0) {
-            self.scan_step(&around, i, &mut state)?;
-        }
-        let mut taken = around.kept.clone();
-        for (k, result) in step.results.iter().enumerate() {
-            if let ScanResult::Carry(name) = result {
-                let last = self.place(state[k].clone(), env.get(name).cloned(), &taken, around.result_bytes[k])?;
-                taken.push(last.pointer());
-                env.insert(name.clone(), last);
-            }
-        }
-        self.recycle(&mut state);
-        Ok(())
-    }
-
-    /// Step `i` of a scan: `state` holds the fixed arguments and carries, and gets the next carries.
-    fn scan_step(&self, around: &Loop<'_>, i: usize, state: &mut [Buffer]) -> Result<(), Diagnostic> {
-        let slice = |whole: &Buffer, bytes: usize| {
-            let part = i.checked_mul(bytes).and_then(|start| whole.part(start, bytes));
-            part.ok_or_else(|| Diagnostic::bug("a slice of a scan lies outside its buffer"))
+    /// Each step reads its carries where the step before wrote them: in place, or from one of two memories by turns, so
+    /// that the last step writes into the result's.
+    pub(super) fn scan(&self, step: &ScanStep, homes: &StepHomes, frame: &Frame<'_>) -> Result<(), Diagnostic> {
+        let length = step.length.eval(frame.bindings).map_err(|m| Diagnostic::new("symbol", m))?;
+        let length = usize::try_from(length).unwrap_or(0);
+        let index = *homes.callees.first().ok_or_else(|| Diagnostic::bug("no program to scan with"))?;
+        let bindings = self.inner(index, &step.body.symbols, frame.bindings)?;
+        let plan = &self.plans[index];
+        let sizes = |types: &mut dyn Iterator<Item = &tilewright_ir::types::Type>| {
+            types.map(|ty| bytes_of(ty, &bindings)).collect::<Result<Vec<usize>, Diagnostic>>()
         };
-        for (k, argument) in around.step.arguments.iter().enumerate() {
-            if let ScanArgument::Slice(_) = argument {
-                state[k] = slice(&around.first[k], around.argument_bytes[k])?;
+        let argument_bytes = sizes(&mut plan.params.iter())?;
+        let result_bytes = sizes(&mut plan.results.iter().map(|(_, ty)| ty))?;
+        let first: Vec<Given<'_>> = homes.arguments.iter().map(|&h| frame.given(self, h)).collect::<Result<_, _>>()?;
+        let last = homes.results.iter().map(|h| self.result(*h, frame)).collect::<Result<Vec<_>, _>>()?;
+        let spares =
+            homes.spares.iter().map(|s| self.result(s.map(Home::Slot), frame)).collect::<Result<Vec<_>, _>>()?;
+        let arena = self.arena(homes, frame)?;
+        let mut given = first.clone();
+        for i in 0..length {
+            for (k, argument) in step.arguments.iter().enumerate() {
+                if let ScanArgument::Slice(_) = argument {
+                    given[k].pointer = slice(first[k].pointer, i, argument_bytes[k])?;
+                }
+            }
+            let mut into = last.clone();
+            for (k, result) in step.results.iter().enumerate() {
+                match result {
+                    ScanResult::Stack(_) => into[k] = slice(last[k], i, result_bytes[k])?,
+                    ScanResult::Carry(_) if !spares[k].is_null() && (length - i).is_multiple_of(2) => {
+                        into[k] = spares[k];
+                    }
+                    ScanResult::Carry(_) | ScanResult::Fixed => {}
+                }
+            }
+            self.run_program(index, &given, &into, arena, &bindings)?;
+            for (k, result) in step.results.iter().enumerate() {
+                if let ScanResult::Carry(_) = result {
+                    given[k] = Given { pointer: into[k], owner: None };
+                }
             }
         }
-        let mut into = Vec::with_capacity(around.stacks.len());
-        for (stack, &bytes) in around.stacks.iter().zip(&around.result_bytes) {
-            into.push(stack.as_ref().map(|s| slice(s, bytes)).transpose()?);
-        }
-        let callee = &around.callee;
-        let mut results = self.run_program(callee.index, state, &into, &callee.bindings)?;
-        let mut taken = around.kept.clone();
-        let is_carry = |k: usize| matches!(around.step.results.get(k), Some(ScanResult::Carry(_)));
-        for (k, (result, place)) in results.iter().zip(into).enumerate() {
-            if let Some(place) = place {
-                copy_bytes(result, &place, around.result_bytes[k])?;
-            } else if is_carry(k) && !self.is_donated(callee, k) {
-                taken.push(result.pointer());
+        for (k, result) in step.results.iter().enumerate() {
+            if length == 0 && matches!(result, ScanResult::Carry(_)) && first[k].pointer != last[k] {
+                // SAFETY: the carry and its result are memory of the same type, and the result's is its own.
+                unsafe { std::ptr::copy(first[k].pointer, last[k], result_bytes[k]) };
             }
-        }
-        for (k, result) in results.drain(..).enumerate().filter(|(k, _)| is_carry(*k)) {
-            let next = if self.is_donated(callee, k) {
-                // The next step may write into it, so nobody else may read it then.
-                self.apart(result, &taken, around.result_bytes[k])?
-            } else {
-                result
-            };
-            taken.push(next.pointer());
-            let mut dead = vec![std::mem::replace(&mut state[k], next)];
-            self.recycle(&mut dead);
         }
         Ok(())
     }
 }
 
-/// What stays the same in the steps of a scan.
-struct Loop<'s> {
-    step: &'s ScanStep,
-    callee: Callee,
-    /// The arguments of the first step; of slices, the whole.
-    first: Vec<Buffer>,
-    /// Where results are stacked.
-    stacks: Vec<Option<Buffer>>,
-    /// Bytes of each argument of a step.
-    argument_bytes: Vec<usize>,
-    /// Bytes of each result of a step.
-    result_bytes: Vec<usize>,
-    /// Addresses of arguments that only the caller and the program may read.
-    kept: Vec<*mut u8>,
-}
-
-/// Copies a result to its place, unless it was written there.
-fn copy_bytes(from: &Buffer, to: &Buffer, bytes: usize) -> Result<(), Diagnostic> {
-    if from.pointer() == to.pointer() {
-        return Ok(());
-    }
-    let outside = || Diagnostic::bug("a result is larger than its buffer");
-    let source = from.bytes(bytes).ok_or_else(outside)?;
-    to.part(0, bytes).filter(|b| !matches!(b, Buffer::Shared(_))).ok_or_else(outside)?;
-    // SAFETY: both have `bytes` bytes, and `to` is ours to write: nobody reads or writes it at the moment.
-    unsafe { std::ptr::copy(source.as_ptr(), to.pointer(), bytes) };
-    Ok(())
+/// The first byte of slice `i`; it lies inside, since the whole has as many slices as there are steps.
+fn slice(whole: *mut u8, i: usize, bytes: usize) -> Result<*mut u8, Diagnostic> {
+    let start = i.checked_mul(bytes).ok_or_else(|| Diagnostic::bug("a slice of a scan lies outside its buffer"))?;
+    Ok(whole.wrapping_add(start))
 }

@@ -1,15 +1,15 @@
 //! Packing steps, split over the threads by panels. The panels of a weight are made once and kept with the weight.
 
-use super::run::Environment;
-use super::{Compiled, Executable};
+use super::Executable;
+use super::run::Frame;
 use crate::buffer::{Buffer, Memory};
+use crate::plan::{Home, StepHomes};
 use crate::threads::share;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use tilewright_codegen::cpu::clif::eval;
 use tilewright_codegen::cpu::pack::{pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::Role;
 use tilewright_ir::kernel::Pack;
 use tilewright_ir::types::{Bindings, DType, Dim};
 
@@ -30,60 +30,60 @@ pub(super) struct Sizes {
 }
 
 impl Executable {
-    pub(super) fn pack(
-        &self,
-        compiled: &Compiled,
-        pack: &Pack,
-        env: &mut Environment,
-        bindings: &Bindings,
-    ) -> Result<(), Diagnostic> {
+    pub(super) fn pack(&self, pack: &Pack, homes: &StepHomes, frame: &mut Frame<'_>) -> Result<(), Diagnostic> {
+        let bindings = frame.bindings;
         if let Some(condition) = &pack.when
             && eval(condition, &|name: &str| bindings.get(name).copied())? == 0
         {
             return Ok(());
         }
-        let source = self.buffer(compiled, &pack.from, env, bindings)?;
+        let &[from, to] = homes.arguments.as_slice() else { return Err(Diagnostic::bug("a packing of what?")) };
+        let source = frame.pointer(self, from)?;
         let sizes = Sizes::of(pack, bindings)?;
-        let root = root_of(compiled, &pack.from);
-        let is_weight = compiled.program.params.iter().any(|p| p.buffer.name == root && p.role == Role::Weight)
-            || compiled.program.constants.iter().any(|(n, _)| *n == root);
-        if !is_weight {
-            let panels = self.buffer(compiled, &pack.to, env, bindings)?;
-            return self.fill(&source, &panels, pack.dtype, &sizes);
+        let Home::Panels(number) = to else {
+            // SAFETY: the source is a matrix of these sizes, and the plan gives the panels memory of their size.
+            return unsafe { self.fill(source, frame.pointer(self, to)?, pack.dtype, &sizes) };
+        };
+        let slot = |frame: &mut Frame<'_>, panels: *mut u8| {
+            let slot = frame.panels.get_mut(number).ok_or_else(|| Diagnostic::bug("panels without a number"))?;
+            *slot = panels;
+            Ok(())
+        };
+        let key: PackKey = (source as usize, pack.dtype, sizes);
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, panels)) = packed.get(&key) {
+            return slot(frame, panels.pointer());
         }
-        let key: PackKey = (source.pointer() as usize, pack.dtype, sizes);
-        if let Some((_, panels)) = self.packed.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            env.insert(pack.to.clone(), panels.clone());
-            return Ok(());
-        }
-        let bytes = key.2.bytes(pack.dtype).ok_or_else(|| overflow(pack.dtype, &key.2))?;
-        let panels = Buffer::Owned(Arc::new(Memory::zeroed(bytes)?));
-        self.fill(&source, &panels, pack.dtype, &key.2)?;
         // The source is kept beside its panels, so that its address stays its own.
-        self.packed.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (source, panels.clone()));
-        env.insert(pack.to.clone(), panels);
+        let owner = frame.given(self, from)?.owner.cloned();
+        let owner = owner.ok_or_else(|| Diagnostic::bug("panels of a weight that nobody owns"))?;
+        let panels = Memory::zeroed(key.2.bytes(pack.dtype).ok_or_else(|| overflow(pack.dtype, &key.2))?)?;
+        // SAFETY: the source is a matrix of these sizes, and the fresh memory has the size of its panels.
+        unsafe { self.fill(source, panels.pointer(), pack.dtype, &key.2)? };
+        slot(frame, panels.pointer())?;
+        packed.insert(key, (owner, Buffer::Owned(Arc::new(panels))));
         Ok(())
     }
 
     /// Packs `source` into `panels`.
-    fn fill(&self, source: &Buffer, panels: &Buffer, dtype: DType, sizes: &Sizes) -> Result<(), Diagnostic> {
+    ///
+    /// # Safety
+    /// The source has the elements that the sizes reach, the panels have room for all of them and are nobody else's.
+    unsafe fn fill(&self, source: *const u8, panels: *mut u8, dtype: DType, sizes: &Sizes) -> Result<(), Diagnostic> {
         let bytes = sizes.bytes(dtype).ok_or_else(|| overflow(dtype, sizes))?;
         let elements = sizes.elements(dtype).ok_or_else(|| overflow(dtype, sizes))?;
         let len = dtype.bytes(elements).ok_or_else(|| overflow(dtype, sizes))?;
-        let from = source.bytes(len).ok_or_else(|| Diagnostic::bug("a packed matrix is larger than its buffer"))?;
-        let Buffer::Owned(memory) = panels else { return Err(Diagnostic::bug("panels in memory of others")) };
+        // SAFETY: the caller's promise.
+        let from = unsafe { std::slice::from_raw_parts(source, len) };
         let strip = sizes.nr.checked_mul(dtype.bytes(sizes.k).unwrap_or(0)).filter(|n| *n > 0);
         let Some(strip) = strip.filter(|_| bytes > 0) else { return Ok(()) };
-        if memory.len() < bytes {
-            return Err(Diagnostic::bug("panels are larger than their buffer"));
-        }
         let (items, failed) = (bytes / strip, AtomicBool::new(false));
-        let target = Target(memory.pointer());
+        let target = Target(panels);
         self.pool.run(&|thread, threads| {
             for item in share(items, thread, threads) {
                 // SAFETY: the memory has `items` strips, each written by the one thread whose share it is in.
                 let to = unsafe { std::slice::from_raw_parts_mut(target.get().add(item * strip), strip) };
-                if sizes.strip(dtype, &from, item, to).is_err() {
+                if sizes.strip(dtype, from, item, to).is_err() {
                     failed.store(true, Ordering::Relaxed);
                 }
             }
@@ -158,15 +158,6 @@ impl Sizes {
 fn overflow(dtype: DType, sizes: &Sizes) -> Diagnostic {
     let (k, n) = (sizes.k, sizes.n);
     Diagnostic::new("dim-overflow", format!("a {k} x {n} matrix of {dtype} does not fit in memory"))
-}
-
-/// The buffer whose memory `name` is.
-pub(super) fn root_of(compiled: &Compiled, name: &Arc<str>) -> Arc<str> {
-    let mut at = name.clone();
-    while let Some(of) = compiled.program.work.iter().find(|b| b.name == at).and_then(|b| b.alias_of.clone()) {
-        at = of;
-    }
-    at
 }
 
 /// Where the threads write.

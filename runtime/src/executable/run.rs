@@ -1,145 +1,172 @@
-//! Steps in order: launches over the pool, calls, packing.
+//! Steps in order, on the memory of the plan: launches over the pool, packing, calls.
 
-use super::pack::root_of;
 use super::{Compiled, Executable, bytes_of};
 use crate::buffer::{Buffer, Memory};
+use crate::plan::{Home, Layout, Plan, Returned, StepHomes};
 use crate::threads::share;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tilewright_codegen::cpu::clif::{CpuKernel, Outside, eval};
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::Role;
 use tilewright_ir::kernel::{Kernel, Launch, Program, Step};
 use tilewright_ir::types::{Bindings, Symbol};
 
-/// Buffers of the program that runs, by name.
-pub(super) type Environment = BTreeMap<Arc<str>, Buffer>;
+/// Memory of a parameter, given by the caller.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) pointer: *mut u8,
+    /// Who keeps it alive, if it is (a part of) an input or a constant.
+    pub(super) owner: Option<&'a Buffer>,
+}
+
+/// A program that runs.
+pub(super) struct Frame<'a> {
+    pub(super) index: usize,
+    pub(super) bindings: &'a Bindings,
+    pub(super) params: &'a [Given<'a>],
+    /// Where results are wanted; null where nobody wants one.
+    pub(super) results: &'a [*mut u8],
+    /// First byte of its arena, which has at least `layout.peak` bytes.
+    arena: *mut u8,
+    layout: Arc<Layout>,
+    /// Panels that have been packed so far.
+    pub(super) panels: Vec<*mut u8>,
+}
+
+impl Frame<'_> {
+    /// The first byte of what lies at `home`.
+    pub(super) fn pointer(&self, executable: &Executable, home: Home) -> Result<*mut u8, Diagnostic> {
+        let found = match home {
+            Home::Param(i) => self.params.get(i).map(|p| p.pointer),
+            Home::Result(k) => self.results.get(k).copied(),
+            Home::Constant(i) => executable.constants[self.index].get(i).map(Buffer::pointer),
+            Home::Panels(i) => self.panels.get(i).copied(),
+            // Inside of the arena: the layout ends every slot before `peak`.
+            Home::Slot(s) => self.layout.offsets.get(s).map(|&offset| self.arena.wrapping_add(offset)),
+        };
+        found.filter(|p| !p.is_null()).ok_or_else(|| Diagnostic::bug(format!("no memory for {home:?}")))
+    }
+
+    /// Memory at `home` for a callee.
+    pub(super) fn given<'b>(&'b self, executable: &'b Executable, home: Home) -> Result<Given<'b>, Diagnostic> {
+        let owner = match home {
+            Home::Param(i) => self.params.get(i).and_then(|p| p.owner),
+            Home::Constant(i) => executable.constants[self.index].get(i),
+            Home::Result(_) | Home::Panels(_) | Home::Slot(_) => None,
+        };
+        Ok(Given { pointer: self.pointer(executable, home)?, owner })
+    }
+}
 
 impl Executable {
-    /// Runs the entry on buffers in parameter order; donated ones may come back as results.
+    /// Runs the entry on buffers in parameter order; donated ones may come back as results. Results that do not are new
+    /// memory. Runs on several threads wait for each other.
     ///
     /// Dtypes and shapes are not checked here, only that no buffer is too small: use [`Executable::run`] for input from
     /// outside.
     ///
-    /// Errors: `input-count`, `input-type`, `symbol`, `index-out-of-range`, `out-of-memory`.
+    /// Errors: `input-count`, `input-type`, `symbol`, `index-out-of-range`, `dim-overflow`, `out-of-memory`.
     pub fn run_buffers(&self, inputs: &[Buffer], bindings: &Bindings) -> Result<Vec<Buffer>, Diagnostic> {
-        for (p, buffer) in self.program().params.iter().zip(inputs) {
-            let (need, found) = (bytes_of(&p.buffer.ty, bindings)?, buffer.len());
-            if found < need {
-                let message =
-                    format!("input `{}` needs {need} bytes for {}, found {found}", p.buffer.name, p.buffer.ty);
-                return Err(Diagnostic::new("input-type", message));
-            }
+        let plan = &self.plans[self.entry];
+        check_sizes(self.program(), bindings)?;
+        check_buffers(self.program(), inputs, bindings)?;
+        let layout = self.layout(self.entry, bindings)?;
+        let mut results = Vec::with_capacity(plan.results.len());
+        for (returned, ty) in &plan.results {
+            results.push(match returned {
+                Returned::Param(i) => inputs[*i].clone(),
+                Returned::Written | Returned::Copied(_) => {
+                    Buffer::Owned(Arc::new(Memory::zeroed(bytes_of(ty, bindings)?)?))
+                }
+            });
         }
-        self.run_program(self.entry, inputs, &[], bindings)
+        let given: Vec<Given<'_>> = inputs.iter().map(|b| Given { pointer: b.pointer(), owner: Some(b) }).collect();
+        let wanted: Vec<*mut u8> = results.iter().map(Buffer::pointer).collect();
+        // Held to the end: the arena and the scratch of the threads serve one run at a time.
+        let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = self.reserve(&mut arena, layout.peak, bindings)?;
+        self.run_program(self.entry, &given, &wanted, start, bindings)?;
+        Ok(results)
     }
 
-    /// Runs a program. A result is written into its place of `into` where there is one and the result has memory of its
-    /// own; the caller sees by the pointer whether it was.
+    /// The arena's first byte, after it has grown to `peak` bytes if it was smaller.
+    fn reserve(&self, arena: &mut Option<Memory>, peak: usize, bindings: &Bindings) -> Result<*mut u8, Diagnostic> {
+        let old = arena.as_ref().map_or(0, Memory::len);
+        if old < peak || arena.is_none() {
+            // A decoder needs a little more with every token: growing by half keeps most pages between runs.
+            let most = self.peak_bound().and_then(|b| usize::try_from(b).ok()).unwrap_or(usize::MAX);
+            let wanted = peak.max((old + old / 2).min(most));
+            *arena = None;
+            let memory = Memory::zeroed(wanted).or_else(|_| Memory::zeroed(peak)).map_err(|d| {
+                let sizes: Vec<String> = bindings.iter().map(|(s, v)| format!("{s} = {v}")).collect();
+                let what =
+                    format!("the buffers of `{}` need {peak} bytes at {}", self.program().name, sizes.join(", "));
+                d.note(what).note(format!("that is {}", self.peak_bytes()))
+            })?;
+            *arena = Some(memory);
+        }
+        arena.as_ref().map(Memory::pointer).ok_or_else(|| Diagnostic::bug("no arena"))
+    }
+
+    /// Runs a program with its arena at `arena`, which has room for its layout.
     pub(super) fn run_program(
         &self,
         index: usize,
-        inputs: &[Buffer],
-        into: &[Option<Buffer>],
+        params: &[Given<'_>],
+        results: &[*mut u8],
+        arena: *mut u8,
         bindings: &Bindings,
-    ) -> Result<Vec<Buffer>, Diagnostic> {
-        let compiled = &self.programs[index];
-        let program = &compiled.program;
-        if inputs.len() != program.params.len() {
-            return Err(Diagnostic::new("input-count", format!("`{}` got {} inputs", program.name, inputs.len())));
-        }
-        check_sizes(program, bindings)?;
-        let names = program.params.iter().map(|p| p.buffer.name.clone());
-        let mut env: Environment = names.zip(inputs.iter().cloned()).collect();
-        env.extend(self.constants[index].iter().map(|(n, b)| (n.clone(), b.clone())));
-        for (name, place) in program.results.iter().zip(into) {
-            let name = root_of(compiled, name);
-            if let Some(place) = place
-                && program.work.iter().any(|b| b.name == name)
-            {
-                env.entry(name).or_insert_with(|| place.clone());
-            }
-        }
-        let last = last_uses(compiled);
-        let mut dead: Vec<Buffer> = Vec::new();
-        for (number, step) in program.steps.iter().enumerate() {
+    ) -> Result<(), Diagnostic> {
+        let (compiled, plan) = (&self.programs[index], &self.plans[index]);
+        let layout = self.layout(index, bindings)?;
+        let panels = vec![std::ptr::null_mut(); plan.panels];
+        let mut frame = Frame { index, bindings, params, results, arena, layout, panels };
+        for (step, homes) in compiled.program.steps.iter().zip(&plan.steps) {
             let start = self.profile.as_ref().map(|_| Instant::now());
             match step {
-                Step::Launch(launch) => self.launch(compiled, launch, &mut env, bindings)?,
-                Step::Pack(pack) => self.pack(compiled, pack, &mut env, bindings)?,
-                Step::Call(call) => self.call(compiled, call, &mut env, bindings)?,
-                Step::Cond(cond) => self.cond(compiled, cond, &mut env, bindings)?,
-                Step::Scan(scan) => self.scan(compiled, scan, &mut env, bindings)?,
+                Step::Launch(launch) => self.launch(compiled, launch, homes, &frame)?,
+                Step::Pack(pack) => self.pack(pack, homes, &mut frame)?,
+                Step::Call(call) => self.call(call, homes, &frame)?,
+                Step::Cond(cond) => self.cond(cond, homes, &frame)?,
+                Step::Scan(scan) => self.scan(scan, homes, &frame)?,
             }
             if let (Some(profile), Some(start)) = (&self.profile, start) {
                 match step {
-                    Step::Launch(launch) => profile.add(&program.kernels[launch.kernel].name, start),
+                    Step::Launch(launch) => profile.add(&compiled.program.kernels[launch.kernel].name, start),
                     Step::Pack(pack) => profile.add(&pack.to, start),
                     Step::Call(_) | Step::Cond(_) | Step::Scan(_) => {}
                 }
             }
-            for name in last.get(&number).into_iter().flatten() {
-                dead.extend(env.remove(name));
-            }
-            self.recycle(&mut dead);
         }
-        let results: Result<Vec<Buffer>, Diagnostic> =
-            program.results.iter().map(|n| self.buffer(compiled, n, &mut env, bindings)).collect();
-        dead.extend(std::mem::take(&mut env).into_values());
-        let results = results?;
-        self.recycle(&mut dead);
-        Ok(results)
+        self.hand_over(plan, &frame)
     }
 
-    /// The memory of `name`, allocated at its first use.
-    pub(super) fn buffer(
-        &self,
-        compiled: &Compiled,
-        name: &Arc<str>,
-        env: &mut Environment,
-        bindings: &Bindings,
-    ) -> Result<Buffer, Diagnostic> {
-        if let Some(b) = env.get(name) {
-            return Ok(b.clone());
-        }
-        let work = compiled.program.work.iter().find(|b| b.name == *name);
-        let work = work.ok_or_else(|| Diagnostic::bug(format!("no buffer `{name}` in `{}`", compiled.program.name)))?;
-        let buffer = match &work.alias_of {
-            Some(of) => self.buffer(compiled, of, env, bindings)?,
-            None => self.allocate(bytes_of(&work.ty, bindings)?)?,
-        };
-        env.insert(name.clone(), buffer.clone());
-        Ok(buffer)
-    }
-
-    pub(super) fn allocate(&self, bytes: usize) -> Result<Buffer, Diagnostic> {
-        let bytes = bytes.max(1).next_multiple_of(64);
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(memory) = free.get_mut(&bytes).and_then(Vec::pop) {
-            return Ok(Buffer::Owned(memory));
-        }
-        Ok(Buffer::Owned(Arc::new(Memory::zeroed(bytes)?)))
-    }
-
-    /// Keeps memory that nobody else holds for the next allocation of its size.
-    pub(super) fn recycle(&self, dead: &mut Vec<Buffer>) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        for buffer in dead.drain(..) {
-            if let Buffer::Owned(memory) = buffer
-                && Arc::strong_count(&memory) == 1
-            {
-                free.entry(memory.len()).or_default().push(memory);
+    /// Copies results that are not where they are wanted.
+    fn hand_over(&self, plan: &Plan, frame: &Frame<'_>) -> Result<(), Diagnostic> {
+        for ((returned, ty), &to) in plan.results.iter().zip(frame.results) {
+            let from = match returned {
+                Returned::Written => continue,
+                Returned::Param(i) => Home::Param(*i),
+                Returned::Copied(home) => *home,
+            };
+            let from = frame.pointer(self, from)?;
+            if !to.is_null() && to != from {
+                // SAFETY: both have room for a tensor of this type, and `to` is the result's alone.
+                unsafe { std::ptr::copy(from, to, bytes_of(ty, frame.bindings)?) };
             }
         }
+        Ok(())
     }
 
     fn launch(
         &self,
         compiled: &Compiled,
         launch: &Launch,
-        env: &mut Environment,
-        bindings: &Bindings,
+        homes: &StepHomes,
+        frame: &Frame<'_>,
     ) -> Result<(), Diagnostic> {
+        let bindings = frame.bindings;
         let code = &compiled.kernels[launch.kernel];
         let kernel = &compiled.program.kernels[launch.kernel];
         let symbol = |name: &str| bindings.get(name).copied();
@@ -153,16 +180,14 @@ impl Executable {
                 return Err(Diagnostic::new("symbol", format!("kernel `{}` requires `{fact}` >= 0", kernel.name)));
             }
         }
-        let buffers: Result<Vec<Buffer>, Diagnostic> =
-            launch.arguments.iter().map(|n| self.buffer(compiled, n, env, bindings)).collect();
-        let buffers = buffers?;
+        let pointers = homes.arguments.iter().map(|&h| frame.pointer(self, h)).collect::<Result<_, _>>()?;
         let symbols = symbol_values(kernel, bindings)?;
         let mut items: usize = 1;
         for extent in &code.grid {
             let n = usize::try_from(eval(extent, &symbol)?).unwrap_or(0);
             items = items.checked_mul(n).ok_or_else(|| Diagnostic::new("dim-overflow", "the grid is too large"))?;
         }
-        self.run_items(code, &buffers, &symbols, items).map_err(|outside| {
+        self.run_items(code, &Arguments(pointers), &symbols, items).map_err(|outside| {
             let check = code.checks.get(outside.check);
             let argument = check.and_then(|c| launch.arguments.get(c.argument?));
             let name = argument.map_or("a buffer", |name| name);
@@ -174,17 +199,15 @@ impl Executable {
     }
 
     /// Runs all items. Errors: the first index outside; which one does not depend on the number of threads.
-    fn run_items(&self, code: &CpuKernel, buffers: &[Buffer], symbols: &[i64], items: usize) -> Result<(), Outside> {
+    fn run_items(&self, code: &CpuKernel, args: &Arguments, symbols: &[i64], items: usize) -> Result<(), Outside> {
         // Threads have ranges in ascending order, so the first failure is that of the lowest thread that has one.
         let failed: Mutex<Option<(usize, Outside)>> = Mutex::new(None);
-        let args = Arguments(buffers.iter().map(Buffer::pointer).collect());
-        let args = &args;
         self.pool.run(&|thread, threads| {
             let range = share(items, thread, threads);
             if range.is_empty() {
                 return;
             }
-            // SAFETY: the arguments are live buffers of the sizes that the kernel declares; each grid item writes only
+            // SAFETY: the arguments are live memory of the sizes that the kernel declares; each grid item writes only
             // its own elements, and each thread has its own scratch.
             let result = unsafe {
                 code.call(args.get(), symbols, self.scratch[thread].pointer(), range.start as i64, range.end as i64)
@@ -223,46 +246,6 @@ fn symbol_values(kernel: &Kernel, bindings: &Bindings) -> Result<Vec<i64>, Diagn
     kernel.symbols.iter().map(|s| value(&s.name)).collect()
 }
 
-/// Names whose last use is each step: their memory can serve others from then on.
-fn last_uses(compiled: &Compiled) -> BTreeMap<usize, Vec<Arc<str>>> {
-    let mut last: BTreeMap<Arc<str>, usize> = BTreeMap::new();
-    for (number, step) in compiled.program.steps.iter().enumerate() {
-        for name in step.names() {
-            // An alias keeps what it aliases.
-            let mut name = name.clone();
-            loop {
-                last.insert(name.clone(), number);
-                let work = compiled.program.work.iter().find(|b| b.name == name);
-                match work.and_then(|b| b.alias_of.clone()) {
-                    Some(of) => name = of,
-                    None => break,
-                }
-            }
-        }
-    }
-    let mut by_step: BTreeMap<usize, Vec<Arc<str>>> = BTreeMap::new();
-    for (name, number) in last {
-        let kept = compiled.program.results.contains(&name) || aliased_by_result(compiled, &name);
-        if !kept {
-            by_step.entry(number).or_default().push(name);
-        }
-    }
-    by_step
-}
-
-fn aliased_by_result(compiled: &Compiled, name: &Arc<str>) -> bool {
-    compiled.program.results.iter().any(|r| {
-        let mut at = r.clone();
-        while let Some(of) = compiled.program.work.iter().find(|b| b.name == at).and_then(|b| b.alias_of.clone()) {
-            if of == *name {
-                return true;
-            }
-            at = of;
-        }
-        false
-    })
-}
-
 /// Whether a call with these sizes means something: all symbols have values in their ranges, and the requirements hold.
 ///
 /// Errors: `symbol`.
@@ -287,6 +270,26 @@ pub(crate) fn check_sizes(program: &Program, bindings: &Bindings) -> Result<(), 
             let message = format!("{} is `{}`, which must not be negative, found {value}", r.what, r.size);
             let d = Diagnostic::new("symbol", message).note(values.collect::<Vec<_>>().join(", "));
             return Err(r.place.iter().fold(d, |d, p| d.at(p.clone(), "here")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the buffers have the bytes that parameters need, and may be written where they are donated.
+fn check_buffers(program: &Program, inputs: &[Buffer], bindings: &Bindings) -> Result<(), Diagnostic> {
+    if inputs.len() != program.params.len() {
+        return Err(Diagnostic::new("input-count", format!("`{}` got {} inputs", program.name, inputs.len())));
+    }
+    for (p, buffer) in program.params.iter().zip(inputs) {
+        let (name, ty) = (&p.buffer.name, &p.buffer.ty);
+        let (need, found) = (bytes_of(ty, bindings)?, buffer.len());
+        if found < need {
+            let message = format!("input `{name}` needs {need} bytes for {ty}, found {found}");
+            return Err(Diagnostic::new("input-type", message));
+        }
+        if p.role == Role::Donated && !matches!(buffer, Buffer::Owned(_)) {
+            let message = format!("input `{name}` is donated: it must be memory that may be written");
+            return Err(Diagnostic::new("input-type", message));
         }
     }
     Ok(())
