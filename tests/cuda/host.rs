@@ -1,24 +1,26 @@
 //! The CUDA C of whole programs, compiled by the C++ compiler under the host prelude and run launch by launch.
 
-use crate::models::{Case, cases, compare};
+use crate::models::{Case, cases, compare, levels};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
-use tilewright_codegen::cuda::{DYNAMIC_SHARED, emit_programs};
+use tilewright_codegen::cuda::{CudaPrograms, DYNAMIC_SHARED, emit_programs};
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_runtime::device::plan::{Origin, Plan, PlannedStep};
 
 const PRELUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/codegen/tests/cuda/host/device.hpp");
 
-/// The text of a case in a namespace, and a function `run_NAME` that follows its plan on `memory`.
-fn program(case: &Case, plan: &Plan, text: &str, kernels: &[Vec<tilewright_codegen::cuda::CudaKernel>]) -> String {
+/// The text of a program in a namespace, with a function `run` that follows its plan on `memory`.
+fn program(name: &str, plan: &Plan, emitted: &CudaPrograms) -> String {
+    let kernels = &emitted.kernels;
     // Instructions of the device that a host has not.
-    let text = text
+    let text = emitted
+        .text
         .replace("asm(\"cvt.f32.f16 %0, %1;\" : \"=f\"(y) : \"h\"(x));", "y = host_from_f16(x);")
         .replace("asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(y) : \"f\"(x));", "y = host_to_f16(x);")
         .replace("extern \"C\" ", "")
         .replace(DYNAMIC_SHARED, "alignas(16) static unsigned char dynamic_shared[256 * 1024];");
-    let mut out = format!("namespace {} {{\n{text}\nstatic void run(Memory memory) {{\n", case.name);
+    let mut out = format!("namespace {name} {{\n{text}\nstatic void run(Memory memory) {{\n");
     for step in &plan.steps {
         let _ = match step {
             PlannedStep::Copy { from, to } => {
@@ -50,9 +52,9 @@ fn contents(plan: &Plan, inputs: &[Array]) -> Vec<u8> {
     bytes
 }
 
-fn main_text(runs: &[(&str, &Plan)]) -> String {
+fn main_text(runs: &[(String, Case, Plan, Vec<Array>)]) -> String {
     let mut out = String::from("int main(int, char** arguments) {\n    const std::string folder = arguments[1];\n");
-    for (name, plan) in runs {
+    for (name, _, plan, _) in runs {
         let sizes: Vec<String> = plan.buffers.iter().map(|b| b.bytes.to_string()).collect();
         let results: Vec<String> = plan.results.iter().map(|(id, _)| id.to_string()).collect();
         let (sizes, results) = (sizes.join(", "), results.join(", "));
@@ -103,28 +105,31 @@ fn the_text_computes_what_the_graph_means() {
     let mut text = format!("{prelude}{SUPPORT}");
     let mut done = Vec::new();
     for case in cases() {
-        let (programs, plan) = case.lowered(1);
-        let emitted = emit_programs(&programs).unwrap_or_else(|d| panic!("{}: {d}", case.name));
-        text += &program(&case, &plan, &emitted.text, &emitted.kernels);
-        let inputs = case.inputs();
-        std::fs::write(folder.path().join(format!("{}.in", case.name)), contents(&plan, &inputs)).unwrap();
-        done.push((case, plan, inputs));
+        // Level 0 has the same templates, many times.
+        for level in levels().skip(1) {
+            let (programs, plan) = case.lowered(level);
+            let name = format!("{}_{level}", case.name);
+            let emitted = emit_programs(&programs).unwrap_or_else(|d| panic!("{name}: {d}"));
+            text += &program(&name, &plan, &emitted);
+            let inputs = case.inputs();
+            std::fs::write(folder.path().join(format!("{name}.in")), contents(&plan, &inputs)).unwrap();
+            done.push((name, case.clone(), plan, inputs));
+        }
     }
-    let runs: Vec<(&str, &Plan)> = done.iter().map(|(c, p, _)| (c.name, p)).collect();
-    text += &format!("{FOLLOW}{}", main_text(&runs));
+    text += &format!("{FOLLOW}{}", main_text(&done));
     let source = folder.path().join("programs.cpp");
     std::fs::write(&source, text).unwrap();
     let binary = folder.path().join("programs");
     let start = std::time::Instant::now();
-    let built = Command::new("c++").args(["-std=c++20", "-O1", "-w", "-o"]).arg(&binary).arg(&source).output().unwrap();
+    let built = Command::new("c++").args(["-std=c++20", "-O0", "-w", "-o"]).arg(&binary).arg(&source).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     println!("compiled in {:.1} s", start.elapsed().as_secs_f64());
     let start = std::time::Instant::now();
     let run = Command::new(&binary).arg(folder.path()).output().unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
     println!("ran in {:.1} s", start.elapsed().as_secs_f64());
-    for (case, plan, inputs) in &done {
-        let bytes = std::fs::read(folder.path().join(format!("{}.out", case.name))).unwrap();
+    for (name, case, plan, inputs) in &done {
+        let bytes = std::fs::read(folder.path().join(format!("{name}.out"))).unwrap();
         let mut rest = bytes.as_slice();
         let mut found = Vec::new();
         for (id, ty) in &plan.results {
@@ -134,6 +139,6 @@ fn the_text_computes_what_the_graph_means() {
             let array = Array::new(ty.dtype, &shape, Bytes::new(own.to_vec())).unwrap();
             found.push(array.to_f64().unwrap());
         }
-        compare(case.name, &found, &case.expected(inputs), 1e-4);
+        compare(name, &found, &case.expected(inputs), 1e-4);
     }
 }

@@ -12,6 +12,7 @@ use tilewright_ir::types::{Bindings, DType, Type};
 use tilewright_runtime::device::Plan;
 
 /// A program with values for its symbols.
+#[derive(Clone)]
 pub struct Case {
     pub name: &'static str,
     pub module: Module,

@@ -137,9 +137,12 @@ impl Emitter<'_> {
             }
             Term::Online { key, weight, mask, .. } => {
                 let own = [Some(*key), *mask];
-                let flat = |t: TermId| !self.has_tile(free(t), axis) && !self.scalar_only(t, axis);
-                own.into_iter().flatten().all(flat)
-                    && (self.has_tile(free(*weight), axis) || !self.scalar_only(*weight, axis))
+                // A team computes a tile of plain folds at once, a thread each.
+                let alone = |t: TermId| {
+                    if self.by_team() { self.team_scalar_only(t, axis) } else { self.scalar_only(t, axis) }
+                };
+                let flat = |t: TermId| !self.has_tile(free(t), axis) && !alone(t);
+                own.into_iter().flatten().all(flat) && (self.has_tile(free(*weight), axis) || !alone(*weight))
             }
             Term::ArgFold { .. }
             | Term::Const(_)
@@ -210,10 +213,13 @@ impl Emitter<'_> {
     /// Emits the pass over `axis` that computes `term`, in the frame `place`.
     pub(super) fn fold(&mut self, term: TermId, axis: AxisId, place: usize) -> Emitted {
         let region = self.region;
-        if self.is_tile(axis) {
-            return self.fold_of_tile(term, axis, place);
-        }
+        // What is bound further in is not bound for this fold.
         let above = self.frames.split_off(place + 1);
+        if self.is_tile(axis) {
+            let result = self.fold_of_tile(term, axis, place)?;
+            self.frames.extend(above);
+            return Ok(result);
+        }
         for inner in self.pending(term, axis) {
             self.emit(inner)?;
         }

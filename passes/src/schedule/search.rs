@@ -91,14 +91,16 @@ impl Emitter<'_> {
         let dtype = region.terms[arg].1;
         let (axis_name, length) = region.axes[axis].clone();
         let kind = if largest { TileReduce::Argmax } else { TileReduce::Argmin };
+        let above = self.frames.split_off(place + 1);
         if self.is_tile(axis) {
             let value = Expr::Reduce(kind, Box::new(self.emit(arg)?), axis_name);
-            return self.let_at(term, place, value);
+            let result = self.let_at(term, place, value)?;
+            self.frames.extend(above);
+            return Ok(result);
         }
         if region.free[term].iter().any(|&a| self.is_tile(a)) {
             return Err(Diagnostic::bug("a search inside a tile"));
         }
-        let above = self.frames.split_off(place + 1);
         let (size, open) = tile_of(&length, self.strip);
         let (n, lanes) = (dim(&length), Expr::Int(size));
         let (var, best, at) = (self.fresh("j"), self.fresh("s"), self.fresh("s"));

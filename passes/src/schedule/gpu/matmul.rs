@@ -1,7 +1,7 @@
 //! Matrix products in f32: a block computes a tile of the output from chunks of both operands in shared memory. What
 //! comes before the product is computed while a chunk is loaded, what comes after while the tile is in registers.
 
-use super::super::emit::{Bind, Frame};
+use super::super::emit::{Bind, Emitter, Frame};
 use super::super::index::{ceil, dim, mul};
 use super::{Built, team};
 use crate::region::{AxisId, Region, Term, TermId};
@@ -20,7 +20,7 @@ const THREADS: i64 = 128;
 /// Axes up to this long are no axes of a tile: most of the tile would be masked.
 const SHORT: i64 = 4;
 
-/// The one product of a region.
+/// A product of a region.
 pub(super) struct Product {
     /// The outermost fold.
     top: TermId,
@@ -32,21 +32,10 @@ pub(super) struct Product {
     tile: [AxisId; 2],
 }
 
-/// The region's product, if its only fold is the sum of products of two terms, each with an axis of its own.
-pub(super) fn product(region: &Region) -> Option<Product> {
-    let mut folds = Vec::new();
-    for (id, (term, _)) in region.terms.iter().enumerate() {
-        match term {
-            Term::Fold { kind: ReduceKind::Sum, .. } => folds.push(id),
-            Term::Fold { .. } | Term::ArgFold { .. } | Term::Online { .. } | Term::Moment { .. } | Term::Product => {
-                return None;
-            }
-            Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Load { .. } | Term::Map(..) => {}
-        }
-    }
-    let (top, mut contracted) = (*folds.last()?, Vec::new());
-    let mut at = top;
-    while let Term::Fold { axis, arg, .. } = &region.terms[at].0 {
+/// The fold at `top`, if it is the sum of products of two terms, each with an axis of the output of its own.
+fn product(region: &Region, top: TermId) -> Option<Product> {
+    let (mut contracted, mut at) = (Vec::new(), top);
+    while let Term::Fold { kind: ReduceKind::Sum, axis, arg } = &region.terms[at].0 {
         contracted.push(*axis);
         at = *arg;
     }
@@ -55,19 +44,74 @@ pub(super) fn product(region: &Region) -> Option<Product> {
     let deepest = *contracted.last()?;
     let (fx, fy) = (&region.free[x], &region.free[y]);
     let both = fx.contains(&deepest) && fy.contains(&deepest);
-    if x == y || !both || contracted.len() != folds.len() || region.terms[at].1 != DType::F32 {
+    if x == y || !both || region.terms[at].1 != DType::F32 {
         return None;
     }
     let long = |a: &AxisId| *a < region.rank && region.axes[*a].1.as_const().is_none_or(|n| n > SHORT);
     let own = |f: &BTreeSet<AxisId>, g: &BTreeSet<AxisId>| f.difference(g).copied().filter(long).max();
     let (m, n) = (own(fx, fy)?, own(fy, fx)?);
     let covered = (0..region.rank).all(|a| fx.contains(&a) || fy.contains(&a) || region.axes[a].1.is(1));
-    let stored = region.outputs.iter().all(|o| o.axes.contains(&m) && o.axes.contains(&n));
-    // A product that is also used before it is whole has another template.
-    (covered && stored).then(|| {
+    covered.then(|| {
         let (factors, tile) = if m < n { ([x, y], [m, n]) } else { ([y, x], [n, m]) };
         Product { top, contracted, factors, tile }
     })
+}
+
+/// The region's products, if they have the same tile and all other folds need at most one of its axes.
+pub(super) fn products(region: &Region) -> Option<Vec<Product>> {
+    let mut inner = vec![false; region.terms.len()];
+    for (term, _) in &region.terms {
+        if let Term::Fold { arg, .. } = term {
+            inner[*arg] = true;
+        }
+    }
+    let mut found: Vec<Product> = Vec::new();
+    for (id, (term, _)) in region.terms.iter().enumerate() {
+        match term {
+            Term::Fold { .. } if inner[id] => {}
+            Term::Fold { .. } => found.extend(product(region, id)),
+            Term::ArgFold { .. } | Term::Product => return None,
+            Term::Online { .. } | Term::Moment { .. } => {}
+            Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Load { .. } | Term::Map(..) => {}
+        }
+    }
+    let tile = found.first()?.tile;
+    let stored = region.outputs.iter().all(|o| tile.iter().all(|a| o.axes.contains(a)));
+    let tops: Vec<TermId> = found.iter().map(|p| p.top).collect();
+    // Axes that products contract are loops of their own.
+    let chained = |id: TermId| found.iter().any(|p| below(region, p.top, p.contracted.len()).contains(&id));
+    let rows = region.terms.iter().enumerate().all(|(id, (term, _))| match term {
+        Term::Fold { .. } | Term::Online { .. } | Term::Moment { .. } => {
+            chained(id) || !tile.iter().all(|a| region.free[id].contains(a))
+        }
+        _other => true,
+    });
+    let apart = found.iter().flat_map(|p| p.factors).all(|f| !reaches(region, f, &tops));
+    (stored && rows && apart && found.iter().all(|p| p.tile == tile)).then_some(found)
+}
+
+/// The folds of a chain of so many.
+fn below(region: &Region, top: TermId, count: usize) -> Vec<TermId> {
+    let (mut found, mut at) = (Vec::new(), top);
+    while let (Term::Fold { arg, .. }, true) = (&region.terms[at].0, found.len() < count) {
+        found.push(at);
+        at = *arg;
+    }
+    found
+}
+
+/// Whether `term` is computed from one of `others`.
+fn reaches(region: &Region, term: TermId, others: &[TermId]) -> bool {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![term]);
+    while let Some(t) = open.pop() {
+        if others.contains(&t) {
+            return true;
+        }
+        if seen.insert(t) {
+            open.extend(region.terms[t].0.operands());
+        }
+    }
+    false
 }
 
 /// Size of the tile along an axis.
@@ -83,33 +127,43 @@ fn buffer(space: Space, name: &str, axes: Vec<(Ident, i64)>) -> Stmt {
     Stmt::Buffer(Buffer { space, name: name.into(), dtype: DType::F32, axes, attrs: Vec::new() })
 }
 
-fn repeat(var: Ident, high: Expr, body: Vec<Stmt>) -> Stmt {
-    Stmt::For { var, low: Expr::Int(0), high, step: None, unroll: false, body }
-}
-
 /// The kernel's emitter and grid.
-pub(super) fn kernel<'r>(region: &'r Region, product: &Product) -> Result<Built<'r>, Diagnostic> {
-    let (mut emitter, mut frame, mut vars) = team(region, &product.tile);
-    let name_of = |a: AxisId| region.axes[a].0.clone();
-    let sides = product.tile.map(|a| side(region, a));
-    for ((&axis, size), var) in product.tile.iter().zip(sides).zip(["mt", "nt"]) {
+pub(super) fn kernel<'r>(region: &'r Region, products: &[Product]) -> Result<Built<'r>, Diagnostic> {
+    let tile = products.first().map(|p| p.tile).ok_or_else(|| Diagnostic::bug("a matrix kernel without a product"))?;
+    let (mut emitter, mut frame, mut vars) = team(region, &tile);
+    let sides = tile.map(|a| side(region, a));
+    for ((&axis, size), var) in tile.iter().zip(sides).zip(["mt", "nt"]) {
         let n = dim(&region.axes[axis].1);
         let open = region.axes[axis].1.as_const().is_none_or(|n| n % size != 0);
         vars.push((var.into(), ceil(n, size)));
         frame.binds.insert(axis, Bind::Tile { start: mul(Expr::name(var), Expr::Int(size)), size, open });
     }
+    emitter.frames.push(frame);
+    for (number, product) in products.iter().enumerate() {
+        let suffix = if number == 0 { String::new() } else { number.to_string() };
+        accumulate(&mut emitter, product, sides, &suffix)?;
+    }
+    emitter.store_outputs()?;
+    Ok(Built { emitter, vars, threads: THREADS })
+}
+
+/// The loops of one product: chunks of both factors to shared memory, then the register tile.
+fn accumulate(emitter: &mut Emitter<'_>, product: &Product, sides: [i64; 2], suffix: &str) -> Result<(), Diagnostic> {
+    let region = emitter.region;
+    let name_of = |a: AxisId| region.axes[a].0.clone();
     let Some(&deepest) = product.contracted.last() else { return Err(Diagnostic::bug("a product without a fold")) };
     let (k_name, k_size) = (name_of(deepest), dim(&region.axes[deepest].1));
-    let chunks = [("a_chunk", 0), ("b_chunk", 1)];
+    let acc: Ident = format!("acc{suffix}").into();
+    let chunks = [format!("a_chunk{suffix}"), format!("b_chunk{suffix}")];
     let axes = product.tile.iter().zip(sides).map(|(&a, s)| (name_of(a), s)).collect();
-    frame.stmts.push(buffer(Space::Reg, "acc", axes));
-    for (name, i) in chunks {
+    let frame = emitter.last()?;
+    frame.stmts.push(buffer(Space::Reg, &acc, axes));
+    for (name, i) in chunks.iter().zip(0..) {
         // One element more than the tile has: a column of it then lies in different banks.
         let axes = vec![(k_name.clone(), CHUNK), (name_of(product.tile[i]), sides[i] + 1)];
         frame.stmts.push(buffer(Space::Shared, name, axes));
     }
-    frame.stmts.push(Stmt::Set { name: "acc".into(), value: Expr::Int(0) });
-    emitter.frames.push(frame);
+    frame.stmts.push(Stmt::Set { name: acc.clone(), value: Expr::Int(0) });
     let mut loops: Vec<(Ident, Expr)> = Vec::new();
     for &axis in &product.contracted[..product.contracted.len() - 1] {
         let var: Ident = format!("k{axis}").into();
@@ -121,32 +175,29 @@ pub(super) fn kernel<'r>(region: &'r Region, product: &Product) -> Result<Built<
     let bind = Bind::Tile { start: start.clone(), size: CHUNK, open };
     emitter.frames.push(Frame::with(BTreeMap::from([(deepest, bind)])));
     loops.push(("kb".into(), ceil(k_size.clone(), CHUNK)));
-    let mut operands = Vec::new();
+    let (mut operands, mut stores) = (Vec::new(), Vec::new());
     let whole = |n: i64| IndexDim::Range { start: Expr::Int(0), size: Expr::Int(n), open: false, upto: None };
-    let mut stores = Vec::new();
-    for ((name, i), &factor) in chunks.into_iter().zip(&product.factors) {
+    for ((name, side), &factor) in chunks.iter().zip(sides).zip(&product.factors) {
         let mut value = emitter.emit(factor)?;
         if open && !reads_pad(region, factor) {
             let at = Expr::Iota(k_name.clone(), Box::new(start.clone()), Box::new(Expr::Int(CHUNK)));
             let inside = Expr::scalar(ScalarOp::Lt {}, [at, k_size.clone()]);
             value = Expr::scalar(ScalarOp::Select {}, [inside, value, Expr::cast(DType::F32, Expr::Int(0))]);
         }
-        let access = Access::new(name, vec![IndexDim::All, whole(sides[i])]);
+        let access = Access::new(name, vec![IndexDim::All, whole(side)]);
         operands.push(access.clone());
         stores.push(Stmt::Store { access, mods: LoadMods::default(), value, add: false });
     }
     let frame = emitter.last()?;
     frame.stmts.extend(stores);
     let (Some(b), Some(a)) = (operands.pop(), operands.pop()) else { return Err(Diagnostic::bug("two operands")) };
-    let (to, via) = (Access::whole("acc"), "simt_f32".into());
+    let (to, via) = (Access::whole(&acc), "simt_f32".into());
     frame.stmts.push(Stmt::Mma { to, terms: vec![(a, b)], via, init: None, on: None });
     for (var, high) in loops.into_iter().rev() {
-        let body = emitter.pop()?.stmts;
-        emitter.last()?.stmts.push(repeat(var, high, body));
+        emitter.close(var, high)?;
     }
-    emitter.last()?.memo.insert(product.top, Expr::name("acc"));
-    emitter.store_outputs()?;
-    Ok(Built { emitter, vars, threads: THREADS })
+    emitter.last()?.memo.insert(product.top, Expr::Name(acc));
+    Ok(())
 }
 
 /// Whether a factor is 0 where the chunk passes the end: a load, perhaps dequantised.

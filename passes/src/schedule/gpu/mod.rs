@@ -32,8 +32,8 @@ const MOST_THREADS: i64 = 256;
 /// Errors: broken invariants.
 pub fn region_kernel(region: &Region, name: &str, symbols: &[SymbolDecl], target: &str) -> Result<Kernel, Diagnostic> {
     let row = rows::unified(region);
-    let built = if let Some(product) = matmul::product(region) {
-        matmul::kernel(region, &product)?
+    let built = if let Some(products) = matmul::products(region) {
+        matmul::kernel(region, &products)?
     } else if let Some(row) = &row {
         rows::in_registers(row)?
     } else {

@@ -9,6 +9,14 @@ use tilewright_ir::kernel::{Expr, TileReduce};
 use tilewright_ir::op::{ReduceKind, ScalarOp};
 
 impl Emitter<'_> {
+    /// Whether `term` needs a fold, along `axis`, that has no form for a tile of results.
+    pub(in super::super) fn team_scalar_only(&self, term: TermId, axis: AxisId) -> bool {
+        let what = &self.region.terms[term].0;
+        let own = matches!(what, Term::ArgFold { .. } | Term::Online { .. } | Term::Moment { .. });
+        self.region.free[term].contains(&axis)
+            && (own || what.operands().iter().any(|&t| self.team_scalar_only(t, axis)))
+    }
+
     /// The value of a fold over `axis`, named in frame `place`.
     pub(in super::super) fn fold_of_tile(&mut self, term: TermId, axis: AxisId, place: usize) -> Emitted {
         let region = self.region;
