@@ -4,7 +4,8 @@
 
 use tilewright::models::{LlamaConfig, Outputs, WeightTypes, llama};
 use tilewright_ir::dsl::RopeLayout;
-use tilewright_ir::kernel::Step;
+use tilewright_ir::graph::Role;
+use tilewright_ir::kernel::{Step, text::print_program};
 use tilewright_ir::types::DType;
 use tilewright_passes::{Target, lower_module};
 
@@ -36,4 +37,21 @@ fn every_matrix_of_a_block_is_packed() {
     assert!(programs[0].kernels.len() <= 22);
     // Seven weights; keys and values where there are enough rows, since heads of 16 are narrower than a panel.
     assert_eq!((packs(0), packs(programs.len() - 1)), (9, 1));
+    // At the level that chooses by price nothing but products and what surrounds them is left, and no cache is copied.
+    let sizes = LlamaConfig { width: 512, heads: 8, head_size: 64, feed_forward: 1536, vocabulary: 4096, ..config };
+    let module = llama(&sizes).unwrap();
+    let programs = lower_module(&module, 2, &Target { isa: "avx512" }).unwrap();
+    let shown = || programs.iter().map(print_program).collect::<String>();
+    let packs = |i: usize| programs[i].steps.iter().filter(|s| matches!(s, Step::Pack(_))).count();
+    // Seven weights, and keys where there are enough rows.
+    assert_eq!((packs(0), packs(programs.len() - 1)), (8, 1), "{}", shown());
+    assert!(programs[0].kernels.len() <= 16, "{}", shown());
+    for program in &programs {
+        let copies: Vec<_> = program.kernels.iter().map(|k| &k.name).filter(|n| n.contains("copy")).collect();
+        assert!(copies.is_empty(), "{copies:?}");
+        let given = program.params.iter().filter(|p| p.role == Role::Donated).map(|p| &p.buffer.name);
+        for cache in given.filter(|_| &*program.name != "main") {
+            assert!(program.work.iter().any(|w| w.alias_of.as_ref() == Some(cache)), "`{cache}` is not updated in place");
+        }
+    }
 }

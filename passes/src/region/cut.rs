@@ -20,10 +20,10 @@ pub struct Memory {
     pub tensors: Vec<(Ident, Vec<Dim>)>,
     /// Stored classes: buffer and atoms in memory order.
     pub classes: BTreeMap<Id, (Ident, Vec<Atom>)>,
-    /// Tensors that are sizes: they are known without a load.
+    /// Stored tensors that are sizes, by input number: they are not read.
     pub sizes: BTreeMap<usize, Dim>,
-    /// Sizes that are not negative in any call.
-    pub requirements: Vec<Dim>,
+    /// Sizes that are not negative whenever the kernel runs.
+    pub facts: Vec<Dim>,
 }
 
 /// What one kernel computes.
@@ -194,12 +194,11 @@ impl Builder<'_> {
                 }
             }
             let room = n.checked_sub(&one)?.checked_sub(&high)?;
-            // What every call guarantees, or more.
-            let more = |size: &Dim, known: &Dim| size.checked_sub(known).is_some_and(|d| d.bounds(symbols).0 >= 0);
-            let holds = |size: &Dim| {
-                size.bounds(symbols).0 >= 0 || self.memory.requirements.iter().any(|known| more(size, known))
+            let known = |size: &Dim| {
+                let rest = |fact: &Dim| size.checked_sub(fact).is_some_and(|r| r.bounds(symbols).0 >= 0);
+                size.bounds(symbols).0 >= 0 || self.memory.facts.iter().any(rest)
             };
-            Some(holds(&low) && holds(&room))
+            Some(known(&low) && known(&room))
         };
         ends().unwrap_or(false)
     }
@@ -216,10 +215,8 @@ impl Builder<'_> {
                 Ok(self.scalar(op, args, dtype))
             }
             Head::Load => {
-                if let Attr::Input(number) = self.attr(node, 0)?
-                    && let Some(size) = self.memory.sizes.get(&(*number as usize))
-                {
-                    let size = self.terms.add(Term::Size(size.clone()), DType::I64, 0);
+                if let Some(size) = self.known_size(node)? {
+                    let size = self.terms.add(Term::Size(size), DType::I64, 0);
                     return Ok(self.terms.cast(self.dtype(class)?, size));
                 }
                 let (name, sizes, dtype) = self.tensor(node)?;
@@ -279,6 +276,12 @@ impl Builder<'_> {
         }
     }
 
+    /// The size that a load reads, if its tensor is one.
+    fn known_size(&self, node: &ENode) -> Result<Option<Dim>, Diagnostic> {
+        let Attr::Input(number) = self.attr(node, 0)? else { return Err(broken("loads from no tensor")) };
+        Ok(usize::try_from(*number).ok().and_then(|n| self.memory.sizes.get(&n)).cloned())
+    }
+
     fn tensor(&self, node: &ENode) -> Result<(Ident, Vec<Dim>, DType), Diagnostic> {
         let Attr::Input(number) = self.attr(node, 0)? else { return Err(broken("loads from no tensor")) };
         let number = usize::try_from(*number).unwrap_or(usize::MAX);
@@ -291,7 +294,7 @@ impl Builder<'_> {
     fn scalar(&mut self, op: &ScalarOp, args: Vec<TermId>, dtype: DType) -> TermId {
         if dtype == DType::I64
             && let [a, b] = args[..]
-            && [a, b].iter().any(|&t| matches!(self.terms.list[t].0, Term::Iota(_)))
+            && [a, b].iter().any(|&t| matches!(self.terms.list[t].0, Term::Iota(_) | Term::Size(_)))
             && let (Some(x), Some(y)) = (position(&self.terms.list, a), position(&self.terms.list, b))
         {
             let sum = match op {

@@ -106,7 +106,8 @@ impl Emitter<'_> {
                 Index::Affine(a) => {
                     // A known position inside a known size needs no mask; the position 0 of an empty input does.
                     let known = a.base.as_const().zip(shape[i].as_const()).filter(|_| a.terms.is_empty());
-                    let inside = known.is_some_and(|(at, n)| (0..n).contains(&at));
+                    let whole = a.plain_axis().is_some_and(|x| self.region.axes[x].1 == shape[i]);
+                    let inside = whole || known.is_some_and(|(at, n)| (0..n).contains(&at));
                     exprs.push((affine(a, |x| Expr::Name(self.region.axes[x].0.clone())), open && !inside));
                 }
                 Index::Term(_) => {

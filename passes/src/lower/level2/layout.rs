@@ -30,20 +30,25 @@ pub(super) fn candidates(plan: &Plan<'_>, class: Id) -> Vec<Vec<AxisId>> {
     found
 }
 
-/// Chooses the order of every class that may have several, producers first.
+/// Chooses the order of every class that may have several, producers first. A root keeps its own unless that hides a
+/// product of matrices; then it is a copy.
 pub(super) fn choose(plan: &mut Plan<'_>) -> Result<(), Diagnostic> {
     for at in 0..plan.cuts.len() {
         for class in plan.cuts[at].outputs.clone() {
-            let candidates = candidates(plan, class);
-            if plan.fixed.contains(&class) || candidates.len() < 2 {
+            let mut candidates = candidates(plan, class);
+            let own = plan.orders.get(&class).filter(|_| plan.fixed.contains(&class)).cloned();
+            candidates.retain(|c| Some(c) != own.as_ref());
+            if candidates.len() + usize::from(own.is_some()) < 2 {
                 continue;
             }
             let around: Vec<usize> =
                 (0..plan.cuts.len()).filter(|&c| c == at || plan.cuts[c].inputs.contains(&class)).collect();
             let mut best: Option<(usize, Vec<AxisId>)> = None;
-            for order in candidates {
+            let extra = if own.is_some() { COPY } else { 0 };
+            let all = own.map(|order| (order, 0)).into_iter().chain(candidates.into_iter().map(|c| (c, extra)));
+            for (order, extra) in all {
                 plan.orders.insert(class, order.clone());
-                let mut cost = 0;
+                let mut cost = extra;
                 for &c in &around {
                     cost += price(plan, c)?;
                 }
@@ -59,6 +64,10 @@ pub(super) fn choose(plan: &mut Plan<'_>) -> Result<(), Diagnostic> {
     Ok(())
 }
 
+/// What a copy counts, and what a product counts that no micro-kernel computes: more than any number of axes.
+const COPY: usize = 100;
+const LOOSE: usize = 1000;
+
 /// How far a cut's kernel is from a product of matrices, or from one long axis.
 fn price(plan: &Plan<'_>, cut: usize) -> Result<usize, Diagnostic> {
     let memory = plan.memory(&|_| "".into());
@@ -68,5 +77,5 @@ fn price(plan: &Plan<'_>, cut: usize) -> Result<usize, Diagnostic> {
     let region = coalesce(cut::region(plan.graph, &memory, &part)?);
     let folds = region.terms.iter().any(|(t, _)| matches!(t, Term::Fold { .. }));
     let loose = folds && schedule::contraction(&region, &|_| false).is_none();
-    Ok(region.axes.len() + if loose { 100 } else { 0 })
+    Ok(region.axes.len() + if loose { LOOSE } else { 0 })
 }

@@ -5,20 +5,22 @@ mod layout;
 mod order;
 #[cfg(test)]
 mod tests;
+mod units;
 
 use super::{Lower, Options};
 use crate::egraph::cover::{self, Context, CoverLimits, Device, cover};
 use crate::egraph::{self, Attr, AxisId, ENode, Graph, Head, Import, Limits, lang::axis_bit};
 use crate::region::{Region, coalesce, cut};
 use egg::Id;
-use order::{Place, Unit};
+use order::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, NodeId, Role, Value};
+use tilewright_ir::graph::{Function, Role, Value};
 use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::GraphOp;
 use tilewright_ir::types::{Bindings, Dim, Type};
+use units::Work;
 
 /// Most live nodes of a function at this level; larger ones are lowered at level 1.
 const MOST_NODES: usize = 4000;
@@ -46,8 +48,10 @@ struct Plan<'a> {
     orders: BTreeMap<Id, Vec<AxisId>>,
     /// Classes whose order is that of a root.
     fixed: BTreeSet<Id>,
-    /// Sizes that are not negative in any call.
-    requirements: Vec<Dim>,
+    /// Stored tensors that are sizes: kernels know them.
+    sizes: BTreeMap<usize, Dim>,
+    /// Sizes that are not negative.
+    facts: Vec<Dim>,
 }
 
 /// How a root gets into memory.
@@ -141,14 +145,19 @@ fn free_source(f: &Function, import: &Import, graph: &Graph, root: &egraph::Root
 }
 
 impl<'a> Plan<'a> {
-    fn new(f: &'a Function, import: &'a Import, graph: &'a Graph, cuts: &'a [Cut]) -> Plan<'a> {
+    fn new(f: &'a Function, import: &'a Import, graph: &'a Graph, cuts: &'a [Cut]) -> Result<Plan<'a>, Diagnostic> {
         let mut values: BTreeMap<Id, Vec<Value>> = BTreeMap::new();
         for (value, class) in &import.classes {
             values.entry(graph.find(*class)).or_default().push(*value);
         }
+        let sizes = import.stored.iter().enumerate().filter_map(|(i, s)| match &f.node(s.value).op {
+            GraphOp::Size { dim } => Some((i, dim.clone())),
+            _other => None,
+        });
+        let sizes = sizes.collect();
+        let facts = requirements(f)?.into_iter().map(|r| r.size).collect();
         let (orders, fixed) = (BTreeMap::new(), BTreeSet::new());
-        let requirements = requirements(f).map(|all| all.into_iter().map(|r| r.size).collect()).unwrap_or_default();
-        Plan { f, import, graph, cuts, values, orders, fixed, requirements }
+        Ok(Plan { f, import, graph, cuts, values, orders, fixed, sizes, facts })
     }
 
     /// Whether the atoms are exactly those that a class depends on.
@@ -158,23 +167,17 @@ impl<'a> Plan<'a> {
 
     /// How each root gets into memory; sets the orders of the classes.
     fn sources(&mut self) -> Result<Vec<Source>, Diagnostic> {
-        let mut sources = Vec::new();
-        for root in &self.import.roots {
-            if let Some(source) = free_source(self.f, self.import, self.graph, root) {
-                sources.push(source);
-                continue;
-            }
+        let there: Vec<Option<Source>> =
+            self.import.roots.iter().map(|r| free_source(self.f, self.import, self.graph, r)).collect();
+        for root in self.import.roots.iter().zip(&there).filter(|(_, s)| s.is_none()).map(|(r, _)| r) {
             let class = self.graph.find(root.class);
             let others = self.import.roots.iter().filter(|r| self.graph.find(r.class) == class).count() > 1
                 || self.cuts.iter().any(|c| c.inputs.contains(&class));
             // A root that is repeated along an axis is stored so only where nobody else reads the class.
             let fits = self.exact(class, &root.axes) || !others;
-            if fits && !self.fixed.contains(&class) {
+            if fits && self.fixed.insert(class) {
                 self.orders.insert(class, root.axes.clone());
-                self.fixed.insert(class);
             }
-            let same = self.fixed.contains(&class) && self.orders.get(&class) == Some(&root.axes);
-            sources.push(if same { Source::Cut(class) } else { Source::Copy(class) });
         }
         for cut in self.cuts {
             for &class in &cut.outputs {
@@ -185,7 +188,12 @@ impl<'a> Plan<'a> {
             }
         }
         layout::choose(self)?;
-        Ok(sources)
+        let source = |(root, there): (&egraph::Root, Option<Source>)| {
+            let class = self.graph.find(root.class);
+            let same = || self.orders.get(&class) == Some(&root.axes);
+            there.unwrap_or_else(|| if same() { Source::Cut(class) } else { Source::Copy(class) })
+        };
+        Ok(self.import.roots.iter().zip(there).map(source).collect())
     }
 
     fn sizes(&self, atoms: &[AxisId]) -> Result<Vec<Dim>, Diagnostic> {
@@ -197,12 +205,7 @@ impl<'a> Plan<'a> {
     fn memory(&self, name: &dyn Fn(Value) -> Ident) -> cut::Memory {
         let tensors = self.import.stored.iter().map(|s| (name(s.value), s.atoms.clone())).collect();
         let classes = self.orders.iter().map(|(c, o)| (*c, (Ident::from(format!("{c}")), o.clone()))).collect();
-        let size = |value: Value| match &self.f.node(value).op {
-            GraphOp::Size { dim } => Some(dim.clone()),
-            _other => None,
-        };
-        let sizes = self.import.stored.iter().enumerate().filter_map(|(i, s)| Some((i, size(s.value)?))).collect();
-        cut::Memory { tensors, classes, sizes, requirements: self.requirements.clone() }
+        cut::Memory { tensors, classes, sizes: self.sizes.clone(), facts: self.facts.clone() }
     }
 
     fn outputs(&self, cut: usize) -> Vec<(Id, Vec<AxisId>)> {
@@ -217,6 +220,7 @@ impl<'a> Plan<'a> {
                 found.push(Place::Tensor(number as usize));
             }
         }
+        found.retain(|p| !matches!(p, Place::Tensor(n) if self.sizes.contains_key(n)));
         found.sort_unstable();
         found.dedup();
         found
@@ -227,91 +231,12 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What a unit does.
-enum Work {
-    Cut(usize),
-    Root(usize),
-    Barrier(NodeId),
-}
-
-/// Units with what they do, and the place of every root.
-struct Units {
-    units: Vec<Unit>,
-    work: Vec<Work>,
-    /// By value: where a root lies.
-    places: BTreeMap<Value, Place>,
-    /// Classes and copies by number.
-    stored: Vec<Id>,
-}
-
-fn units(plan: &Plan<'_>, sources: &[Source], lower: &Lower<'_>) -> Result<Units, Diagnostic> {
-    let mut out = Units { units: Vec::new(), work: Vec::new(), places: BTreeMap::new(), stored: Vec::new() };
-    let mut class_place: BTreeMap<Id, Place> = BTreeMap::new();
-    for (number, cut) in plan.cuts.iter().enumerate() {
-        let mut writes = Vec::new();
-        for &class in &cut.outputs {
-            let place = Place::Class(out.stored.len());
-            out.stored.push(class);
-            class_place.insert(class, place);
-            writes.push(place);
-        }
-        let mut reads = plan.loads(&cut.nodes);
-        for class in &cut.inputs {
-            reads.push(
-                *class_place.get(class).ok_or_else(|| Diagnostic::bug("a cut reads what no cut before it stores"))?,
-            );
-        }
-        let key = (cut.outputs.iter().map(|&c| plan.first_value(c)).min().unwrap_or(usize::MAX), 0);
-        out.units.push(Unit { key, reads, writes, ..Unit::default() });
-        out.work.push(Work::Cut(number));
-    }
-    for (number, (root, source)) in plan.import.roots.iter().zip(sources).enumerate() {
-        let known = |class: &Id| {
-            class_place.get(class).copied().ok_or_else(|| Diagnostic::bug("no cut stores the class of a root"))
-        };
-        let place = match source {
-            Source::There(place) => *place,
-            Source::Cut(class) => known(class)?,
-            Source::Node(class, _) | Source::Copy(class) => {
-                let reads = match source {
-                    Source::Node(class, node) => plan.loads(&BTreeMap::from([(*class, node.clone())])),
-                    Source::There(_) | Source::Cut(_) | Source::Copy(_) => vec![known(class)?],
-                };
-                let place = Place::Class(out.stored.len());
-                out.stored.push(*class);
-                let key = (root.value.node.index(), 1);
-                out.units.push(Unit { key, reads, writes: vec![place], ..Unit::default() });
-                out.work.push(Work::Root(number));
-                place
-            }
-        };
-        out.places.insert(root.value, place);
-    }
-    for (number, stored) in plan.import.stored.iter().enumerate() {
-        out.places.insert(stored.value, Place::Tensor(number));
-    }
-    for &node in plan.import.barriers.keys() {
-        let what = &plan.f.nodes[node.index()];
-        let place =
-            |v: &Value| out.places.get(v).copied().ok_or_else(|| Diagnostic::bug("a barrier's value has no place"));
-        let reads = what.args.iter().map(place).collect::<Result<Vec<_>, _>>()?;
-        let writes =
-            (0..what.types.len()).map(|k| place(&Lower::value(node.index(), k))).collect::<Result<Vec<_>, _>>()?;
-        let (overwrites, shares) = lower.sharing(node.index())?;
-        let updates = matches!(what.op, GraphOp::UpdateSlice { .. });
-        let key = (node.index(), 0);
-        out.units.push(Unit { key, reads, writes, barrier: Some(node), overwrites, shares, updates });
-        out.work.push(Work::Barrier(node));
-    }
-    Ok(out)
-}
-
 /// Emits the steps of a function whose values the cuts compute.
 fn emit(lower: &mut Lower<'_>, import: &Import, graph: &Graph, cuts: &[Cut]) -> Result<(), Diagnostic> {
     let f = lower.f;
-    let mut plan = Plan::new(f, import, graph, cuts);
+    let mut plan = Plan::new(f, import, graph, cuts)?;
     let sources = plan.sources()?;
-    let units = units(&plan, &sources, lower)?;
+    let units = units::units(&plan, &sources, lower)?;
     let owned = |place: Place| match place {
         Place::Class(_) => true,
         Place::Constant(_) => false,
@@ -434,7 +359,8 @@ impl Emitter<'_, '_> {
         let region = self.region(&cut::Part { outputs: &outputs, nodes: &nodes, inputs: &inputs })?;
         self.lower.buffers.work(root.value, plan.f.ty(root.value), None);
         let name = self.lower.buffers.name(root.value)?;
-        self.lower.launch_region(&region, &format!("copy_{}", root.value.node.0), vec![name])
+        let what = if nodes.is_empty() { "transposed" } else { "stored" };
+        self.lower.launch_region(&region, &format!("{what}_{}", root.value.node.0), vec![name])
     }
 
     fn region(&self, part: &cut::Part<'_>) -> Result<Region, Diagnostic> {

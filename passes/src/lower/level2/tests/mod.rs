@@ -11,7 +11,7 @@ use tilewright_ir::dsl::{Attention, Graph as Dsl, RopeLayout, Tensor, concat};
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::interp_kernel::{self, Data, Tensor as Memory};
-use tilewright_ir::kernel::{Expr, Program, Step, text::print_kernel, verify};
+use tilewright_ir::kernel::{Expr, Program, Space, Step, text::print_kernel, verify};
 use tilewright_ir::types::DType;
 
 const F: DType = DType::F32;
@@ -38,18 +38,28 @@ fn base(program: &Program, name: &str) -> String {
     at
 }
 
-fn size(e: &Expr, bindings: &Bindings) -> usize {
-    let value = match e {
+fn number(e: &Expr, bindings: &Bindings) -> i64 {
+    let pair = |x: &Expr, y: &Expr| (number(x, bindings), number(y, bindings));
+    match e {
         Expr::Int(n) => *n,
         Expr::Name(n) => bindings[n],
         Expr::Scalar(op, x) => {
-            let (a, b) = (size(&x[0], bindings) as i64, size(&x[1], bindings) as i64);
-            if op.info().name == "add" { a + b } else { a * b }
+            let (a, b) = pair(&x[0], &x[1]);
+            match op.info().name {
+                "add" => a + b,
+                "sub" => a - b,
+                "mul" => a * b,
+                "ge" => i64::from(a >= b),
+                "lt" => i64::from(a < b),
+                other => panic!("{other}"),
+            }
         }
-        Expr::Binary(_, x, y) => (size(x, bindings) as i64 + size(y, bindings) as i64 - 1) / size(y, bindings) as i64,
+        Expr::Binary(_, x, y) => {
+            let (a, b) = pair(x, y);
+            (a + b - 1) / b
+        }
         other => panic!("{other:?}"),
-    };
-    usize::try_from(value).unwrap()
+    }
 }
 
 /// Runs a program of launches and packs.
@@ -62,21 +72,36 @@ fn execute(program: &Program, inputs: &[Array], bindings: &Bindings) -> Vec<Vec<
     for step in &program.steps {
         match step {
             Step::Pack(p) => {
+                if p.when.as_ref().is_some_and(|e| number(e, bindings) == 0) {
+                    continue;
+                }
                 let Data::Float(from) = data[&base(program, &p.from)].clone() else { panic!("packs no floats") };
                 let at = |d: &Dim| usize::try_from(d.eval(bindings).unwrap()).unwrap();
                 let (k, n, ks, ns) = (at(&p.k), at(&p.n), at(&p.k_stride), at(&p.n_stride));
-                let mut to = vec![0.0; n.div_ceil(p.nr) * k * p.nr];
-                for (row, column) in (0..k).flat_map(|r| (0..n).map(move |c| (r, c))) {
-                    to[(column / p.nr * k + row) * p.nr + column % p.nr] = from[row * ks + column * ns];
+                let mut starts = vec![at(&p.offset)];
+                for (count, stride) in &p.batch {
+                    let (count, stride) = (at(count), at(stride));
+                    starts = starts.iter().flat_map(|s| (0..count).map(move |i| s + i * stride)).collect();
+                }
+                let each = n.div_ceil(p.nr) * k * p.nr;
+                let mut to = vec![0.0; starts.len() * each];
+                for (matrix, start) in starts.iter().enumerate() {
+                    for (row, column) in (0..k).flat_map(|r| (0..n).map(move |c| (r, c))) {
+                        let place = (column / p.nr * k + row) * p.nr + column % p.nr;
+                        to[matrix * each + place] = from[start + row * ks + column * ns];
+                    }
                 }
                 data.insert(p.to.to_string(), Data::Float(to));
             }
             Step::Launch(launch) => {
+                if launch.when.as_ref().is_some_and(|e| number(e, bindings) == 0) {
+                    continue;
+                }
                 let kernel = &program.kernels[launch.kernel];
                 verify::verify(kernel).unwrap_or_else(|d| panic!("{d}\n{}", print_kernel(kernel)));
                 let mut tensors = Vec::new();
                 for (name, buffer) in launch.arguments.iter().zip(&kernel.arguments) {
-                    let shape: Vec<usize> = buffer.axes.iter().map(|(_, e)| size(e, bindings)).collect();
+                    let shape: Vec<usize> = buffer.axes.iter().map(|(_, e)| number(e, bindings) as usize).collect();
                     let count = shape.iter().product();
                     let fresh = || match buffer.dtype {
                         DType::Bool => Data::Bool(vec![false; count]),
@@ -88,8 +113,10 @@ fn execute(program: &Program, inputs: &[Array], bindings: &Bindings) -> Vec<Vec<
                 }
                 let ran = interp_kernel::run(kernel, &mut tensors, bindings);
                 ran.unwrap_or_else(|d| panic!("{d}\n{}", print_kernel(kernel)));
-                for (name, tensor) in launch.arguments.iter().zip(tensors) {
-                    data.insert(base(program, name), tensor.data);
+                for ((name, tensor), buffer) in launch.arguments.iter().zip(tensors).zip(&kernel.arguments) {
+                    if buffer.space != Space::In {
+                        data.insert(base(program, name), tensor.data);
+                    }
                 }
             }
             other => panic!("{other:?}"),
