@@ -252,7 +252,7 @@ impl Sides<'_> {
         } else {
             (vec![place(2), place(n_axis)], width, one)
         };
-        let flat = flatten(region, &others, n, k, (m, n_axis), &size, a.input, (b.input, &b_map))?;
+        let flat = flatten(region, &others, n, k, (m, n_axis), &size, (a.input, b.input, &b_map))?;
         Some(Contraction {
             region: flat,
             fold: self.fold,
@@ -341,8 +341,7 @@ fn flatten(
     k: AxisId,
     (m_axis, n_axis): (AxisId, AxisId),
     size: &Dim,
-    a: usize,
-    (b, b_map): (usize, &[Index]),
+    (a, b, b_map): (usize, usize, &[Index]),
 ) -> Option<Region> {
     let mut flat = region.clone();
     let (m_entry, n_entry) = (("m".into(), size.clone()), ("n".into(), region.axes[n].1.clone()));

@@ -42,6 +42,7 @@ macro_rules! fma_tile {
             }
 
             #[target_feature(enable = $feature)]
+            #[allow(clippy::too_many_arguments, reason = "those of a tile product")]
             unsafe fn rows<const M: usize, const PACKED: bool>(
                 k: usize, a: *const $Element, lda: usize, b: *const $Element, ldb: usize, c: *mut $Element, ldc: usize,
                 accumulate: bool,
