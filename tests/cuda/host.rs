@@ -1,6 +1,6 @@
 //! The CUDA C of whole programs, compiled by the C++ compiler under the host prelude and run launch by launch.
 
-use crate::models::{Case, cases, compare, levels};
+use crate::models::{Case, cases, compare, levels, op_programs};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -95,6 +95,19 @@ static void follow(std::string name, std::vector<size_t> sizes, std::vector<int>
 
 #[test]
 fn the_text_computes_what_the_graph_means() {
+    // Level 0 has the same templates, many times.
+    let levels = || levels().skip(1);
+    follow(cases().into_iter().flat_map(|case| levels().map(move |level| (case.clone(), level))).collect());
+}
+
+/// Every third op program, at a level of its own: compiling all takes long.
+#[test]
+fn op_programs_compute_what_the_graph_means() {
+    follow(op_programs().into_iter().step_by(3).zip(levels().cycle()).collect());
+}
+
+/// Compiles the texts of all cases at their levels as one program, runs it, and compares.
+fn follow(runs: Vec<(Case, u8)>) {
     let version = Command::new("c++").arg("--version").output();
     if version.is_err() {
         println!("SKIPPED: no C++ compiler `c++`");
@@ -104,17 +117,14 @@ fn the_text_computes_what_the_graph_means() {
     let prelude = std::fs::read_to_string(Path::new(PRELUDE)).unwrap();
     let mut text = format!("{prelude}{SUPPORT}");
     let mut done = Vec::new();
-    for case in cases() {
-        // Level 0 has the same templates, many times.
-        for level in levels().skip(1) {
-            let (programs, plan) = case.lowered(level);
-            let name = format!("{}_{level}", case.name);
-            let emitted = emit_programs(&programs).unwrap_or_else(|d| panic!("{name}: {d}"));
-            text += &program(&name, &plan, &emitted);
-            let inputs = case.inputs();
-            std::fs::write(folder.path().join(format!("{name}.in")), contents(&plan, &inputs)).unwrap();
-            done.push((name, case.clone(), plan, inputs));
-        }
+    for (case, level) in runs {
+        let (programs, plan) = case.lowered(level);
+        let name = format!("{}_{level}", case.name);
+        let emitted = emit_programs(&programs).unwrap_or_else(|d| panic!("{name}: {d}"));
+        text += &program(&name, &plan, &emitted);
+        let inputs = case.inputs();
+        std::fs::write(folder.path().join(format!("{name}.in")), contents(&plan, &inputs)).unwrap();
+        done.push((name, case, plan, inputs));
     }
     text += &format!("{FOLLOW}{}", main_text(&done));
     let source = folder.path().join("programs.cpp");

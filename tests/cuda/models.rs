@@ -1,6 +1,9 @@
 //! The programs: parts of small transformers with odd sizes, and their inputs.
 
+use std::path::Path;
 use tilewright::compile::{MAX_OPT_LEVEL, lower_gpu};
+use tilewright::formats::Safetensors;
+use tilewright::formats::op_program::OpProgram;
 use tilewright::models::{Gpt2Config, LlamaConfig, Outputs, WeightTypes, gpt2, llama};
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::dsl::nn::{LayerNorm, Linear, RmsNorm};
@@ -14,13 +17,16 @@ use tilewright_runtime::device::Plan;
 /// A program with values for its symbols.
 #[derive(Clone)]
 pub struct Case {
-    pub name: &'static str,
+    pub name: String,
     pub module: Module,
     pub bindings: Bindings,
+    /// Inputs, where they are not random.
+    given: Option<Vec<Array>>,
 }
 
 fn case(name: &'static str, module: Module, symbols: &[(&str, i64)]) -> Case {
-    Case { name, module, bindings: symbols.iter().map(|(s, v)| ((*s).into(), *v)).collect() }
+    let bindings = symbols.iter().map(|(s, v)| ((*s).into(), *v)).collect();
+    Case { name: name.into(), module, bindings, given: None }
 }
 
 /// `gelu(x) * y + 1` over a symbolic axis.
@@ -136,6 +142,7 @@ fn others() -> Module {
 #[test]
 fn files_of_programs_are_these_modules() {
     let modules = [
+        ("pointwise", pointwise()),
         ("softmax", softmax()),
         ("layer_norm", layer_norm()),
         ("swiglu", swiglu()),
@@ -171,6 +178,21 @@ pub fn cases() -> Vec<Case> {
         case("blocks", blocks(), &[("n", 5)]),
         case("others", others(), &[("n", 5), ("m", 2500)]),
     ]
+}
+
+/// The op programs of the reference data, on their inputs.
+pub fn op_programs() -> Vec<Case> {
+    let data = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ops"));
+    let index: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(data.join("index.json")).unwrap()).unwrap();
+    let case = |entry: &serde_json::Value| {
+        let file = Safetensors::open(data.join(entry["file"].as_str().unwrap())).unwrap();
+        let program = OpProgram::from_file(&file, DType::F32).unwrap();
+        let given = Some(program.read_inputs(&file).unwrap());
+        let name: String = entry["name"].as_str().unwrap().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        Case { name: format!("op_{name}"), module: program.module, bindings: Bindings::new(), given }
+    };
+    index.as_array().unwrap().iter().map(case).collect()
 }
 
 struct Random(u64);
@@ -213,6 +235,9 @@ impl Random {
 
 impl Case {
     pub fn inputs(&self) -> Vec<Array> {
+        if let Some(given) = &self.given {
+            return given.clone();
+        }
         let mut random = Random(11);
         let params = &self.module.entry().unwrap().params;
         params.iter().map(|p| random.array(&p.ty, &self.bindings)).collect()
