@@ -15,7 +15,7 @@ pub fn render(diag: &Diagnostic) -> String {
         let _ = write!(out, "\n  --> {place}");
         match caret(diag, place) {
             Some(drawn) => {
-                let _ = write!(out, "\n{drawn} {label}");
+                let _ = write!(out, "\n{}", format!("{drawn} {label}").trim_end());
             }
             None if !label.is_empty() => {
                 let _ = write!(out, ": {label}");

@@ -4,8 +4,9 @@ use super::check::{Check, Outside, Status};
 use super::emitter::{Emitter, FLAGS};
 use super::grid;
 use super::types::{Binding, Num, unsupported};
-use crate::cpu::ukernel::Isa;
-use cranelift_codegen::ir::{AbiParam, InstBuilder, Value, types};
+use crate::cpu::ukernel::{Isa, UKERNELS};
+use cranelift_codegen::ir::immediates::Imm64;
+use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, InstructionData, Value, types};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
@@ -174,13 +175,35 @@ pub fn compile(kernels: &[&Kernel], isa: Isa) -> Result<(CpuModule, Vec<CpuKerne
     Ok((CpuModule { memory }, compiled))
 }
 
-/// The Cranelift text of a kernel that calls the micro-kernels of `isa`. Errors: those of [`compile`].
+/// The Cranelift text of a kernel that calls the micro-kernels of `isa`. Functions of the host, which lie elsewhere in every
+/// process, stand by name (`avx512_f32`) or number (`host0`). Errors: those of [`compile`].
 pub fn clif_text(kernel: &Kernel, isa: Isa) -> Result<String, Diagnostic> {
     let module = jit()?;
     let mut function = module.make_context();
     emit(&module, kernel, isa, &mut function.func, &mut FunctionBuilderContext::new())
         .map_err(|error| in_kernel(error, kernel))?;
-    Ok(function.func.display().to_string())
+    let mut text = function.func.display().to_string();
+    for (number, address) in called(&function.func).into_iter().enumerate() {
+        let row = UKERNELS.iter().find(|row| row.function as usize == address.bits().cast_unsigned() as usize);
+        let name = row.map_or_else(|| format!("host{number}"), |row| row.name.to_string());
+        text = text.replace(&address.to_string(), &name);
+    }
+    Ok(text)
+}
+
+/// Addresses of the functions that a function calls, each once, in the order of the calls.
+fn called(function: &Function) -> Vec<Imm64> {
+    let (dfg, mut found) = (&function.dfg, Vec::new());
+    for inst in function.layout.blocks().flat_map(|block| function.layout.block_insts(block)) {
+        let InstructionData::CallIndirect { args, .. } = &dfg.insts[inst] else { continue };
+        let callee = args.first(&dfg.value_lists).and_then(|value| dfg.value_def(value).inst());
+        if let Some(InstructionData::UnaryImm { imm, .. }) = callee.map(|inst| dfg.insts[inst])
+            && !found.contains(&imm)
+        {
+            found.push(imm);
+        }
+    }
+    found
 }
 
 /// The machine code of a kernel for this processor, as text. Errors: those of [`compile`].
@@ -205,7 +228,7 @@ fn emit(
     module: &JITModule,
     kernel: &Kernel,
     isa: Isa,
-    function: &mut cranelift_codegen::ir::Function,
+    function: &mut Function,
     context: &mut FunctionBuilderContext,
 ) -> Result<(usize, Vec<Check>), Diagnostic> {
     if &*kernel.target != "cpu" {
