@@ -352,7 +352,7 @@ fn sizes_cannot_grow_through_calls() {
 fn an_error_is_drawn() {
     let e = parse("model.tw", "func @f(%x: f32[2]) {\n  %0 = cummsum %x axis=0\n  return %0\n}\n").unwrap_err();
     let want = "error[unknown-op]: there is no op `cummsum`\n  --> model.tw:2:8\n     |\n   2 |   %0 = cummsum %x axis=0\n     \
-                |        ^^^^^^^ \n  note: did you mean `cumsum`?";
+                |        ^^^^^^^\n  note: did you mean `cumsum`?";
     assert_eq!(e.to_string(), want);
 }
 

@@ -401,9 +401,11 @@ impl<'p> Lives<'p> {
         let home = |name: &Arc<str>| homes.get(name).copied().ok_or_else(|| unknown(name));
         let mut frames = self.frames.iter().zip(&number[self.groups.len()..]);
         let step = |step: &Step| {
-            let mut of = StepHomes::default();
-            of.arguments = arguments(step).into_iter().map(home).collect::<Result<_, _>>()?;
-            of.results = results(step).into_iter().map(|r| r.map(home).transpose()).collect::<Result<_, _>>()?;
+            let mut of = StepHomes {
+                arguments: arguments(step).into_iter().map(home).collect::<Result<_, _>>()?,
+                results: results(step).into_iter().map(|r| r.map(home).transpose()).collect::<Result<_, _>>()?,
+                ..StepHomes::default()
+            };
             if let Step::Cond(c) = step {
                 of.predicate = Some(home(&c.predicate)?);
             }
