@@ -1,9 +1,10 @@
 //! Runs rewrites to a fixed point or a limit, the same way every time: no clock, no random choice.
 
 use super::compile::{Numerics, compile};
-use super::facts::{Facts, Graph};
+use super::facts::{Facts, Graph, Tables};
+use super::lang::ENode;
 use super::rules::RuleSet;
-use egg::{Runner, SimpleScheduler, StopReason};
+use egg::{EGraph, Language, RewriteScheduler, Runner, SearchMatches, StopReason};
 use std::time::Duration;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
@@ -45,6 +46,34 @@ pub struct Saturation {
     pub stop: Stop,
 }
 
+/// All rules in every round, each with so many matches at most: the limit of nodes is looked at between rules only.
+struct Bounded {
+    matches: usize,
+}
+
+impl RewriteScheduler<ENode, Tables> for Bounded {
+    fn search_rewrite<'r>(
+        &mut self,
+        _: usize,
+        graph: &EGraph<ENode, Tables>,
+        rewrite: &'r egg::Rewrite<ENode, Tables>,
+    ) -> Vec<SearchMatches<'r, ENode>> {
+        rewrite.search_with_limit(graph, self.matches)
+    }
+}
+
+/// Removes nodes that need their own class: `a` is `(select p a a)` for every `p`, and from two such `p` rules would make
+/// a third without end. A value computed from itself is none, so nothing is lost.
+fn prune(graph: &mut Graph) {
+    let own = |graph: &Graph, id, node: &ENode| node.children().iter().any(|&c| graph.find(c) == id);
+    let looped: Vec<_> =
+        graph.classes().filter(|c| c.nodes.iter().any(|n| own(graph, c.id, n))).map(|c| c.id).collect();
+    for id in looped {
+        let kept = graph[id].nodes.iter().filter(|n| !own(graph, id, n)).cloned().collect();
+        graph[id].nodes = kept;
+    }
+}
+
 /// Grows `graph` by the rules that `numerics` allows.
 ///
 /// Errors: those of [`compile`]; a bug if facts contradict each other, which only a wrong rule can cause.
@@ -60,7 +89,11 @@ pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limit
         .with_node_limit(limits.nodes)
         // Results must not depend on the machine's speed.
         .with_time_limit(Duration::from_secs(u32::MAX.into()))
-        .with_scheduler(SimpleScheduler)
+        .with_scheduler(Bounded { matches: limits.nodes })
+        .with_hook(|runner| {
+            prune(&mut runner.egraph);
+            Ok(())
+        })
         .run(&rewrites);
     let iterations = runner.iterations.len();
     let stop = match runner.stop_reason {
@@ -72,6 +105,7 @@ pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limit
     };
     let mut graph = runner.egraph;
     graph.rebuild();
+    prune(&mut graph);
     if graph.analysis.conflicts > 0 {
         let count = graph.analysis.conflicts;
         return Err(Diagnostic::bug(format!("rewriting merged {count} pairs of classes whose facts contradict")));

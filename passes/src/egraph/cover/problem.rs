@@ -233,17 +233,21 @@ impl<'a> Problem<'a> {
         // the class of the `at`.
         let (mut factor, mut viewed) = (vec![false; count], vec![false; count]);
         for info in &self.classes {
+            let view = info.choices.iter().all(|c| matches!(c.step, Step::At(_)));
             for choice in &info.choices {
                 if let Step::Fold(Fold::Sum, _) = choice.step {
                     for factors in choice.kids.iter().flat_map(|&k| self.products(k)) {
                         factors.iter().for_each(|&f| factor[f] = true);
                     }
                 }
-                if info.choices.iter().all(|c| matches!(c.step, Step::At(_))) {
+                if view {
                     choice.kids.iter().for_each(|&k| viewed[k] = true);
                 }
             }
         }
+        // Whether all choices are elementwise.
+        let all = |i: &Info| i.choices.iter().all(|c| matches!(c.step, Step::Map { .. }));
+        let elementwise: Vec<bool> = self.classes.iter().map(all).collect();
         for class in 0..count {
             let info = &self.classes[class];
             let step = |want: fn(&Step) -> bool| info.choices.iter().any(|c| want(&c.step));
@@ -258,11 +262,7 @@ impl<'a> Problem<'a> {
             let possible = info.simple.is_none() && !info.dtype.is_block();
             let storable = possible && (number || counted || viewed[class] || info.root || loose);
             let only = readers[class].iter().next().filter(|_| readers[class].len() == 1 && !info.root);
-            let chain = only.is_some_and(|&reader| {
-                let reader = &self.classes[reader];
-                let elementwise = reader.choices.iter().all(|c| matches!(c.step, Step::Map { .. }));
-                elementwise && reader.free == info.free
-            });
+            let chain = only.is_some_and(|&reader| elementwise[reader] && self.classes[reader].free == info.free);
             let count = readers[class].len();
             let info = &mut self.classes[class];
             (info.storable, info.chain, info.readers) = (storable, chain && !viewed[class], count);

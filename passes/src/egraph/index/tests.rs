@@ -137,3 +137,21 @@ fn growth_is_linear_in_layers() {
     }
     assert!(sizes[2] < 5 * sizes[0], "{sizes:?}");
 }
+
+/// A choice between a value and itself is that value, whatever chooses: two of them would make a third.
+#[test]
+fn needless_choices_end() {
+    let texts = [
+        "func @main(%p: bool[3], %x: f32[3]) -> f32[3] {\n %0 = select %p, %x, %x : f32[3]\n %1 = ge %x, %x : bool[3]\n \
+         %2 = select %1, %0, %0 : f32[3]\n return %2\n}",
+        "func @main(%x: f32[0]) -> f32[0] {\n %0 = exp %x : f32[0]\n %1 = concat %0, %0 axis=0 : f32[0]\n return %1\n}",
+        "func @main(%x: f32[3]) -> bool[3] {\n %0 = ge %x, %x : bool[3]\n %1 = select %0, %0, %0 : bool[3]\n return %1\n}",
+    ];
+    for text in texts {
+        let module = tilewright_ir::text::parse("graph", text).unwrap();
+        let import = import(module.entry().unwrap()).unwrap();
+        let s = saturate(import.graph, &shipped().unwrap(), Numerics::Reassociate, Limits::default()).unwrap();
+        assert_eq!(s.stop, Stop::Saturated, "{text}");
+        assert!(s.graph.total_size() < 60, "{} nodes: {text}", s.graph.total_size());
+    }
+}
