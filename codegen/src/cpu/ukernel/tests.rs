@@ -279,3 +279,31 @@ fn names_follow_from_the_rows() {
     }
     assert!(find(Isa::best(), DType::F32).is_some() && find(Isa::best(), DType::I8).is_none());
 }
+
+/// What the schedules are made for is what is here.
+#[test]
+fn shapes_of_schedules_are_these_rows() {
+    let rows =
+        |isa: &str| tilewright_ir::device::ukernel::UKERNELS.iter().filter(|row| row.isa == isa).collect::<Vec<_>>();
+    let mut seen = 0;
+    for (isa, name) in [(Isa::Avx512, "avx512"), (Isa::Avx2, "avx2"), (Isa::Portable, "portable")] {
+        let here: Vec<&UKernel> = UKERNELS.iter().filter(|kernel| kernel.isa == isa).collect();
+        if here.is_empty() {
+            assert!(isa != Isa::Portable && cfg!(not(target_arch = "x86_64")));
+            continue;
+        }
+        let there = rows(name);
+        assert_eq!(here.len(), there.len(), "{name}");
+        for (kernel, shape) in here.iter().zip(there) {
+            let found = (kernel.name, kernel.b, kernel.mr as i64, kernel.nr as i64, kernel.k_step as i64);
+            assert_eq!(found, (shape.name, shape.b, shape.mr, shape.nr, shape.k_step));
+            // Block encodings have their rows and sums in f32, plain panels in their own dtype.
+            let plain = if shape.b.block().0 > 1 { DType::F32 } else { shape.b };
+            assert_eq!((kernel.a, kernel.c), (plain, plain), "{}", kernel.name);
+        }
+        seen += here.len();
+    }
+    assert_eq!(seen, UKERNELS.len());
+    let known: usize = ["avx512", "avx2", "portable"].iter().map(|isa| rows(isa).len()).sum();
+    assert_eq!(known, tilewright_ir::device::ukernel::UKERNELS.len());
+}
