@@ -68,3 +68,17 @@ fn unknown_sets_and_absent_data_are_errors() {
     assert_eq!(run_set("none", data(), &options).unwrap_err().code, "conformance-set");
     assert_eq!(run_set("ops", Path::new("/nowhere"), &options).unwrap_err().code, "file");
 }
+
+/// The copy has the files of its index and no others.
+#[test]
+fn files_are_those_of_the_index() {
+    let index: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(data().join("ops/index.json")).unwrap()).unwrap();
+    let mut known: Vec<&str> = index.as_array().unwrap().iter().map(|case| case["file"].as_str().unwrap()).collect();
+    known.push("index.json");
+    known.sort_unstable();
+    let entries = std::fs::read_dir(data().join("ops")).unwrap();
+    let mut found: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, known);
+}

@@ -115,10 +115,10 @@ impl Run<'_> {
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<(), String> {
-        if let Some(when) = &launch.when {
-            if self.size(when)? == 0 {
-                return Ok(());
-            }
+        if let Some(when) = &launch.when
+            && self.size(when)? == 0
+        {
+            return Ok(());
         }
         let kernel = &self.program.kernels[launch.kernel];
         check(kernel)?;
