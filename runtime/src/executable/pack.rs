@@ -4,7 +4,6 @@ use super::Executable;
 use super::run::Frame;
 use crate::buffer::{Buffer, Memory};
 use crate::plan::{Home, StepHomes};
-use crate::threads::share;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use tilewright_codegen::cpu::clif::eval;
@@ -79,9 +78,9 @@ impl Executable {
         let Some(strip) = strip.filter(|_| bytes > 0) else { return Ok(()) };
         let (items, failed) = (bytes / strip, AtomicBool::new(false));
         let target = Target(panels);
-        self.pool.run(&|thread, threads| {
-            for item in share(items, thread, threads) {
-                // SAFETY: the memory has `items` strips, each written by the one thread whose share it is in.
+        self.pool.run(items, &|_, range| {
+            for item in range {
+                // SAFETY: the memory has `items` strips, each written in the one range that it is in.
                 let to = unsafe { std::slice::from_raw_parts_mut(target.get().add(item * strip), strip) };
                 if sizes.strip(dtype, from, item, to).is_err() {
                     failed.store(true, Ordering::Relaxed);

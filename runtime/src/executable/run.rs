@@ -3,7 +3,6 @@
 use super::{Compiled, Executable, bytes_of};
 use crate::buffer::{Buffer, Memory};
 use crate::plan::{Home, Layout, Plan, Returned, StepHomes};
-use crate::threads::share;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tilewright_codegen::cpu::clif::{CpuKernel, Outside, eval};
@@ -200,22 +199,18 @@ impl Executable {
 
     /// Runs all items. Errors: the first index outside; which one does not depend on the number of threads.
     fn run_items(&self, code: &CpuKernel, args: &Arguments, symbols: &[i64], items: usize) -> Result<(), Outside> {
-        // Threads have ranges in ascending order, so the first failure is that of the lowest thread that has one.
+        // Ranges end at their first failure, and all are computed, so the lowest one that fails has the first of all.
         let failed: Mutex<Option<(usize, Outside)>> = Mutex::new(None);
-        self.pool.run(&|thread, threads| {
-            let range = share(items, thread, threads);
-            if range.is_empty() {
-                return;
-            }
+        self.pool.run(items, &|thread, range| {
             // SAFETY: the arguments are live memory of the sizes that the kernel declares; each grid item writes only
-            // its own elements, and each thread has its own scratch.
+            // its own elements, and a thread number, whose scratch this is, is in one call at a time.
             let result = unsafe {
                 code.call(args.get(), symbols, self.scratch[thread].pointer(), range.start as i64, range.end as i64)
             };
             if let Err(outside) = result {
                 let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                if failed.is_none_or(|(first, _)| thread < first) {
-                    *failed = Some((thread, outside));
+                if failed.is_none_or(|(first, _)| range.start < first) {
+                    *failed = Some((range.start, outside));
                 }
             }
         });
