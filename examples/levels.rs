@@ -27,9 +27,7 @@ fn main() -> Result<(), Diagnostic> {
         if shown == Some(opt_level.into()) {
             println!("{}", print_program(block));
         }
-        let count = |launch: bool| {
-            block.steps.iter().filter(|s| matches!(s, Step::Launch(_)) == launch).count()
-        };
+        let count = |launch: bool| block.steps.iter().filter(|s| matches!(s, Step::Launch(_)) == launch).count();
         let start = Instant::now();
         drop(compile(&whole, &options)?);
         let compiled = start.elapsed();

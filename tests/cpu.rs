@@ -62,7 +62,9 @@ fn a_transformer_on_every_instruction_set_agrees_with_the_interpreter() {
         let inputs = inputs(&module, &bindings);
         let expected = interp::run(&module, "main", &inputs, &bindings, Mode::Meaning).unwrap();
         for isa in [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|i| i.available()) {
-            let found = compile(&module, &Options { opt_level: 1, threads: 2, isa, ..Options::host().unwrap() }).unwrap().run(&inputs, &bindings);
+            let found = compile(&module, &Options { opt_level: 1, threads: 2, isa, ..Options::host().unwrap() })
+                .unwrap()
+                .run(&inputs, &bindings);
             for (x, y) in found.unwrap().iter().zip(&expected) {
                 let scale = y.to_f64().unwrap().into_iter().fold(1.0f64, |m, v| m.max(v.abs()));
                 let pairs = x.to_f64().unwrap().into_iter().zip(y.to_f64().unwrap());
@@ -91,7 +93,8 @@ fn the_number_of_threads_changes_no_bit() {
 #[test]
 fn wrong_inputs_are_refused() {
     let module = small();
-    let executable = compile(&module, &Options { opt_level: 1, threads: 1, isa: Isa::best(), ..Options::host().unwrap() }).unwrap();
+    let executable =
+        compile(&module, &Options { opt_level: 1, threads: 1, isa: Isa::best(), ..Options::host().unwrap() }).unwrap();
     let bindings = Bindings::from([("seq".into(), 4), ("past".into(), 0)]);
     let good = inputs(&module, &bindings);
     assert_eq!(executable.run(&good[1..], &bindings).unwrap_err().code, "input-count");

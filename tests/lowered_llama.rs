@@ -51,7 +51,10 @@ fn every_matrix_of_a_block_is_packed() {
         assert!(copies.is_empty(), "{copies:?}");
         let given = program.params.iter().filter(|p| p.role == Role::Donated).map(|p| &p.buffer.name);
         for cache in given.filter(|_| &*program.name != "main") {
-            assert!(program.work.iter().any(|w| w.alias_of.as_ref() == Some(cache)), "`{cache}` is not updated in place");
+            assert!(
+                program.work.iter().any(|w| w.alias_of.as_ref() == Some(cache)),
+                "`{cache}` is not updated in place"
+            );
         }
     }
 }

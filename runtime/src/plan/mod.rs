@@ -4,7 +4,7 @@
 //! places them; constants and the panels of weights are kept between runs; everything else shares one arena by liveness.
 //! A call is one more interval, as large as the callee's whole arena, so that its buffers lie in the caller's.
 //!
-//! Places are chosen for the largest sizes and hold for all sizes ([`place`]); [`layout`] gives the numbers for a call.
+//! Places are chosen for the largest sizes and hold for all sizes (`place`); `layout` gives the numbers for a call.
 //! O(n log n) in steps and buffers.
 
 mod extent;

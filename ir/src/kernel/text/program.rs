@@ -65,7 +65,8 @@ fn step(out: &mut String, program: &Program, s: &Step) {
         Step::Pack(p) => {
             let when = p.when.as_ref().map(|e| format!(" when({e})")).unwrap_or_default();
             let batch: Vec<String> = p.batch.iter().map(|(n, s)| format!(" batch({n}, stride={s})")).collect();
-            let (batch, offset) = (batch.concat(), if p.offset.is(0) { String::new() } else { format!(" + {}", p.offset) });
+            let (batch, offset) =
+                (batch.concat(), if p.offset.is(0) { String::new() } else { format!(" + {}", p.offset) });
             let (k, n) = (format!("k({}, stride={})", p.k, p.k_stride), format!("n({}, stride={})", p.n, p.n_stride));
             writeln!(out, "  pack {} <- {}{offset} dtype({}){batch} {k} {n} nr({}){when}", p.to, p.from, p.dtype, p.nr)
         }
