@@ -267,6 +267,27 @@ impl<'a> Problem<'a> {
             let info = &mut self.classes[class];
             (info.storable, info.chain, info.readers) = (storable, chain && !viewed[class], count);
         }
+        self.part_folds();
+    }
+
+    /// A kernel may have room for one of the folds that an elementwise value combines (two products), so none of them has
+    /// to be inside.
+    fn part_folds(&mut self) {
+        let mut holds = vec![false; self.classes.len()];
+        let mut apart = BTreeSet::new();
+        for (class, info) in self.classes.iter().enumerate() {
+            for choice in &info.choices {
+                let kids: BTreeSet<Class> =
+                    choice.kids.iter().copied().filter(|&k| self.classes[k].chain && holds[k]).collect();
+                holds[class] |= matches!(choice.step, Step::Fold(..)) || !kids.is_empty();
+                if kids.len() > 1 {
+                    apart.extend(kids);
+                }
+            }
+        }
+        for class in apart {
+            self.classes[class].chain = false;
+        }
     }
 
     /// Operands of the products that a class is.
