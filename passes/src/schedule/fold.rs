@@ -268,7 +268,9 @@ impl Emitter<'_> {
         let value = self.emit(arg)?;
         let stmts = self.pop()?.stmts;
         self.last()?.stmts.extend(stmts);
-        let value = Expr::Reduce(of_tile(kind), Box::new(value), self.region.axes[axis].0.clone());
+        let pass = Pass { axis, strip: true, start: Expr::Int(0), size, open: false };
+        let value = self.along(value, arg, None, identity(kind, self.region.terms[term].1), &pass);
+        let value = self.reduced(of_tile(kind), value, &pass);
         let value = self.name(value)?;
         Ok(self.remember(term, place, value))
     }
