@@ -39,7 +39,7 @@ impl Options {
 pub const MAX_OPT_LEVEL: u8 = 2;
 
 /// The level that is used unless the user names one.
-pub const DEFAULT_OPT_LEVEL: u8 = 1;
+pub const DEFAULT_OPT_LEVEL: u8 = 2;
 
 fn host_isa() -> Result<Isa, Diagnostic> {
     let Ok(name) = std::env::var("TILEWRIGHT_CPU") else { return Ok(Isa::best()) };

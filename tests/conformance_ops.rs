@@ -8,6 +8,7 @@ use tilewright::formats::Safetensors;
 use tilewright::formats::op_program::OpProgram;
 use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::types::{Bindings, DType};
+use tilewright_passes::egraph::Numerics;
 
 /// Cases of the copy in `tests/data/ops`.
 const CASES: usize = 123;
@@ -17,7 +18,14 @@ fn data() -> &'static Path {
 }
 
 fn passes(float: DType) {
-    let options = Options { device: Device::Interpreter, grads: false, opt_level: 0, float, threads: None };
+    let options = Options {
+        device: Device::Interpreter,
+        grads: false,
+        opt_level: 0,
+        numerics: Numerics::default(),
+        float,
+        threads: None,
+    };
     let report = run_set("ops", data(), &options).unwrap();
     for failure in &report.failures {
         println!("{failure}");
@@ -64,7 +72,14 @@ fn in_strict_f32() {
 
 #[test]
 fn unknown_sets_and_absent_data_are_errors() {
-    let options = Options { device: Device::Interpreter, grads: false, opt_level: 0, float: DType::F64, threads: None };
+    let options = Options {
+        device: Device::Interpreter,
+        grads: false,
+        opt_level: 0,
+        numerics: Numerics::default(),
+        float: DType::F64,
+        threads: None,
+    };
     assert_eq!(run_set("none", data(), &options).unwrap_err().code, "conformance-set");
     assert_eq!(run_set("ops", Path::new("/nowhere"), &options).unwrap_err().code, "file");
 }

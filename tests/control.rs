@@ -52,11 +52,11 @@ fn options(opt_level: u8, threads: usize) -> Options {
     Options { opt_level, threads, isa: Isa::best(), ..Options::host().unwrap() }
 }
 
-/// Both levels, 1 and 2 threads, each run twice on one executable, for each choice of the symbols.
+/// Every level, 1 and 2 threads, each run twice on one executable, for each choice of the symbols.
 fn check(text: &str, choices: &[&[(&str, i64)]]) {
     let module = module(text);
     let mut random = Random(choices.len() as u64);
-    for (level, threads) in [(0, 1), (1, 1), (1, 2)] {
+    for (level, threads) in [(0, 1), (1, 1), (1, 2), (2, 1), (2, 2)] {
         let executable = compile(&module, &options(level, threads)).unwrap_or_else(|e| panic!("{e}"));
         for choice in choices {
             let bindings: Bindings = choice.iter().map(|(s, v)| ((*s).into(), *v)).collect();

@@ -11,11 +11,18 @@ use tilewright_ir::array::Array;
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::types::{Bindings, DType};
+use tilewright_passes::egraph::Numerics;
 
 fn passes(opt_level: u8) {
     let data = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data"));
-    let options =
-        conformance::Options { device: Device::Cpu, grads: false, opt_level, float: DType::F32, threads: None };
+    let options = conformance::Options {
+        device: Device::Cpu,
+        grads: false,
+        opt_level,
+        numerics: Numerics::default(),
+        float: DType::F32,
+        threads: None,
+    };
     let report = run_set("ops", data, &options).unwrap();
     report.failures.iter().for_each(|f| println!("{f}"));
     assert_eq!((report.passed, report.failures.len(), report.skipped), (123, 0, 0));
@@ -29,6 +36,11 @@ fn ops_one_kernel_each() {
 #[test]
 fn ops_fused() {
     passes(1);
+}
+
+#[test]
+fn ops_chosen_by_price() {
+    passes(2);
 }
 
 fn small() -> Module {
@@ -62,7 +74,7 @@ fn a_transformer_on_every_instruction_set_agrees_with_the_interpreter() {
         let inputs = inputs(&module, &bindings);
         let expected = interp::run(&module, "main", &inputs, &bindings, Mode::Meaning).unwrap();
         for isa in [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|i| i.available()) {
-            let found = compile(&module, &Options { opt_level: 1, threads: 2, isa, ..Options::host().unwrap() })
+            let found = compile(&module, &Options { opt_level: 2, threads: 2, isa, ..Options::host().unwrap() })
                 .unwrap()
                 .run(&inputs, &bindings);
             for (x, y) in found.unwrap().iter().zip(&expected) {
@@ -81,7 +93,7 @@ fn the_number_of_threads_changes_no_bit() {
     let bindings = Bindings::from([("seq".into(), 16), ("past".into(), 0)]);
     let inputs = inputs(&module, &bindings);
     let run = |threads| {
-        let options = Options { opt_level: 1, threads, isa: Isa::best(), ..Options::host().unwrap() };
+        let options = Options { opt_level: 2, threads, isa: Isa::best(), ..Options::host().unwrap() };
         compile(&module, &options).unwrap().run(&inputs, &bindings).unwrap()
     };
     let one = run(1);
@@ -94,7 +106,7 @@ fn the_number_of_threads_changes_no_bit() {
 fn wrong_inputs_are_refused() {
     let module = small();
     let executable =
-        compile(&module, &Options { opt_level: 1, threads: 1, isa: Isa::best(), ..Options::host().unwrap() }).unwrap();
+        compile(&module, &Options { opt_level: 2, threads: 1, isa: Isa::best(), ..Options::host().unwrap() }).unwrap();
     let bindings = Bindings::from([("seq".into(), 4), ("past".into(), 0)]);
     let good = inputs(&module, &bindings);
     assert_eq!(executable.run(&good[1..], &bindings).unwrap_err().code, "input-count");

@@ -79,7 +79,7 @@ fn agree(found: &[Array], expected: &[Array]) {
 #[test]
 fn caches_are_updated_in_place_through_calls() {
     for module in models() {
-        for level in [0, 1] {
+        for level in [0, 1, 2] {
             let executable = compile(&module, &options(level)).unwrap();
             for program in executable.programs() {
                 assert_eq!(program.warnings, [], "{}", program.name);

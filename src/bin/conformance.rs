@@ -28,10 +28,16 @@ struct Arguments {
     compile: CompileArgs,
     /// Dtype of floats: f64 or f32; the interpreter's default is f64, that of other devices f32
     #[arg(long)]
-    precision: Option<DType>,
-    /// Which rewrites may fire: levels 0 and 1 fire none, so every policy gives the same result
-    #[arg(long)]
-    numerics: Option<String>,
+    float: Option<DType>,
+    /// Precision of products; highest is that of their dtype
+    #[arg(long, value_enum, default_value_t = Precision::Highest)]
+    precision: Precision,
+}
+
+/// How products may be computed. Cheaper ones are to come.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Precision {
+    Highest,
 }
 
 fn main() -> ExitCode {
@@ -48,11 +54,14 @@ fn main() -> ExitCode {
 
 /// Whether every case passed.
 fn run(arguments: &Arguments) -> Result<bool, Diagnostic> {
+    // The only one, and what every device does.
+    let Precision::Highest = arguments.precision;
     let options = Options {
         device: arguments.device,
         grads: arguments.grads,
         opt_level: arguments.compile.opt_level,
-        float: arguments.precision.unwrap_or(arguments.device.float()),
+        numerics: arguments.compile.numerics,
+        float: arguments.float.unwrap_or(arguments.device.float()),
         threads: arguments.compile.threads.map(usize::from),
     };
     let there = || SETS.iter().copied().filter(|s| arguments.data.join(s).is_dir()).collect();

@@ -2,6 +2,7 @@
 
 use crate::compile::{DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options};
 use tilewright_ir::diag::Diagnostic;
+use tilewright_passes::egraph::Numerics;
 
 /// How to compile, on the command line.
 #[derive(clap::Args, Clone, Debug)]
@@ -9,6 +10,9 @@ pub struct CompileArgs {
     /// 0: each primitive alone; 1: fusion in a fixed order; 2: kernels chosen by price
     #[arg(long, default_value_t = DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_OPT_LEVEL)))]
     pub opt_level: u8,
+    /// Which rewrites may fire at level 2: exact, rounding, reassociate or approx
+    #[arg(long, default_value = "reassociate", value_parser = numerics)]
+    pub numerics: Numerics,
     /// Threads; all cores if absent. They never change a result
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -19,6 +23,10 @@ impl CompileArgs {
     pub fn options(&self) -> Result<Options, Diagnostic> {
         let host = Options::host()?;
         let threads = self.threads.map_or(host.threads, usize::from);
-        Ok(Options { opt_level: self.opt_level, threads, ..host })
+        Ok(Options { opt_level: self.opt_level, numerics: self.numerics, threads, ..host })
     }
+}
+
+fn numerics(name: &str) -> Result<Numerics, String> {
+    Numerics::by_name(name).ok_or_else(|| "expected exact, rounding, reassociate or approx".into())
 }

@@ -71,7 +71,7 @@ pub fn execute(module: &Module, inputs: &[Array], options: &Options) -> Result<V
         Device::Cpu => {
             let host = compile::Options::host()?;
             let threads = options.threads.unwrap_or(host.threads);
-            let host = compile::Options { opt_level: options.opt_level, threads, ..host };
+            let host = compile::Options { opt_level: options.opt_level, numerics: options.numerics, threads, ..host };
             compile(module, &host)?.run(inputs, &Bindings::new())
         }
         Device::Cuda => compile::compile_cuda(module, options.opt_level)?.run(inputs, &Bindings::new()),

@@ -15,6 +15,7 @@ use std::fmt;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
+use tilewright_passes::egraph::Numerics;
 
 /// How cases are run.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Options {
     pub grads: bool,
     /// Optimisation level, from 0.
     pub opt_level: u8,
+    /// Which rewrites may fire.
+    pub numerics: Numerics,
     /// Dtype of the floats of a case: f64 or f32.
     pub float: DType,
     /// Threads of the CPU pool; all cores if absent. They never change a result.

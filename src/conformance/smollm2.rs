@@ -178,7 +178,7 @@ fn prompts(
     }
     let host = compile::Options::host()?;
     let threads = options.threads.unwrap_or(host.threads);
-    let host = compile::Options { opt_level: options.opt_level, threads, ..host };
+    let host = compile::Options { opt_level: options.opt_level, numerics: options.numerics, threads, ..host };
     let outputs = Outputs { all_logits: true, hidden_states: true };
     let mut model = LanguageModel::open(gguf, capacity, outputs, &host)?;
     for j in 0..index.prompts.len() {

@@ -34,7 +34,7 @@ use tilewright_ir::verify::verify;
 use tilewright_passes::egraph::Numerics;
 
 /// The levels that are compared.
-const LEVELS: [u8; 2] = [0, 1];
+const LEVELS: [u8; 3] = [0, 1, 2];
 
 /// Graphs of a run without `TILEWRIGHT_CASES`.
 const CASES: u32 = 80;

@@ -126,7 +126,7 @@ fn scalar_ops_at_every_dtype_on_extreme_values() {
                 let graph = GraphOp::Map { op: op.clone() };
                 let inexact = matches!(op, ScalarOp::Rsqrt {}) || dtype.is_block();
                 let family = if inexact { Family::Transcendental } else { kind.info().family };
-                for level in [0, 1] {
+                for level in [0, 1, 2] {
                     let module = single(Module::default(), &graph, &types, level > 0);
                     let outcome = compare(&module, &arrays, &bindings, level, tolerance(family, result));
                     let what = format!("{op:?} of {dtype} at level {level}");
@@ -152,7 +152,7 @@ fn graph_ops_at_every_dtype() {
     for &kind in GraphKind::ALL {
         for &dtype in DType::ALL.iter().filter(|d| !d.is_block()) {
             for shape in draw::SHAPES {
-                for level in [0, 1] {
+                for level in [0, 1, 2] {
                     let symbolic = random.below(2) == 0;
                     let shape: Vec<Dim> = shape.iter().map(|&d| Dim::constant(d)).collect();
                     let Some(Case { op, x, types, bindings }) = draw::case(&mut random, kind, dtype, &shape, symbolic)
