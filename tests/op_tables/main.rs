@@ -159,7 +159,10 @@ fn graph_ops_at_every_dtype() {
                     else {
                         continue;
                     };
-                    let family = op.info().family;
+                    let family = match &op {
+                        GraphOp::Map { op } => op.info().family,
+                        other => other.info().family,
+                    };
                     let how = match family {
                         Family::Indexing => Data::Small,
                         Family::Reduction | Family::Contraction => Data::Tame,

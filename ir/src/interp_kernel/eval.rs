@@ -6,7 +6,8 @@ use super::scalar::apply;
 use super::value::{Axes, Data, Scalar, Tile, Value, count, joined, strides, walk};
 use crate::diag::Diagnostic;
 use crate::kernel::expr::{BinaryOp, Expr, Ident, TileReduce};
-use crate::op::ScalarOp;
+use crate::op::{ReduceKind, ScalarOp};
+use crate::types::DType;
 
 /// An index operation. Errors: a divisor that is not positive, overflow.
 pub(super) fn binary(op: BinaryOp, a: i64, b: i64) -> Result<i64, Diagnostic> {
@@ -149,17 +150,19 @@ impl Machine {
 
 /// Folds `size` elements from `base` in steps of `stride`.
 fn fold(r: TileReduce, tile: &Tile, base: usize, stride: usize, size: usize) -> Result<Scalar, Diagnostic> {
-    let op = match r {
-        TileReduce::Sum => ScalarOp::Add {},
-        TileReduce::Prod => ScalarOp::Mul {},
-        TileReduce::Max => ScalarOp::Max {},
-        TileReduce::Min => ScalarOp::Min {},
+    let kind = match r {
+        TileReduce::Sum => ReduceKind::Sum,
+        TileReduce::Prod => ReduceKind::Prod,
+        TileReduce::Max => ReduceKind::Max,
+        TileReduce::Min => ReduceKind::Min,
         TileReduce::Argmax | TileReduce::Argmin => return arg(r, tile, base, stride, size),
     };
     if size == 0 {
         return Err(failed("a reduction of no elements"));
     }
     let mut total = tile.get(base)?;
+    // Only truth values are combined in another way than numbers; which number does not matter.
+    let op = kind.combine(if matches!(total, Scalar::Bool(_)) { DType::Bool } else { DType::F64 });
     for i in 1..size {
         total = apply(&op, &[total, tile.get(base + i * stride)?])?;
     }
