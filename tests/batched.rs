@@ -203,3 +203,14 @@ fn batches_anywhere_and_in_doubles() {
         texts.iter().for_each(|text| check(text, &none));
     }
 }
+
+#[test]
+fn a_fold_over_nothing_is_zero() {
+    // The second product has few rows and a weight that is packed.
+    let text = "func @main(%a: f32[m, n], %b: f32[n, 3, 5], weight %w: f32[33, n], %x: f32[1, n]) \
+                -> (f32[m, 3, 5], f32[33, 1]) where n in 0..=43, m in 5..=56 {\n  \
+                %0 = dot %a, %b batch=[]x[] contract=[1]x[0] : f32[m, 3, 5]\n  \
+                %1 = dot %w, %x batch=[]x[] contract=[1]x[1] : f32[33, 1]\n  return %0, %1\n}\n";
+    check_at(0, text, &[vec![("n", 0), ("m", 16)], vec![("n", 40), ("m", 16)], vec![("n", 0), ("m", 5)]]);
+    check(text, &[vec![("n", 0), ("m", 16)], vec![("n", 40), ("m", 16)], vec![("n", 0), ("m", 5)]]);
+}

@@ -193,7 +193,13 @@ impl Tiles<'_> {
         let init = Expr::scalar(ScalarOp::Eq {}, [Expr::name("kb"), Expr::Int(0)]);
         let mma = Stmt::Mma { to, terms: vec![(a, b)], via: row.name.into(), init: Some(init), on: None };
         let inner = repeat("j", panels_here, vec![repeat("i", ceil(rows_here, row.mr), vec![mma])]);
-        Ok(repeat("kb", ceil(dim(c.depth()), kc), vec![inner]))
+        let blocks = ceil(dim(c.depth()), kc);
+        // A fold of nothing is 0, so a first block sets the accumulators even where a symbol is 0.
+        let blocks = match c.depth().as_const() {
+            Some(_) => blocks,
+            None => Expr::scalar(ScalarOp::Max {}, [blocks, Expr::Int(1)]),
+        };
+        Ok(repeat("kb", blocks, vec![inner]))
     }
 
     /// Panel `j` of the grid point.
