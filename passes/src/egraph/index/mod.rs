@@ -90,7 +90,10 @@ fn is_stored(node: &Node) -> bool {
 ///
 /// Errors: `too-many-axes`; a bug where a barrier does not help.
 pub fn import(function: &Function) -> Result<Import, Diagnostic> {
-    let mut barriers = BTreeMap::new();
+    let live = function.live();
+    let nodes = (0u32..).map(NodeId).zip(&function.nodes).zip(&live).filter(|n| *n.1).map(|n| n.0);
+    let mut barriers: BTreeMap<NodeId, String> =
+        nodes.filter_map(|(id, node)| Some((id, plan::refusal(node)?.to_string()))).collect();
     // Each round adds a barrier, so there are at most as many rounds as nodes.
     loop {
         match attempt(function, &barriers) {

@@ -36,6 +36,35 @@ pub(super) struct Planner<'a> {
     pub barriers: &'a BTreeMap<NodeId, String>,
 }
 
+/// Why a node has no index form whatever its operands are.
+pub(super) fn refusal(node: &Node) -> Option<&'static str> {
+    match &node.op {
+        GraphOp::Take { .. } if node.types.iter().any(|t| t.dtype.is_block()) => None,
+        // A sum over one hot position would be a form, but reads nothing, not an error, for an index outside.
+        GraphOp::Take { .. } | GraphOp::TakeAlong { .. } => Some("its indices are checked where they are read"),
+        GraphOp::Argmax { .. } | GraphOp::Argmin { .. } => Some("positions of extremes have no term"),
+        GraphOp::Cumsum { .. } => Some("running sums have no term"),
+        GraphOp::ScatterAdd { .. } | GraphOp::UpdateSlice { .. } => Some("writes at places have no term"),
+        GraphOp::Call { .. } | GraphOp::Cond { .. } | GraphOp::Scan { .. } => {
+            Some("functions are compiled on their own")
+        }
+        GraphOp::Parameter { .. }
+        | GraphOp::Constant { .. }
+        | GraphOp::Iota { .. }
+        | GraphOp::Size { .. }
+        | GraphOp::Map { .. }
+        | GraphOp::Reduce { .. }
+        | GraphOp::Dot { .. }
+        | GraphOp::Broadcast { .. }
+        | GraphOp::Reshape { .. }
+        | GraphOp::Transpose { .. }
+        | GraphOp::Slice { .. }
+        | GraphOp::Pad { .. }
+        | GraphOp::Concat { .. }
+        | GraphOp::Flip { .. } => None,
+    }
+}
+
 impl Planner<'_> {
     fn dims(&self, value: Value) -> Vec<Var> {
         self.plans[value.node.index()].dims.get(value.index as usize).cloned().unwrap_or_default()
@@ -133,9 +162,6 @@ impl Planner<'_> {
             }
             GraphOp::Concat { axis } => self.concat(node, *axis, &shape, &mut planned)?,
             // A gather inside a larger term is read only where the term needs it; an index outside is an error anyway.
-            GraphOp::Take { .. } if !node.types.iter().any(|t| t.dtype.is_block()) => {
-                return Err("its indices are checked where they are read");
-            }
             GraphOp::Take { axis } => {
                 let (x, ids) = (operand(self, 0), operand(self, 1));
                 let table = node.args.first().ok_or("has no table")?;
@@ -147,14 +173,15 @@ impl Planner<'_> {
                 out.extend(&x[axis + 1..]);
                 out
             }
-            // A sum over one hot position would be a form, but reads nothing, not an error, for an index outside.
-            GraphOp::TakeAlong { .. } => return Err("its indices are checked where they are read"),
-            GraphOp::Argmax { .. } | GraphOp::Argmin { .. } => return Err("positions of extremes have no term"),
-            GraphOp::Cumsum { .. } => return Err("running sums have no term"),
-            GraphOp::ScatterAdd { .. } | GraphOp::UpdateSlice { .. } => return Err("writes at places have no term"),
-            GraphOp::Call { .. } | GraphOp::Cond { .. } | GraphOp::Scan { .. } => {
-                return Err("functions are compiled on their own");
-            }
+            GraphOp::TakeAlong { .. }
+            | GraphOp::Argmax { .. }
+            | GraphOp::Argmin { .. }
+            | GraphOp::Cumsum { .. }
+            | GraphOp::ScatterAdd { .. }
+            | GraphOp::UpdateSlice { .. }
+            | GraphOp::Call { .. }
+            | GraphOp::Cond { .. }
+            | GraphOp::Scan { .. } => return Err("has no term"),
         };
         planned.dims = vec![dims];
         Ok(planned)
