@@ -38,6 +38,20 @@ impl Options {
 /// The highest level.
 pub const MAX_OPT_LEVEL: u8 = 2;
 
+impl Options {
+    fn lowering(&self) -> LowerOptions {
+        LowerOptions { opt_level: self.opt_level, numerics: self.numerics }
+    }
+
+    fn isa_name(&self) -> &'static str {
+        match self.isa {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Portable => "portable",
+        }
+    }
+}
+
 /// The level that is used unless the user names one.
 pub const DEFAULT_OPT_LEVEL: u8 = 2;
 
@@ -60,13 +74,20 @@ fn host_isa() -> Result<Isa, Diagnostic> {
 /// Errors: those of the verifier and of the lowering.
 pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnostic> {
     verify(module)?;
-    let isa = match options.isa {
-        Isa::Avx512 => "avx512",
-        Isa::Avx2 => "avx2",
-        Isa::Portable => "portable",
-    };
-    let lowering = LowerOptions { opt_level: options.opt_level, numerics: options.numerics };
-    lower_module(module, lowering, &tilewright_passes::Target { isa })
+    lower_module(module, options.lowering(), &tilewright_passes::Target { isa: options.isa_name() })
+}
+
+/// The kernels that level 2 chooses, as text.
+///
+/// Errors: `stage-level` at lower levels, which choose nothing; those of the verifier and of the lowering.
+pub fn regions(module: &Module, options: &Options, target: Target) -> Result<String, Diagnostic> {
+    if options.opt_level < 2 {
+        let message = format!("regions are chosen at level 2, found level {}", options.opt_level);
+        return Err(Diagnostic::new("stage-level", message));
+    }
+    verify(module)?;
+    let isa = target.gpu().unwrap_or(options.isa_name());
+    tilewright_passes::regions(module, options.lowering(), &tilewright_passes::Target { isa })
 }
 
 /// What code is made for.

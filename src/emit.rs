@@ -1,6 +1,6 @@
 //! The stages of a compilation as text: one list of names for the command line, tests and snapshots.
 
-use crate::compile::{Options, Target, lower, lower_gpu};
+use crate::compile::{Options, Target, lower, lower_gpu, regions};
 use std::fmt::Write;
 use tilewright_codegen::cpu::clif::{asm_text, clif_text};
 use tilewright_codegen::cuda::emit_programs;
@@ -14,6 +14,8 @@ use tilewright_runtime::plan::{plan_programs, print_plan};
 pub enum Stage {
     /// The graph, verified
     Graph,
+    /// What level 2 chooses: a body of index terms per kernel, its price, and what else was possible
+    Regions,
     /// Programs: buffers, steps and kernels
     Kernel,
     /// Cranelift code of every kernel
@@ -57,6 +59,9 @@ pub fn emit_with_warnings(
         tilewright_ir::verify::verify(module)?;
         return Ok((tilewright_ir::text::print(module), Vec::new()));
     }
+    if stage == Stage::Regions {
+        return Ok((regions(module, options, target)?, Vec::new()));
+    }
     let gpu = target.gpu().or((stage == Stage::Cuda).then_some("sm_80"));
     let programs = match gpu {
         Some(isa) => lower_gpu(module, options.opt_level, isa)?,
@@ -64,7 +69,7 @@ pub fn emit_with_warnings(
     };
     let mut out = String::new();
     match stage {
-        Stage::Graph => {}
+        Stage::Graph | Stage::Regions => {}
         Stage::Kernel => programs.iter().for_each(|p| out.push_str(&print_program(p))),
         Stage::Cuda => out.push_str(&emit_programs(&programs)?.text),
         Stage::Clif => each_kernel(&programs, &mut out, |k| clif_text(k, options.isa))?,

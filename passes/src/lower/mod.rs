@@ -62,6 +62,20 @@ impl From<u8> for Options {
     }
 }
 
+/// The kernels that level 2 chooses for each function, as text: what the stage `regions` shows.
+///
+/// Errors: those of [`lower_module`].
+pub fn regions(module: &Module, options: impl Into<Options>, target: &Target) -> Result<String, Diagnostic> {
+    let options = options.into();
+    let mut out = String::new();
+    for f in module.functions.values() {
+        let narrow = wide::narrowed(module, f)?;
+        let text = level2::text(narrow.as_ref().unwrap_or(f), &options, target)?;
+        out += &format!("func @{}: {text}\n", f.name);
+    }
+    Ok(out)
+}
+
 /// One program per function, in module order.
 ///
 /// Errors: `call-depth` for too many calls inside one another; broken invariants.
@@ -90,9 +104,11 @@ struct Lower<'m> {
 
 fn lower_function(module: &Module, f: &Function, options: &Options, target: &Target) -> Result<Program, Diagnostic> {
     let mut lower = Lower::empty(module, f, target);
-    if options.opt_level < 2 || !level2::lower(&mut lower, options)? {
+    let beyond = if options.opt_level < 2 { None } else { level2::lower(&mut lower, options)? };
+    if options.opt_level < 2 || beyond.is_some() {
         lower = Lower::empty(module, f, target);
         lower.nodes(options.opt_level)?;
+        lower.warnings.extend(beyond);
     }
     lower.finish()
 }

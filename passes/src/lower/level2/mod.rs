@@ -7,7 +7,7 @@ mod order;
 mod tests;
 mod units;
 
-use super::{Lower, Options};
+use super::{Lower, Options, Target};
 use crate::egraph::cover::{self, Context, CoverLimits, Device, cover};
 use crate::egraph::{self, Attr, AxisId, ENode, Graph, Head, Import, Limits, lang::axis_bit};
 use crate::region::{Region, coalesce, cut};
@@ -67,32 +67,62 @@ enum Source {
     Copy(Id),
 }
 
-/// Lowers the nodes of a function; `false` if it is beyond a limit of this level.
-pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<bool, Diagnostic> {
-    let f = lower.f;
-    if f.live().iter().filter(|l| **l).count() > MOST_NODES {
-        return Ok(false);
+/// A function's kernels as the e-graph has them.
+struct Choice {
+    import: Import,
+    /// Saturated.
+    graph: Graph,
+    cover: cover::Cover,
+}
+
+/// Imports, saturates, covers. A function beyond a limit of this level gives the warning that says so.
+fn choose(f: &Function, options: &Options, target: &Target) -> Result<Result<Choice, Diagnostic>, Diagnostic> {
+    let beyond = |why: String| {
+        let warning = Diagnostic::warning("level-limit", format!("`@{}` is lowered at level 1: {why}", f.name));
+        Ok(Err(warning))
+    };
+    let live = f.live().iter().filter(|l| **l).count();
+    if live > MOST_NODES {
+        return beyond(format!("it has {live} nodes, level 2 takes up to {MOST_NODES}"));
     }
     let import = match egraph::import(f) {
         Ok(import) => import,
-        Err(d) if d.code == "too-many-axes" => return Ok(false),
+        Err(d) if d.code == "too-many-axes" => return beyond(d.message),
         Err(d) => return Err(d),
     };
     let rules = egraph::shipped()?;
-    let grown = egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default())?;
-    let graph = &grown.graph;
-    let device = Device::named(&lower.target.device())?;
-    let context = Context::new(f, &import, graph, &Bindings::new())?;
+    let graph = egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default())?.graph;
+    let device = Device::named(&target.device())?;
+    let context = Context::new(f, &import, &graph, &Bindings::new())?;
     let roots: Vec<Id> = import.roots.iter().map(|r| graph.find(r.class)).collect();
-    let chosen = match cover(graph, &roots, &context, &device, CoverLimits::default()) {
-        Ok(chosen) => chosen,
-        Err(d) if d.code == "too-many-classes" => return Ok(false),
-        Err(d) => return Err(d),
+    match cover(&graph, &roots, &context, &device, CoverLimits::default()) {
+        Ok(cover) => Ok(Ok(Choice { import, graph, cover })),
+        Err(d) if d.code == "too-many-classes" => beyond(d.message),
+        Err(d) => Err(d),
+    }
+}
+
+/// Lowers the nodes of a function, or gives the warning of the limit that it is beyond.
+pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<Diagnostic>, Diagnostic> {
+    let f = lower.f;
+    let Choice { import, graph, cover } = match choose(f, options, lower.target)? {
+        Ok(choice) => choice,
+        Err(warning) => return Ok(Some(warning)),
     };
-    let wanted = wanted(f, &import, graph);
-    let cuts: Vec<Cut> = chosen.cuts.into_iter().filter_map(|c| needed(c, &wanted, &import, graph)).collect();
-    emit(lower, &import, graph, &cuts)?;
-    Ok(true)
+    let wanted = wanted(f, &import, &graph);
+    let cuts: Vec<Cut> = cover.cuts.into_iter().filter_map(|c| needed(c, &wanted, &import, &graph)).collect();
+    emit(lower, &import, &graph, &cuts)?;
+    Ok(None)
+}
+
+/// The kernels that level 2 chooses for a function, as text: bodies, prices, what else was possible.
+///
+/// Errors: those of the lowering.
+pub(super) fn text(f: &Function, options: &Options, target: &Target) -> Result<String, Diagnostic> {
+    Ok(match choose(f, options, target)? {
+        Ok(Choice { import, graph, cover }) => cover::print_cover(&cover, &graph, f, &import),
+        Err(warning) => format!("{warning}\n"),
+    })
 }
 
 /// Classes of roots that a cover has to compute.
