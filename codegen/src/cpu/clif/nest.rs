@@ -2,7 +2,7 @@
 
 use super::element::Frame;
 use super::emitter::{Emitter, FLAGS};
-use super::types::{Memory, Node, Plan, Tile, malformed};
+use super::types::{Memory, Node, Plan, Tile, malformed, unsupported};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 use std::collections::BTreeSet;
@@ -111,6 +111,10 @@ impl Emitter<'_> {
 
     /// Writes a tile to a box; elements outside are dropped.
     pub fn store_tile(&mut self, to: &Plan, value: &Rc<Tile>, add: bool) -> Result<(), Diagnostic> {
+        // Elements of a block have no places of their own.
+        if to.memory.dtype.is_block() {
+            return Err(unsupported(format!("a store of {} elements", to.memory.dtype)));
+        }
         let dtype = to.memory.dtype;
         let value = if value.dtype == dtype {
             value.clone()

@@ -15,7 +15,7 @@ use egg::Id;
 use order::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Role, Value};
+use tilewright_ir::graph::{Function, NodeId, Role, Value};
 use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::GraphOp;
@@ -90,6 +90,11 @@ fn choose(f: &Function, options: &Options, target: &Target) -> Result<Result<Cho
         Err(d) if d.code == "too-many-axes" => return beyond(d.message),
         Err(d) => return Err(d),
     };
+    // Encoded values exist only between a load and a cast, which is never so on both sides of a barrier.
+    let encoded = |id: &NodeId| f.nodes[id.index()].types.iter().any(|t| t.dtype.is_block());
+    if let Some((_, why)) = import.barriers.iter().find(|(id, _)| encoded(id)) {
+        return beyond(format!("block-encoded values would be stored: {why}"));
+    }
     let rules = egraph::shipped()?;
     let graph = egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default())?.graph;
     let device = Device::named(&target.device())?;
