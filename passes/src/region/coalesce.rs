@@ -101,9 +101,18 @@ fn pair(map: &[Index], shape: &[Dim], a: AxisId, b: AxisId, size: &Dim) -> Optio
 }
 
 /// The map, and the shape with it, with the dims of the two axes merged; `None` where an access needs one of them alone.
-fn merged_map(map: &[Index], shape: &mut Vec<Dim>, a: AxisId, b: AxisId, size: &Dim) -> Option<Vec<Index>> {
+fn merged_map(
+    map: &[Index],
+    shape: &mut Vec<Dim>,
+    (a, major): (AxisId, &Dim),
+    (b, size): (AxisId, &Dim),
+) -> Option<Vec<Index>> {
     let mut merged = map.to_vec();
     if let Some(d) = pair(map, shape, a, b, size)? {
+        // That a part of the rows lies inside is no linear statement once it is multiplied by a symbol.
+        if size.as_const().is_none() && (shape[d] != *major || map[d] != Index::Affine(Affine::axis(a))) {
+            return None;
+        }
         shape[d] = shape[d].checked_mul(size)?;
         shape.remove(d + 1);
         if let Index::Affine(x) = &mut merged[d] {
@@ -154,7 +163,7 @@ fn merge(region: &Region, a: AxisId, b: AxisId) -> Option<Region> {
             Term::Iota(x) => Term::Iota(iota(x, a, b, size, &affine)?),
             Term::Load { input, map, open } => {
                 let shape = &mut inputs[*input].1.shape;
-                let mut map = merged_map(map, shape, a, b, size)?;
+                let mut map = merged_map(map, shape, (a, &region.axes[a].1), (b, size))?;
                 for index in &mut map {
                     if let Index::Affine(x) = index {
                         *x = affine(x);
