@@ -77,17 +77,17 @@ pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnos
     lower_module(module, options.lowering(), &tilewright_passes::Target { isa: options.isa_name() })
 }
 
-/// The kernels that level 2 chooses, as text.
+/// What level 2 chooses, as text: the terms that are left, or, with `prices`, the kernels and what else was possible.
 ///
 /// Errors: `stage-level` at lower levels, which choose nothing; those of the verifier and of the lowering.
-pub fn regions(module: &Module, options: &Options, target: Target) -> Result<String, Diagnostic> {
+pub fn regions(module: &Module, options: &Options, target: Target, prices: bool) -> Result<String, Diagnostic> {
     if options.opt_level < 2 {
         let message = format!("regions are chosen at level 2, found level {}", options.opt_level);
         return Err(Diagnostic::new("stage-level", message));
     }
     verify(module)?;
     let isa = target.gpu().unwrap_or(options.isa_name());
-    tilewright_passes::regions(module, options.lowering(), &tilewright_passes::Target { isa })
+    tilewright_passes::regions(module, options.lowering(), &tilewright_passes::Target { isa }, prices)
 }
 
 /// What code is made for.

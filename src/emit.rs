@@ -14,6 +14,8 @@ use tilewright_runtime::plan::{plan_programs, print_plan};
 pub enum Stage {
     /// The graph, verified
     Graph,
+    /// The index terms that level 2 leaves of each function
+    Optimized,
     /// What level 2 chooses: a body of index terms per kernel, its price, and what else was possible
     Regions,
     /// Programs: buffers, steps and kernels
@@ -59,8 +61,8 @@ pub fn emit_with_warnings(
         tilewright_ir::verify::verify(module)?;
         return Ok((tilewright_ir::text::print(module), Vec::new()));
     }
-    if stage == Stage::Regions {
-        return Ok((regions(module, options, target)?, Vec::new()));
+    if let Stage::Optimized | Stage::Regions = stage {
+        return Ok((regions(module, options, target, stage == Stage::Regions)?, Vec::new()));
     }
     let gpu = target.gpu().or((stage == Stage::Cuda).then_some("sm_80"));
     let programs = match gpu {
@@ -69,7 +71,7 @@ pub fn emit_with_warnings(
     };
     let mut out = String::new();
     match stage {
-        Stage::Graph | Stage::Regions => {}
+        Stage::Graph | Stage::Optimized | Stage::Regions => {}
         Stage::Kernel => programs.iter().for_each(|p| out.push_str(&print_program(p))),
         Stage::Cuda => out.push_str(&emit_programs(&programs)?.text),
         Stage::Clif => each_kernel(&programs, &mut out, |k| clif_text(k, options.isa))?,

@@ -62,15 +62,20 @@ impl From<u8> for Options {
     }
 }
 
-/// The kernels that level 2 chooses for each function, as text: what the stage `regions` shows.
+/// What level 2 chooses for each function, as text: with `prices` what the stage `regions` shows, else the terms alone.
 ///
 /// Errors: those of [`lower_module`].
-pub fn regions(module: &Module, options: impl Into<Options>, target: &Target) -> Result<String, Diagnostic> {
+pub fn regions(
+    module: &Module,
+    options: impl Into<Options>,
+    target: &Target,
+    prices: bool,
+) -> Result<String, Diagnostic> {
     let options = options.into();
     let mut out = String::new();
     for f in module.functions.values() {
         let narrow = wide::narrowed(module, f)?;
-        let text = level2::text(narrow.as_ref().unwrap_or(f), &options, target)?;
+        let text = level2::text(narrow.as_ref().unwrap_or(f), &options, target, prices)?;
         out += &format!("func @{}: {text}\n", f.name);
     }
     Ok(out)

@@ -25,7 +25,7 @@ mod tests;
 
 pub use context::{Context, InputFacts};
 pub use device::{Capabilities, Device, Positive, Rates};
-pub use print::{origins, print_cover, rewritten};
+pub use print::{origins, print_cover, print_terms, rewritten};
 
 use super::facts::Graph;
 use super::lang::{AxisId, ENode};

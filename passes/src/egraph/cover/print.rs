@@ -176,6 +176,13 @@ fn print_cut(out: &mut String, graph: &Graph, cut: &Cut) {
     }
 }
 
+/// The terms that were chosen, producers before readers, without prices: what is left of the function.
+pub fn print_terms(cover: &Cover, graph: &Graph) -> String {
+    let mut out = String::new();
+    cover.cuts.iter().for_each(|cut| print_cut(&mut out, graph, cut));
+    out
+}
+
 /// The cover as text: the answer to which kernels there are and why.
 pub fn print_cover(cover: &Cover, graph: &Graph, function: &Function, import: &Import) -> String {
     let mut out = String::new();

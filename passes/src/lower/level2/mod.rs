@@ -120,11 +120,12 @@ pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<D
     Ok(None)
 }
 
-/// The kernels that level 2 chooses for a function, as text: bodies, prices, what else was possible.
+/// What level 2 chooses for a function, as text: the terms alone, or kernels with prices and what else was possible.
 ///
 /// Errors: those of the lowering.
-pub(super) fn text(f: &Function, options: &Options, target: &Target) -> Result<String, Diagnostic> {
+pub(super) fn text(f: &Function, options: &Options, target: &Target, prices: bool) -> Result<String, Diagnostic> {
     Ok(match choose(f, options, target)? {
+        Ok(Choice { graph, cover, .. }) if !prices => format!("terms\n{}", cover::print_terms(&cover, &graph)),
         Ok(Choice { import, graph, cover }) => cover::print_cover(&cover, &graph, f, &import),
         Err(warning) => format!("{warning}\n"),
     })
