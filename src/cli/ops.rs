@@ -12,21 +12,22 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
+    let mut out = String::new();
     for kind in GraphKind::ALL {
-        show("graph", kind.info(), args.json);
+        out += &line("graph", kind.info(), args.json);
     }
     for kind in ScalarKind::ALL {
-        show("scalar", kind.info(), args.json);
+        out += &line("scalar", kind.info(), args.json);
     }
-    Ok(())
+    super::print(&out)
 }
 
-fn show(table: &str, info: &OpInfo, json: bool) {
+fn line(table: &str, info: &OpInfo, json: bool) -> String {
     let (name, family, doc) = (info.name, format!("{:?}", info.family).to_lowercase(), info.doc.trim());
     if json {
         let row = serde_json::json!({ "table": table, "name": name, "family": family, "doc": doc });
-        println!("{row}");
+        format!("{row}\n")
     } else {
-        println!("{table:<7} {name:<13} {family:<15} {doc}");
+        format!("{table:<7} {name:<13} {family:<15} {doc}\n")
     }
 }

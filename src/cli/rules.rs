@@ -38,15 +38,17 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
 }
 
 fn list(json: bool) -> Result<(), Diagnostic> {
+    let mut out = String::new();
     for rule in &rules::shipped()?.rules {
         let (name, class, group) = (&rule.name, rule.class.to_string(), &rule.group);
         if json {
-            println!("{}", serde_json::json!({ "name": name.to_string(), "class": class, "group": group.to_string() }));
+            let row = serde_json::json!({ "name": name.to_string(), "class": class, "group": group.to_string() });
+            out += &format!("{row}\n");
         } else {
-            println!("{name:<24} {class:<32} {group}");
+            out += &format!("{name:<24} {class:<32} {group}\n");
         }
     }
-    Ok(())
+    super::print(&out)
 }
 
 fn check_files(files: &[PathBuf], json: bool) -> Result<(), Diagnostic> {
