@@ -381,22 +381,18 @@ impl Builder<'_> {
             }
         };
         let arg = arg.ok_or_else(|| broken("has a fold of nothing"))?;
-        let arg = self.wide_product(kind, arg);
+        let arg = self.wide_fold(kind, arg);
         let sum = self.terms.fold(kind, &[axis], arg);
         Ok(self.terms.cast(dtype, sum))
     }
 
-    /// Half precision is folded in f32, and so are the products that are summed and the sums inside of sums.
-    fn wide_product(&mut self, kind: ReduceKind, arg: TermId) -> TermId {
+    /// Half precision is folded in f32, and so are folds inside of folds: what the import made of several axes rounds once.
+    fn wide_fold(&mut self, kind: ReduceKind, arg: TermId) -> TermId {
         let (term, dtype) = self.terms.list[arg].clone();
         if !matches!(dtype, DType::F16 | DType::Bf16) {
             return arg;
         }
         match term {
-            Term::Map(ScalarOp::Mul {}, args) if kind == ReduceKind::Sum => {
-                let args: Vec<TermId> = args.into_iter().map(|a| self.terms.wide(a)).collect();
-                self.terms.map(ScalarOp::Mul {}, args, DType::F32)
-            }
             Term::Map(ScalarOp::Cast { .. }, args) => match args.first() {
                 Some(&x) if matches!(self.terms.list[x], (Term::Fold { kind: k, .. }, DType::F32) if k == kind) => x,
                 Some(_) | None => self.terms.wide(arg),

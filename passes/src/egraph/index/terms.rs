@@ -250,9 +250,16 @@ impl<'a> Builder<'a> {
             }
             GraphOp::Dot { dims: pairs } => {
                 let (left, right) = (self.class(arg(0)?)?, self.view(arg(1)?, &planned.target)?);
-                let product = self.scalar(ReduceKind::Prod.combine(dtype), vec![left, right]);
+                // A product of halves rounds once, after its sum.
+                let half = matches!(dtype, DType::F16 | DType::Bf16);
+                let wide = if half { DType::F32 } else { dtype };
+                let to = |to| ScalarOp::Cast { to };
+                let mut widened = |x| if half { self.scalar(to(wide), vec![x]) } else { x };
+                let factors = vec![widened(left), widened(right)];
+                let product = self.scalar(ReduceKind::Prod.combine(dtype), factors);
                 let folded: Vec<Var> = pairs.contract.0.iter().map(|&i| self.dims(node.args[0])[i]).collect();
-                self.fold(ReduceKind::Sum, &folded, product, dtype)
+                let sum = self.fold(ReduceKind::Sum, &folded, product, wide)?;
+                Ok(if half { self.scalar(to(dtype), vec![sum]) } else { sum })
             }
             GraphOp::Broadcast { .. } | GraphOp::Reshape { .. } | GraphOp::Transpose { .. } => self.class(arg(0)?),
             GraphOp::Slice { .. } | GraphOp::Flip { .. } => self.slice(arg(0)?, dims, &planned.cuts),

@@ -15,11 +15,11 @@ use egg::Id;
 use order::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Node, NodeId, Role, Value};
+use tilewright_ir::graph::{Function, NodeId, Role, Value};
 use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::GraphOp;
-use tilewright_ir::types::{Bindings, DType, Dim, Type};
+use tilewright_ir::types::{Bindings, Dim, Type};
 use units::Work;
 
 /// Most live nodes of a function at this level; larger ones are lowered at level 1.
@@ -94,12 +94,6 @@ fn choose(f: &Function, options: &Options, target: &Target) -> Result<Result<Cho
     let encoded = |id: &NodeId| f.nodes[id.index()].types.iter().any(|t| t.dtype.is_block());
     if let Some((_, why)) = import.barriers.iter().find(|(id, _)| encoded(id)) {
         return beyond(format!("block-encoded values would be stored: {why}"));
-    }
-    // A product of halves rounds once, after its sum; a cover could store the terms of the sum, rounded.
-    let halves =
-        |n: &Node| matches!(n.op, GraphOp::Dot { .. }) && [DType::F16, DType::Bf16].contains(&n.types[0].dtype);
-    if f.nodes.iter().any(halves) {
-        return beyond("products of f16 or bf16 have no template".into());
     }
     let rules = egraph::shipped()?;
     let graph = egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default())?.graph;
