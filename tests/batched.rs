@@ -214,3 +214,42 @@ fn a_fold_over_nothing_is_zero() {
     check_at(0, text, &[vec![("n", 0), ("m", 16)], vec![("n", 40), ("m", 16)], vec![("n", 0), ("m", 5)]]);
     check(text, &[vec![("n", 0), ("m", 16)], vec![("n", 40), ("m", 16)], vec![("n", 0), ("m", 5)]]);
 }
+
+#[test]
+fn a_product_of_halves_rounds_once() {
+    // Multiples of 1/8 below 2: the sum of 300 products is exact in f32, products and partial sums are not in 8 or 11 bits.
+    let values: Vec<f64> = (0..7 * 300).map(|i| f64::from(i * 37 % 31 - 15) / 8.0).collect();
+    for dtype in [DType::F16, DType::Bf16] {
+        let text = format!(
+            "func @main(%a: {dtype}[7, 300], %b: {dtype}[300, 7]) -> {dtype}[7, 7] {{\n  %0 = dot %a, %b contract=[1]x[0]\n  return %0\n}}\n"
+        );
+        let module = module(&text);
+        let half = |shape: &[usize]| {
+            let bytes: Vec<u8> = values
+                .iter()
+                .flat_map(|&x| match dtype {
+                    DType::F16 => half::f16::from_f64(x).to_le_bytes(),
+                    _bf16 => half::bf16::from_f64(x).to_le_bytes(),
+                })
+                .collect();
+            Array::new(dtype, shape, tilewright_ir::array::Bytes::new(bytes)).unwrap()
+        };
+        let inputs = [half(&[7, 300]), half(&[300, 7])];
+        let expected = interp::run(&module, "main", &inputs, &Bindings::new(), Mode::Meaning).unwrap();
+        for opt_level in 0..=tilewright::compile::MAX_OPT_LEVEL {
+            let options = Options { opt_level, ..options(Isa::best(), 2) };
+            let found = compile(&module, &options).unwrap().run(&inputs, &Bindings::new()).unwrap();
+            assert!(found == expected, "{dtype} at level {opt_level}");
+        }
+    }
+}
+
+#[test]
+fn attention_over_no_keys_is_zero() {
+    let text = "func @main(%s: f32[m, n], %v: f32[n, 12]) -> f32[m, 12] where m in 1..=40, n in 0..=40 {\n  \
+                %0 = reduce_max %s axes=[1]\n  %1 = broadcast %0 shape=[m, n] dims=[0]\n  %2 = sub %s, %1\n  %3 = exp %2\n  \
+                %4 = sum %3 axes=[1]\n  %5 = broadcast %4 shape=[m, n] dims=[0]\n  %6 = div %3, %5\n  \
+                %7 = dot %6, %v contract=[1]x[0]\n  return %7\n}\n";
+    check_at(0, text, &[vec![("m", 3), ("n", 0)], vec![("m", 20), ("n", 7)]]);
+    check(text, &[vec![("m", 3), ("n", 0)], vec![("m", 20), ("n", 0)], vec![("m", 20), ("n", 7)]]);
+}

@@ -172,7 +172,7 @@ fn graph_ops_at_every_dtype() {
                         .iter()
                         .map(|t| values(&mut random, t.dtype, &t.concrete(&bindings).unwrap(), how))
                         .collect();
-                    let tolerance = tolerance(family, dtype) * 64.0;
+                    let tolerance = tolerance(family, dtype);
                     let module = single(helpers(&x), &op, &types, level > 0);
                     let shown: Vec<String> = types.iter().map(|t| t.to_string()).collect();
                     let what = format!("{op:?} of {} with {bindings:?} at level {level}", shown.join(", "));
