@@ -46,9 +46,11 @@ fn check_at(opt_level: u8, text: &str, symbols: &[Vec<(&str, i64)>]) {
             assert!(one == two, "{isa:?} {values:?}: the number of threads changes bits");
             for (found, expected) in one.iter().zip(&expected) {
                 let (found, expected) = (found.to_f64().unwrap(), expected.to_f64().unwrap());
-                let worst =
-                    found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f64::max);
-                assert!(worst < 3e-5, "{isa:?} {values:?}: {worst}\n{text}");
+                for (a, b) in found.iter().zip(&expected) {
+                    // A NaN is near to nothing.
+                    let near = (a - b).abs() / (1.0 + b.abs()) < 3e-5;
+                    assert!(near, "level {opt_level}, {isa:?} {values:?}: {a} for {b}\n{text}");
+                }
             }
         }
     }
@@ -246,10 +248,13 @@ fn a_product_of_halves_rounds_once() {
 
 #[test]
 fn attention_over_no_keys_is_zero() {
-    let text = "func @main(%s: f32[m, n], %v: f32[n, 12]) -> f32[m, 12] where m in 1..=40, n in 0..=40 {\n  \
-                %0 = reduce_max %s axes=[1]\n  %1 = broadcast %0 shape=[m, n] dims=[0]\n  %2 = sub %s, %1\n  %3 = exp %2\n  \
-                %4 = sum %3 axes=[1]\n  %5 = broadcast %4 shape=[m, n] dims=[0]\n  %6 = div %3, %5\n  \
-                %7 = dot %6, %v contract=[1]x[0]\n  return %7\n}\n";
+    // Lengths at which one kernel for all of it pays, and in which the divisor is a sum over nothing.
+    let text = "func @main(%q: f32[3, m, 20], %k: f32[3, n, 20], %v: f32[3, n, 12]) -> f32[3, m, 12] \
+                where m in 0..=300, n in 0..=600 {\n  \
+                %0 = dot %q, %k batch=[0]x[0] contract=[2]x[2]\n  %1 = reduce_max %0 axes=[2]\n  \
+                %2 = broadcast %1 shape=[3, m, n] dims=[0, 1]\n  %3 = sub %0, %2\n  %4 = exp %3\n  \
+                %5 = sum %4 axes=[2]\n  %6 = broadcast %5 shape=[3, m, n] dims=[0, 1]\n  %7 = div %4, %6\n  \
+                %8 = dot %7, %v batch=[0]x[0] contract=[2]x[1]\n  return %8\n}\n";
     check_at(0, text, &[vec![("m", 3), ("n", 0)], vec![("m", 20), ("n", 7)]]);
     check(text, &[vec![("m", 3), ("n", 0)], vec![("m", 20), ("n", 0)], vec![("m", 20), ("n", 7)]]);
 }
