@@ -121,6 +121,14 @@ impl DType {
         matches!(self, DType::F64 | DType::F32 | DType::F16 | DType::Bf16)
     }
 
+    /// The dtype in which sums and other folds of this one run: f32 for f16 and bf16, else the dtype itself.
+    pub const fn folded(self) -> DType {
+        match self {
+            DType::F16 | DType::Bf16 => DType::F32,
+            _wide => self,
+        }
+    }
+
     /// Signed and unsigned integers, without bool.
     pub const fn is_int(self) -> bool {
         self.is_signed() || self.is_unsigned()

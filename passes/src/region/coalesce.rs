@@ -231,28 +231,13 @@ fn rebuild(region: &Region, change: impl Fn(&Term) -> Option<Term>) -> Option<Re
     let mut inputs = Vec::new();
     let mut input_of = BTreeMap::new();
     for (id, term) in changed.into_iter().enumerate().filter(|(id, _)| live[*id]) {
-        let to = |t: &TermId| number[*t];
-        let term = match term {
-            Term::Load { input, map, open } => {
-                let map = map.iter().map(|i| match i {
-                    Index::Affine(_) => i.clone(),
-                    Index::Term(t) => Index::Term(to(t)),
-                });
-                let input = *input_of.entry(input).or_insert_with(|| {
-                    inputs.push(region.inputs[input].clone());
-                    inputs.len() - 1
-                });
-                Term::Load { input, map: map.collect(), open }
-            }
-            Term::Map(op, args) => Term::Map(op, args.iter().map(to).collect()),
-            Term::Fold { kind, axis, arg } => Term::Fold { kind, axis, arg: to(&arg) },
-            Term::ArgFold { largest, axis, arg } => Term::ArgFold { largest, axis, arg: to(&arg) },
-            Term::Online { axis, key, weight, mask } => {
-                Term::Online { axis, key: to(&key), weight: to(&weight), mask: mask.as_ref().map(to) }
-            }
-            Term::Moment { axis, arg } => Term::Moment { axis, arg: to(&arg) },
-            Term::Const(_) | Term::Size(_) | Term::Iota(_) | Term::Product => term,
-        };
+        let mut term = term.with_operands(&|t| number[t]);
+        if let Term::Load { input, .. } = &mut term {
+            *input = *input_of.entry(*input).or_insert_with(|| {
+                inputs.push(region.inputs[*input].clone());
+                inputs.len() - 1
+            });
+        }
         number[id] = terms.add(term, region.terms[id].1, region.rank);
     }
     let outputs = region.outputs.iter().map(|o| Output { root: number[o.root], axes: o.axes.clone() }).collect();

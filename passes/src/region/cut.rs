@@ -1,6 +1,7 @@
 //! From a cut of an e-graph to a region: chosen nodes become terms, atoms become axes. A fold's axis is another axis of the
 //! region than the grid's of the same name, so that every bind is plain to see.
 
+use super::mask::position;
 use super::terms::Terms;
 use super::{Affine, AxisId, Index, Output, Region, Term, TermId, overflow};
 use crate::egraph::lang::{Affine as Place, Attr, AxisId as Atom, ENode, Fold, GATHERED, Head, Number, axis_bit};
@@ -316,10 +317,7 @@ impl Builder<'_> {
 
     fn number(&mut self, number: Number) -> Built {
         let (dtype, value) = (number.dtype, number.value());
-        let exact = match dtype {
-            DType::F16 | DType::Bf16 => DType::F32,
-            other => other,
-        };
+        let exact = dtype.folded();
         let array = match exact {
             DType::F32 => Array::from_f32(&[], &[value as f32])?,
             DType::F64 => Array::from_f64(&[], &[value])?,
@@ -389,7 +387,7 @@ impl Builder<'_> {
     /// Half precision is folded in f32, and so are folds inside of folds: what the import made of several axes rounds once.
     fn wide_fold(&mut self, kind: ReduceKind, arg: TermId) -> TermId {
         let (term, dtype) = self.terms.list[arg].clone();
-        if !matches!(dtype, DType::F16 | DType::Bf16) {
+        if dtype.folded() == dtype {
             return arg;
         }
         match term {
@@ -399,19 +397,5 @@ impl Builder<'_> {
             },
             _other => self.terms.wide(arg),
         }
-    }
-}
-
-/// The position that a term of i64 is, if it is affine in axes.
-pub fn position(terms: &[(Term, DType)], id: TermId) -> Option<Affine> {
-    match &terms.get(id)?.0 {
-        Term::Iota(a) => Some(a.clone()),
-        Term::Size(d) => Some(Affine::constant(d.clone())),
-        Term::Const(Literal(value)) if value.dtype() == DType::I64 => {
-            let bytes: &[u8] = value.bytes();
-            let raw: [u8; 8] = bytes.try_into().ok()?;
-            Some(Affine::constant(Dim::constant(i64::from_le_bytes(raw))))
-        }
-        _other => None,
     }
 }

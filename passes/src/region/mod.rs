@@ -4,10 +4,12 @@
 mod build;
 mod coalesce;
 pub mod cut;
+mod mask;
 mod terms;
 
 pub use build::{Builder, Source, only_ones};
 pub use coalesce::coalesce;
+pub use mask::limits;
 
 use std::collections::BTreeSet;
 use tilewright_ir::diag::{Diagnostic, Place};
@@ -156,6 +158,27 @@ pub enum Term {
 }
 
 impl Term {
+    /// The same with other operands.
+    pub fn with_operands(&self, new: &dyn Fn(TermId) -> TermId) -> Term {
+        match self {
+            Term::Load { input, map, open } => {
+                let index = |i: &Index| match i {
+                    Index::Affine(a) => Index::Affine(a.clone()),
+                    Index::Term(t) => Index::Term(new(*t)),
+                };
+                Term::Load { input: *input, map: map.iter().map(index).collect(), open: *open }
+            }
+            Term::Map(op, args) => Term::Map(op.clone(), args.iter().map(|&a| new(a)).collect()),
+            Term::Fold { kind, axis, arg } => Term::Fold { kind: *kind, axis: *axis, arg: new(*arg) },
+            Term::ArgFold { largest, axis, arg } => Term::ArgFold { largest: *largest, axis: *axis, arg: new(*arg) },
+            Term::Online { axis, key, weight, mask } => {
+                Term::Online { axis: *axis, key: new(*key), weight: new(*weight), mask: mask.map(new) }
+            }
+            Term::Moment { axis, arg } => Term::Moment { axis: *axis, arg: new(*arg) },
+            Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Product => self.clone(),
+        }
+    }
+
     /// The terms that it is computed from.
     pub fn operands(&self) -> Vec<TermId> {
         match self {

@@ -68,10 +68,7 @@ impl Terms {
 
     /// Half precision is folded in f32.
     pub fn wide(&mut self, x: TermId) -> TermId {
-        match self.dtype(x) {
-            DType::F16 | DType::Bf16 => self.cast(DType::F32, x),
-            _plain => x,
-        }
+        self.cast(self.dtype(x).folded(), x)
     }
 
     /// Folds `arg` over `axes`, the last one innermost.

@@ -2,6 +2,7 @@
 
 use super::emit::{Bind, Emitted, Emitter};
 use super::index::{add, affine, dim, mul, zero};
+use super::write::point;
 use crate::region::{Affine, AxisId, Index, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
@@ -60,7 +61,6 @@ impl Emitter<'_> {
         };
         let tiled = map.iter().any(|i| axes_of(i).iter().any(|&a| self.is_tile(a)))
             || points.values().any(|d| matches!(d, IndexDim::Gather(_)));
-        let point = |at| IndexDim::Point { at, open: false };
         let gathered = |at: Option<&IndexDim>| at.cloned().unwrap_or(IndexDim::Checked { at: Expr::Int(0) });
         if !tiled && !open {
             let mut dims = Vec::new();

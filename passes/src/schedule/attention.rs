@@ -1,12 +1,10 @@
 //! Attention: a sum over `j` of `exp(key) * weight`, with `key` elementwise over one product `sum_d q k` and the weight a
 //! load or free of `j`. Here it is found in a region; [`super::flash`] writes the kernels.
 
-use super::contraction::{Columns, FEW_ROWS, When, factor, strides};
-use super::index::dim;
-use crate::region::{Affine, AxisId, Index, Region, Term, TermId};
+use super::contraction::{Columns, Factor, When, factor, strides};
+use crate::region::{Affine, AxisId, Index, Region, Term, TermId, limits};
 use std::collections::BTreeSet;
 use tilewright_ir::device::ukernel::UKernelShape;
-use tilewright_ir::kernel::Expr;
 use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, Dim};
 
@@ -71,12 +69,7 @@ const MOST_VALUES: i64 = 256;
 impl Attention {
     /// When the variant for many rows runs, with packed columns; the other takes each row alone and packs no columns.
     pub fn when_many(&self) -> When {
-        match (self.rows.as_const(), self.m) {
-            (_, None) => When::Never,
-            (Some(n), _) if n >= FEW_ROWS => When::Always,
-            (Some(_), _) => When::Never,
-            (None, _) => When::If(Expr::scalar(ScalarOp::Ge {}, [dim(&self.rows), Expr::Int(FEW_ROWS)])),
-        }
+        if self.m.is_none() { When::Never } else { When::many(&self.rows) }
     }
 
     /// Whether the rows of a weight are read where they lie.
@@ -108,9 +101,8 @@ pub fn attention(region: &Region) -> Option<Attention> {
     if !f32s || region.free[q].contains(&j) || !region.free[q].contains(&d) || region.free[fold].contains(&d) {
         return None;
     }
-    let lies = |f: &super::contraction::Factor<'_>| {
-        !f.block && strides(region, f).is_some_and(|at| at.axes.get(&d).is_some_and(|s| s.is(1)))
-    };
+    let lies =
+        |f: &Factor<'_>| !f.block && strides(region, f).is_some_and(|at| at.axes.get(&d).is_some_and(|s| s.is(1)));
     let q_lies = factor(region, q).filter(lies).map(|f| operand(&f));
     let (d_stride, j_stride) = (k_at.axes.remove(&d)?, k_at.axes.remove(&j)?);
     region.axes[d].1.as_const().filter(|n| *n > 0 && *n <= 2 * MOST_VALUES)?;
@@ -140,8 +132,7 @@ pub fn attention(region: &Region) -> Option<Attention> {
     if !inputs_apart(region, k.input, &sums) || (0..region.rank).any(|x| Some(x) != e && !key_axes.contains(&x)) {
         return None;
     }
-    let mut limits = Vec::new();
-    mask.iter().for_each(|&t| below(region, t, j, &mut limits));
+    let limits = mask.map_or_else(Vec::new, |t| limits(&region.terms, t, j));
     let k = operand(&k);
     let mut named = region.clone();
     for (axis, (name, _)) in named.axes.iter_mut().enumerate() {
@@ -151,7 +142,7 @@ pub fn attention(region: &Region) -> Option<Attention> {
     Some(Attention { region: named, fold, m, j, d, e, q, q_lies, k, k_term, k_columns, key, mask, sums, limits, rows })
 }
 
-fn operand(f: &super::contraction::Factor<'_>) -> Operand {
+fn operand(f: &Factor<'_>) -> Operand {
     Operand { input: f.input, map: f.map.to_vec() }
 }
 
@@ -228,60 +219,4 @@ fn inputs_apart(region: &Region, k: usize, sums: &[(TermId, Weight)]) -> bool {
         let reads = region.terms.iter().filter(|(t, _)| matches!(t, Term::Load { input: i, .. } if *i == input));
         reads.count() == 1
     })
-}
-
-/// A position as an affine form of the axes.
-fn position(region: &Region, term: TermId) -> Option<Affine> {
-    match &region.terms[term].0 {
-        Term::Iota(a) => Some(a.clone()),
-        Term::Size(d) => Some(Affine::constant(d.clone())),
-        Term::Map(ScalarOp::Add {}, args) => {
-            plus(&position(region, *args.first()?)?, &position(region, *args.get(1)?)?, 1)
-        }
-        Term::Map(ScalarOp::Sub {}, args) => {
-            plus(&position(region, *args.first()?)?, &position(region, *args.get(1)?)?, -1)
-        }
-        Term::Const(value) => {
-            let value = value.0.to_f64().filter(|v| v.len() == 1)?;
-            let whole = value.first().filter(|x| x.fract() == 0.0 && x.abs() < 1e15)?;
-            Some(Affine::constant(Dim::constant(*whole as i64)))
-        }
-        _other => None,
-    }
-}
-
-/// `a + sign * b`
-fn plus(a: &Affine, b: &Affine, sign: i64) -> Option<Affine> {
-    let base = a.base.checked_add(&b.base.checked_mul(&Dim::constant(sign))?)?;
-    let mut terms: std::collections::BTreeMap<AxisId, i64> = a.terms.iter().copied().collect();
-    for &(axis, c) in &b.terms {
-        let entry = terms.entry(axis).or_default();
-        *entry = entry.checked_add(c.checked_mul(sign)?)?;
-    }
-    Some(Affine { base, terms: terms.into_iter().filter(|t| t.1 != 0).collect() })
-}
-
-/// Adds what `j` is below wherever the mask `term` holds.
-fn below(region: &Region, term: TermId, j: AxisId, limits: &mut Vec<Affine>) {
-    let Term::Map(op, args) = &region.terms[term].0 else { return };
-    let [a, b] = args.as_slice() else { return };
-    let (low, high, strict) = match op {
-        ScalarOp::And {} => {
-            below(region, *a, j, limits);
-            below(region, *b, j, limits);
-            return;
-        }
-        ScalarOp::Le {} => (*a, *b, 0),
-        ScalarOp::Lt {} => (*a, *b, 1),
-        ScalarOp::Ge {} => (*b, *a, 0),
-        ScalarOp::Gt {} => (*b, *a, 1),
-        _other => return,
-    };
-    // low <= high: with `j` once on the left, j <= high - (low - j).
-    let room = position(region, low).zip(position(region, high)).and_then(|(low, high)| plus(&high, &low, -1));
-    let Some(mut room) = room.filter(|r| r.terms.contains(&(j, -1))) else { return };
-    room.terms.retain(|t| t.0 != j);
-    if let Some(base) = room.base.checked_add(&Dim::constant(1 - strict)) {
-        limits.push(Affine { base, ..room });
-    }
 }

@@ -57,7 +57,7 @@ pub struct Columns {
 const BLOCK_PANEL: i64 = 32;
 
 /// Fewest rows for which packing the columns at each call pays.
-pub const FEW_ROWS: i64 = 16;
+const FEW_ROWS: i64 = 16;
 
 impl Contraction {
     /// Length of the fold.
@@ -78,12 +78,7 @@ impl Contraction {
 
     /// Whether packing pays: always, never, or where the expression holds.
     pub fn when_packed(&self) -> When {
-        match self.rows.as_const() {
-            _ if self.weight => When::Always,
-            Some(n) if n >= FEW_ROWS => When::Always,
-            Some(_) => When::Never,
-            None => When::If(Expr::scalar(ScalarOp::Ge {}, [dim(&self.rows), Expr::Int(FEW_ROWS)])),
-        }
+        if self.weight { When::Always } else { When::many(&self.rows) }
     }
 }
 
@@ -96,6 +91,17 @@ pub enum When {
     Never,
     /// Where this holds for the symbols.
     If(Expr),
+}
+
+impl When {
+    /// Where so many rows share a matrix of columns that packing it at each call pays.
+    pub(super) fn many(rows: &Dim) -> When {
+        match rows.as_const() {
+            Some(n) if n >= FEW_ROWS => When::Always,
+            Some(_) => When::Never,
+            None => When::If(Expr::scalar(ScalarOp::Ge {}, [dim(rows), Expr::Int(FEW_ROWS)])),
+        }
+    }
 }
 
 /// A factor of the product: input, map, whether it is dequantised.
@@ -366,8 +372,7 @@ fn flatten(
         let new = match term {
             Term::Iota(x) => Term::Iota(affine(x)?),
             Term::Load { input, .. } if *input == b => Term::Load { input: b, map: b_map.to_vec(), open: false },
-            Term::Load { input, map, .. } if *input == a && region.free[id].contains(&k) => {
-                let _same_rows = map;
+            Term::Load { input, .. } if *input == a && region.free[id].contains(&k) => {
                 let rows = vec![Index::Affine(Affine::axis(m_axis)), Index::Affine(Affine::axis(2))];
                 Term::Load { input: a, map: rows, open: false }
             }

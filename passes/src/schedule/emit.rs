@@ -3,12 +3,11 @@
 
 use super::Schedule;
 use super::index::{ceil, dim, literal, mul};
+use super::write::{buffer, grid, kernel, load, point, range, repeat, store};
 use crate::region::{AxisId, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{
-    Access, Block, Buffer, Expr, IndexDim, Kernel, Level, LoadMods, Space, Stmt, View, expr::Ident,
-};
+use tilewright_ir::kernel::{Access, Block, Buffer, Expr, IndexDim, Kernel, Space, Stmt, View, expr::Ident};
 use tilewright_ir::types::SymbolDecl;
 
 /// How an axis is bound in a frame.
@@ -111,9 +110,6 @@ impl Roles {
                 }
             }
         }
-        if roles.vars.is_empty() {
-            roles.vars.push(("z".into(), Expr::Int(1)));
-        }
         roles
     }
 }
@@ -141,17 +137,7 @@ pub fn region_kernel(
         e.close(var, high)?;
     }
     let body = e.pop()?.stmts;
-    Ok(Kernel {
-        name: name.into(),
-        target: "cpu".into(),
-        attrs: Vec::new(),
-        constants: Vec::new(),
-        symbols: symbols.to_vec(),
-        arguments: e.arguments,
-        views: e.views,
-        body: vec![Stmt::Par { vars: roles.vars, level: Level::Grid, body }],
-        places: region.places.clone(),
-    })
+    Ok(e.kernel(name, symbols, roles.vars, body))
 }
 
 impl Frame {
@@ -162,8 +148,6 @@ impl Frame {
 
 impl<'r> Emitter<'r> {
     pub(super) fn new(region: &'r Region) -> Emitter<'r> {
-        let buffer =
-            |space, name: String, dtype, axes| Buffer { space, name: name.into(), dtype, axes, attrs: Vec::new() };
         let mut arguments: Vec<Buffer> = Vec::new();
         for (i, (_, ty)) in region.inputs.iter().enumerate() {
             let axes = ty.shape.iter().enumerate().map(|(d, n)| (format!("x{d}").into(), dim(n))).collect();
@@ -176,6 +160,11 @@ impl<'r> Emitter<'r> {
         let (named, inlined) = (vec![false; region.inputs.len()], Vec::new());
         let (frames, views, strip) = (Vec::new(), Vec::new(), super::TILE);
         Emitter { region, frames, arguments, views, product: None, strip, inlined, named, count: 0 }
+    }
+
+    /// The kernel around a body at grid.
+    pub(super) fn kernel(self, name: &str, symbols: &[SymbolDecl], vars: Vec<(Ident, Expr)>, body: Block) -> Kernel {
+        kernel(name, symbols, (self.arguments, self.views), grid(vars, body), &self.region.places)
     }
 
     /// Whether a team of threads computes whole tiles.
@@ -223,7 +212,7 @@ impl<'r> Emitter<'r> {
             value = Expr::cast(region.terms[output.root].1, value);
         }
         let access = Access::new(&output_name(i), dims);
-        self.last()?.stmts.push(Stmt::Store { access, mods: LoadMods::default(), value, add: false });
+        self.last()?.stmts.push(store(access, value));
         Ok(())
     }
 
@@ -245,7 +234,7 @@ impl<'r> Emitter<'r> {
     /// Ends the innermost frame: it was the body of a loop.
     pub(super) fn close(&mut self, var: Ident, high: Expr) -> Result<(), Diagnostic> {
         let body = self.pop()?.stmts;
-        self.last()?.stmts.push(Stmt::For { var, low: Expr::Int(0), high, step: None, unroll: false, body });
+        self.last()?.stmts.push(repeat(var, high, body));
         Ok(())
     }
 
@@ -259,8 +248,8 @@ impl<'r> Emitter<'r> {
     /// How the bound position of `axis` is accessed in a dim that is that axis.
     pub(super) fn dim_of(&self, axis: AxisId) -> Result<IndexDim, Diagnostic> {
         Ok(match self.bind(axis)?.clone() {
-            Bind::Point(at) => IndexDim::Point { at, open: false },
-            Bind::Tile { start, size, open } => IndexDim::Range { start, size: Expr::Int(size), open, upto: None },
+            Bind::Point(at) => point(at),
+            Bind::Tile { start, size, open } => range(start, size, open),
         })
     }
 
@@ -271,7 +260,7 @@ impl<'r> Emitter<'r> {
         }
         if let Some((_, access)) = self.product.clone().filter(|p| p.0 == term) {
             let name = self.fresh("c");
-            self.frames[place].stmts.push(Stmt::Load { name: name.clone(), access, mods: LoadMods::default() });
+            self.frames[place].stmts.push(load(&name, access));
             return Ok(self.remember(term, place, Expr::Name(name)));
         }
         let region = self.region;

@@ -5,13 +5,14 @@ use super::attention::{Attention, Operand, Weight};
 use super::contraction::Columns;
 use super::emit::{Bind, Emitter, Frame};
 use super::index::{add, affine, ceil, dim, identity};
-use super::product::{grid_kernel, least, left, points, range, repeat, scaled, sized};
+use super::product::points;
+use super::write::{buffer, least, left, load, point, range, repeat, scaled, select, store, times};
 use crate::region::AxisId;
 use std::collections::BTreeMap;
 use tilewright_ir::device::ukernel::UKernelShape;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::{
-    Access, Block, Buffer, BufferAttr, Expr, IndexDim, Kernel, LoadMods, Space, Stmt, TileReduce, expr::Ident,
+    Access, Block, Buffer, BufferAttr, Expr, IndexDim, Kernel, Space, Stmt, TileReduce, expr::Ident,
 };
 use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, SymbolDecl};
@@ -30,28 +31,12 @@ struct Flash<'a> {
     points: BTreeMap<AxisId, Bind>,
 }
 
-fn point(at: Expr) -> IndexDim {
-    IndexDim::Point { at, open: false }
-}
-
-fn load(name: &str, access: Access) -> Stmt {
-    Stmt::Load { name: name.into(), access, mods: LoadMods::default() }
-}
-
-fn store(access: Access, value: Expr) -> Stmt {
-    Stmt::Store { access, mods: LoadMods::default(), value, add: false }
-}
-
 fn set(name: &str, value: Expr) -> Stmt {
     Stmt::Let { names: vec![name.into()], value }
 }
 
 fn real(x: f64) -> Expr {
     Expr::cast(DType::F32, Expr::Real(x))
-}
-
-fn product(a: Expr, b: Expr) -> Expr {
-    Expr::scalar(ScalarOp::Mul {}, [a, b])
 }
 
 /// The attention of a region: `many` rows at a time with panels in place of the columns `k`, else each row alone. Rows of
@@ -94,10 +79,7 @@ pub fn attention_kernel(
     if let Some(m) = at.m {
         vars.push(("mt".into(), ceil(dim(&region.axes[m].1), mc)));
     }
-    if vars.is_empty() {
-        vars.push(("z".into(), Expr::Int(1)));
-    }
-    Ok(grid_kernel(e, name, symbols, vars, all))
+    Ok(e.kernel(name, symbols, vars, all))
 }
 
 impl Flash<'_> {
@@ -121,9 +103,9 @@ impl Flash<'_> {
         let mut axes: Vec<(Ident, Expr)> = columns.batch.iter().map(|(x, _)| (self.name(*x), self.size(*x))).collect();
         axes.push(("nb".into(), ceil(self.size(n), self.row.nr)));
         axes.extend([(self.name(k), self.size(k)), (self.name(n), Expr::Int(self.row.nr))]);
-        let mut buffer = sized(Space::In, &format!("in{input}"), DType::F32, axes);
-        buffer.attrs.push(BufferAttr { name: "packed".into(), args: Vec::new() });
-        buffer
+        let mut panels = buffer(Space::In, format!("in{input}"), DType::F32, axes);
+        panels.attrs.push(BufferAttr { name: "packed".into(), args: Vec::new() });
+        panels
     }
 
     /// Values of a row, and that in whole panels.
@@ -137,7 +119,7 @@ impl Flash<'_> {
         let m: (Ident, Expr) = ("m".into(), Expr::Int(self.mc));
         let cache = |name: &str, more: Option<(Ident, i64)>| {
             let axes = [m.clone()].into_iter().chain(more.map(|(n, s)| (n, Expr::Int(s)))).collect();
-            Stmt::Buffer(sized(Space::Cache, name, DType::F32, axes))
+            Stmt::Buffer(buffer(Space::Cache, name, DType::F32, axes))
         };
         let mut out = vec![cache("scores", Some((self.name(self.at.j), KEYS))), cache("most", None)];
         if self.query_operand().is_none() {
@@ -210,7 +192,7 @@ impl Flash<'_> {
             let k = e.emit(at.k_term)?;
             let mut dot = e.pop()?.stmts;
             dot.push(load("query", Access::new("queries", vec![point(Expr::Int(0)), IndexDim::All])));
-            let value = Expr::Reduce(TileReduce::Sum, Box::new(product(Expr::name("query"), k)), self.name(at.d));
+            let value = Expr::Reduce(TileReduce::Sum, Box::new(times(Expr::name("query"), k)), self.name(at.d));
             dot.push(set("dot", value));
             dot.push(store(
                 Access::new("scores", vec![point(Expr::Int(0)), point(Expr::name("c"))]),
@@ -291,7 +273,7 @@ impl Flash<'_> {
             });
         }
         if let Some(mask) = mask {
-            key = Expr::scalar(ScalarOp::Select {}, [mask, key, identity(ReduceKind::Max, DType::F32)]);
+            key = select(mask, key, identity(ReduceKind::Max, DType::F32));
         }
         let mut out = e.pop()?.stmts;
         let most = Access::new("most", vec![point(Expr::name("r"))]);
@@ -307,7 +289,7 @@ impl Flash<'_> {
             load("old", most.clone()),
             set("new", Expr::scalar(ScalarOp::Max {}, [Expr::name("old"), reduce(TileReduce::Max, "x")])),
             // Nothing seen yet: any finite shift gives zeros.
-            set("shift", Expr::scalar(ScalarOp::Select {}, [nothing, real(0.0), Expr::name("new")])),
+            set("shift", select(nothing, real(0.0), Expr::name("new"))),
             set("scale", exp(Expr::name("old"))),
             store(most, Expr::name("new")),
             store(here.clone(), exp(Expr::name("x"))),
@@ -316,7 +298,7 @@ impl Flash<'_> {
         for (i, (_, weight)) in at.sums.iter().enumerate() {
             let (to, before) = (self.sum(i, weight, self.width().1), format!("before{i}"));
             out.push(load(&before, to.clone()));
-            let kept = product(Expr::name(&before), Expr::name("scale"));
+            let kept = times(Expr::name(&before), Expr::name("scale"));
             out.push(store(
                 to,
                 match weight {
@@ -373,7 +355,7 @@ impl Flash<'_> {
             let mut total = Expr::name(&name);
             if let Weight::Term(w) = weight {
                 let each = e.emit(*w)?;
-                total = product(total, each);
+                total = times(total, each);
             }
             e.last()?.memo.insert(*term, total);
         }

@@ -3,10 +3,11 @@
 
 use super::emit::{Bind, Emitted, Emitter, Frame, tile_of};
 use super::index::{dim, identity, mul};
+use super::write::{buffer, scalar, select};
 use crate::region::{AxisId, Index, Term, TermId};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{Buffer, Expr, Space, Stmt, TileReduce, expr::Ident};
+use tilewright_ir::kernel::{Expr, Space, Stmt, TileReduce, expr::Ident};
 use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::DType;
 
@@ -48,26 +49,6 @@ pub(super) enum State {
         term: TermId,
         top: Ident,
     },
-}
-
-pub(super) fn scalar<const N: usize>(op: ScalarOp, args: [Expr; N]) -> Expr {
-    Expr::scalar(op, args)
-}
-
-pub(super) fn plus(a: Expr, b: Expr) -> Expr {
-    scalar(ScalarOp::Add {}, [a, b])
-}
-
-pub(super) fn times(a: Expr, b: Expr) -> Expr {
-    scalar(ScalarOp::Mul {}, [a, b])
-}
-
-pub(super) fn minus(a: Expr, b: Expr) -> Expr {
-    scalar(ScalarOp::Sub {}, [a, b])
-}
-
-pub(super) fn select(p: Expr, yes: Expr, no: Expr) -> Expr {
-    scalar(ScalarOp::Select {}, [p, yes, no])
 }
 
 pub(super) fn of_tile(kind: ReduceKind) -> TileReduce {
@@ -200,7 +181,7 @@ impl Emitter<'_> {
     ) -> Result<Ident, Diagnostic> {
         let name = self.fresh(prefix);
         let stmts = &mut self.last()?.stmts;
-        stmts.push(Stmt::Buffer(Buffer { space: Space::Reg, name: name.clone(), dtype, axes, attrs: Vec::new() }));
+        stmts.push(Stmt::Buffer(buffer(Space::Reg, name.clone(), dtype, axes)));
         stmts.push(Stmt::Set { name: name.clone(), value: start });
         Ok(name)
     }

@@ -13,6 +13,7 @@ mod online;
 mod product;
 mod search;
 mod special;
+mod write;
 
 pub use attention::{Attention, Weight, attention};
 pub use contraction::{Columns, Contraction, When, contraction};
@@ -58,12 +59,19 @@ fn contiguous(region: &Region, axis: AxisId) -> bool {
     })
 }
 
+/// Whether a fold that needs one pass varies along the output's innermost axis.
+fn wide_online(region: &Region) -> bool {
+    let last = region.rank.checked_sub(1);
+    region.terms.iter().zip(&region.free).any(|((term, _), free)| {
+        matches!(term, Term::Online { .. } | Term::Moment { .. }) && last.is_some_and(|last| free.contains(&last))
+    })
+}
+
 impl Schedule {
     /// The schedule of a region without a micro-kernel: follows the contiguous axis.
     pub fn choose(region: &Region) -> Schedule {
         let Some(last) = region.rank.checked_sub(1) else { return Schedule::Point };
         let (mut folds, mut rows, mut gathers, mut arg_folds, mut along) = (false, false, false, false, false);
-        let mut wide_online = false;
         for (id, (term, _)) in region.terms.iter().enumerate() {
             match term {
                 Term::Fold { axis, .. } => {
@@ -74,7 +82,6 @@ impl Schedule {
                 Term::Online { .. } | Term::Moment { .. } => {
                     folds = true;
                     rows |= !region.free[id].contains(&last);
-                    wide_online |= region.free[id].contains(&last);
                 }
                 Term::ArgFold { .. } => arg_folds = true,
                 Term::Load { map, .. } => {
@@ -87,7 +94,7 @@ impl Schedule {
             Schedule::Point
         } else if gathers {
             Schedule::Scalar
-        } else if wide_online {
+        } else if wide_online(region) {
             // Sums with and without the innermost axis share one pass.
             Schedule::Pointwise { tile: TILE }
         } else if rows {

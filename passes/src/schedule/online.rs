@@ -1,12 +1,13 @@
 //! Steps of the folds that keep more than a sum: online sums of exponentials, and moments.
 
 use super::emit::{Bind, Emitter, Frame};
-use super::fold::{Online, Pass, State, minus, plus, scalar, select, times};
+use super::fold::{Online, Pass, State};
 use super::index::{add, ceil, dim, identity, mul};
-use crate::region::{Affine, AxisId, Term, TermId, cut};
+use super::write::{buffer, least, load, minus, plus, point, scalar, select, store, times};
+use crate::region::{Term, TermId, limits};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{Access, Buffer, Expr, IndexDim, LoadMods, Space, Stmt, TileReduce, expr::Ident};
+use tilewright_ir::kernel::{Access, Expr, Space, Stmt, TileReduce, expr::Ident};
 use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::DType;
 
@@ -30,7 +31,9 @@ impl Emitter<'_> {
             return Ok(all);
         }
         let [o] = online else { return Ok(all) };
-        let Some(end) = o.mask.and_then(|m| self.end(m, pass.axis)) else { return Ok(all) };
+        let Some(mask) = o.mask else { return Ok(all) };
+        // Any limit will do.
+        let Some(end) = limits(&self.region.terms, mask, pass.axis).into_iter().next() else { return Ok(all) };
         let mut last = dim(&end.base);
         for &(axis, c) in &end.terms {
             let at = match self.bind(axis)?.clone() {
@@ -40,28 +43,7 @@ impl Emitter<'_> {
             };
             last = add(last, mul(Expr::Int(c), at));
         }
-        Ok(scalar(ScalarOp::Min {}, [all, ceil(last, pass.size)]))
-    }
-
-    /// Where a mask ends along `axis`: it holds at no position from there on.
-    fn end(&self, mask: TermId, axis: AxisId) -> Option<Affine> {
-        let Term::Map(op, args) = &self.region.terms[mask].0 else { return None };
-        let [a, b] = args[..] else { return None };
-        if *op == (ScalarOp::And {}) {
-            return self.end(a, axis).or_else(|| self.end(b, axis));
-        }
-        let (low, high, strict) = match op {
-            ScalarOp::Lt {} => (a, b, true),
-            ScalarOp::Le {} => (a, b, false),
-            ScalarOp::Gt {} => (b, a, true),
-            ScalarOp::Ge {} => (b, a, false),
-            _other => return None,
-        };
-        let position = |t| cut::position(&self.region.terms, t);
-        let mut room = position(high)?.plus(&position(low)?, -1)?;
-        let at = room.terms.iter().position(|t| *t == (axis, -1))?;
-        room.terms.remove(at);
-        if strict { Some(room) } else { room.plus(&Affine::constant(1.into()), 1) }
+        Ok(least(all, ceil(last, pass.size)))
     }
 
     /// Merges the moments of a tile into those before it (Chan).
@@ -76,7 +58,7 @@ impl Emitter<'_> {
         let zero = || identity(ReduceKind::Sum, dtype);
         let n = dim(&self.region.axes[pass.axis].1);
         let count = if pass.open {
-            scalar(ScalarOp::Min {}, [Expr::Int(pass.size), add(n, mul(Expr::Int(-1), pass.start.clone()))])
+            least(Expr::Int(pass.size), add(n, mul(Expr::Int(-1), pass.start.clone())))
         } else {
             Expr::Int(pass.size)
         };
@@ -166,8 +148,8 @@ impl Emitter<'_> {
         let axes = vec![(self.region.axes[pass.axis].0.clone(), Expr::Int(pass.size))];
         let access = Access::whole(&name);
         let stmts = &mut self.last()?.stmts;
-        stmts.push(Stmt::Buffer(Buffer { space: Space::Cache, name: name.clone(), dtype, axes, attrs: Vec::new() }));
-        stmts.push(Stmt::Store { access, mods: LoadMods::default(), value: tile.clone(), add: false });
+        stmts.push(Stmt::Buffer(buffer(Space::Cache, name.clone(), dtype, axes)));
+        stmts.push(store(access, tile.clone()));
         Ok(name)
     }
 
@@ -185,8 +167,8 @@ impl Emitter<'_> {
         let bind = Bind::Point(add(pass.start.clone(), at.clone()));
         self.frames.push(Frame::with(BTreeMap::from([(pass.axis, bind)])));
         let name = self.fresh("v");
-        let access = Access::new(buffer, vec![IndexDim::Point { at, open: false }]);
-        self.last()?.stmts.push(Stmt::Load { name: name.clone(), access, mods: LoadMods::default() });
+        let access = Access::new(buffer, vec![point(at)]);
+        self.last()?.stmts.push(load(&name, access));
         let e = Expr::Name(name);
         let mut product = times(e.clone(), self.emit(weight)?);
         if masked {
@@ -196,8 +178,7 @@ impl Emitter<'_> {
         self.set(sum, plus(Expr::Name(sum.clone()), product))?;
         let n = dim(&self.region.axes[pass.axis].1);
         let left = add(n, mul(Expr::Int(-1), pass.start.clone()));
-        let high =
-            if pass.open { scalar(ScalarOp::Min {}, [Expr::Int(pass.size), left]) } else { Expr::Int(pass.size) };
+        let high = if pass.open { least(Expr::Int(pass.size), left) } else { Expr::Int(pass.size) };
         self.close(var, high)
     }
 }

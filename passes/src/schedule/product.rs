@@ -2,14 +2,13 @@
 
 use super::contraction::Contraction;
 use super::emit::{Bind, Emitter, Frame};
-use super::index::{add, ceil, dim, mul};
+use super::index::{add, ceil, dim};
+use super::write::{buffer, left, point, range, repeat, scaled};
 use crate::region::{AxisId, Index, Region};
 use std::collections::BTreeMap;
 use tilewright_ir::device::ukernel::UKernelShape;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{
-    Access, Block, Buffer, BufferAttr, Expr, IndexDim, Kernel, Level, Space, Stmt, expr::Ident,
-};
+use tilewright_ir::kernel::{Access, Buffer, BufferAttr, Expr, IndexDim, Kernel, Space, Stmt, expr::Ident};
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::{DType, SymbolDecl};
 
@@ -31,57 +30,6 @@ fn fold_block(depth: Option<i64>, row: &UKernelShape) -> (i64, bool) {
             exact.map_or((most, true), |x| (x, false))
         }
         None => (most, true),
-    }
-}
-
-/// `min(a, b)`
-pub(super) fn least(a: Expr, b: Expr) -> Expr {
-    Expr::scalar(ScalarOp::Min {}, [a, b])
-}
-
-/// How many of `n` are left from tile `var` of `tile` on, at most `tile`.
-pub(super) fn left(n: Expr, var: &str, tile: i64) -> Expr {
-    least(Expr::Int(tile), add(n, mul(Expr::Int(-tile), Expr::name(var))))
-}
-
-/// `for var in 0 .. high { body }`
-pub(super) fn repeat(var: &str, high: Expr, body: Block) -> Stmt {
-    Stmt::For { var: var.into(), low: Expr::Int(0), high, step: None, unroll: false, body }
-}
-
-/// `start +: size`
-pub(super) fn range(start: Expr, size: i64, open: bool) -> IndexDim {
-    IndexDim::Range { start, size: Expr::Int(size), open, upto: None }
-}
-
-/// A buffer without attributes.
-pub(super) fn sized(space: Space, name: &str, dtype: DType, axes: Vec<(Ident, Expr)>) -> Buffer {
-    Buffer { space, name: name.into(), dtype, axes, attrs: Vec::new() }
-}
-
-/// `var * by`
-pub(super) fn scaled(var: &str, by: i64) -> Expr {
-    mul(Expr::name(var), Expr::Int(by))
-}
-
-/// A kernel for the CPU around a body at grid.
-pub(super) fn grid_kernel(
-    e: Emitter<'_>,
-    name: &str,
-    symbols: &[SymbolDecl],
-    vars: Vec<(Ident, Expr)>,
-    body: Block,
-) -> Kernel {
-    Kernel {
-        name: name.into(),
-        target: "cpu".into(),
-        attrs: Vec::new(),
-        constants: Vec::new(),
-        symbols: symbols.to_vec(),
-        arguments: e.arguments,
-        views: e.views,
-        body: vec![Stmt::Par { vars, level: Level::Grid, body }],
-        places: e.region.places.clone(),
     }
 }
 
@@ -140,7 +88,7 @@ pub fn contraction_kernel(
     let float = if c.b_dtype == DType::F64 { DType::F64 } else { DType::F32 };
     let n_name = region.axes[c.n].0.clone();
     let acc = vec![(region.axes[c.m].0.clone(), Expr::Int(mc)), (n_name, Expr::Int(nc))];
-    let mut body = vec![Stmt::Buffer(sized(Space::Cache, "acc", float, acc))];
+    let mut body = vec![Stmt::Buffer(buffer(Space::Cache, "acc", float, acc))];
     body.push(tiles.products(&mut e, rows_here.clone(), panels_here)?);
     let mut binds = tiles.points.clone();
     binds.insert(c.m, Bind::Point(add(scaled("mt", mc), Expr::name("r"))));
@@ -153,7 +101,7 @@ pub fn contraction_kernel(
     let epilogue = e.pop()?.stmts;
     body.push(repeat("r", rows_here, epilogue));
     vars.extend([("mt".into(), ceil(dim(m_size), mc)), ("nt".into(), ceil(dim(n_size), nc))]);
-    Ok(grid_kernel(e, name, symbols, vars, body))
+    Ok(e.kernel(name, symbols, vars, body))
 }
 
 impl Tiles<'_> {
@@ -167,9 +115,9 @@ impl Tiles<'_> {
             entry(&self.c.k),
             (region.axes[self.c.n].0.clone(), Expr::Int(self.row.nr)),
         ]);
-        let mut buffer = sized(Space::In, &format!("in{}", self.c.b), self.c.b_dtype, axes);
-        buffer.attrs.push(BufferAttr { name: "packed".into(), args: Vec::new() });
-        buffer
+        let mut panels = buffer(Space::In, format!("in{}", self.c.b), self.c.b_dtype, axes);
+        panels.attrs.push(BufferAttr { name: "packed".into(), args: Vec::new() });
+        panels
     }
 
     /// The loops around `mma`: blocks of the fold, panels, rows.
@@ -208,7 +156,7 @@ impl Tiles<'_> {
         for (axis, _) in &self.c.columns.batch {
             dims.push(e.dim_of(*axis)?);
         }
-        dims.push(IndexDim::Point { at: add(scaled("nt", self.panels), Expr::name("j")), open: false });
+        dims.push(point(add(scaled("nt", self.panels), Expr::name("j"))));
         dims.extend([range(scaled("kb", kc), kc, open), IndexDim::All]);
         Ok(Access::new(&format!("in{}", self.c.b), dims))
     }
@@ -229,5 +177,5 @@ pub fn few_rows_kernel(region: &Region, name: &str, symbols: &[SymbolDecl]) -> R
     let mut body = e.pop()?.stmts;
     body.push(repeat("c", left(size.clone(), "t", FEW_COLUMNS), inner));
     vars.push(("t".into(), ceil(size, FEW_COLUMNS)));
-    Ok(grid_kernel(e, name, symbols, vars, body))
+    Ok(e.kernel(name, symbols, vars, body))
 }

@@ -2,35 +2,28 @@
 
 use super::emit::{Bind, Emitted, Emitter, Frame, tile_of};
 use super::index::{ceil, dim, identity, mul};
+use super::write::{buffer, repeat, scalar, select};
 use crate::region::{AxisId, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{Buffer, Expr, Space, Stmt, TileReduce, expr::Ident};
+use tilewright_ir::kernel::{Expr, Space, Stmt, TileReduce, expr::Ident};
 use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::DType;
 
 fn reg(name: &Ident, dtype: DType, axes: Vec<(Ident, Expr)>) -> Stmt {
-    Stmt::Buffer(Buffer { space: Space::Reg, name: name.clone(), dtype, axes, attrs: Vec::new() })
-}
-
-fn select(condition: &Expr, yes: Expr, no: Expr) -> Expr {
-    Expr::scalar(ScalarOp::Select {}, [condition.clone(), yes, no])
-}
-
-fn two(op: ScalarOp, a: Expr, b: Expr) -> Expr {
-    Expr::scalar(op, [a, b])
+    Stmt::Buffer(buffer(Space::Reg, name.clone(), dtype, axes))
 }
 
 /// Whether `value` comes before `old` in the order of the search: NaN beats every number.
 fn better(largest: bool, dtype: DType, value: &Expr, old: &Expr) -> Expr {
     let op = if largest { ScalarOp::Gt {} } else { ScalarOp::Lt {} };
-    let beats = two(op, value.clone(), old.clone());
+    let beats = scalar(op, [value.clone(), old.clone()]);
     if !dtype.is_float() {
         return beats;
     }
-    let nan = two(ScalarOp::Ne {}, value.clone(), value.clone());
-    let known = two(ScalarOp::Eq {}, old.clone(), old.clone());
-    two(ScalarOp::Or {}, beats, two(ScalarOp::And {}, nan, known))
+    let nan = scalar(ScalarOp::Ne {}, [value.clone(), value.clone()]);
+    let known = scalar(ScalarOp::Eq {}, [old.clone(), old.clone()]);
+    scalar(ScalarOp::Or {}, [beats, scalar(ScalarOp::And {}, [nan, known])])
 }
 
 impl Emitter<'_> {
@@ -44,35 +37,24 @@ impl Emitter<'_> {
         self.frames.push(Frame { binds: BTreeMap::from([(axis, Bind::Point(j.clone()))]), ..Frame::default() });
         let value = self.emit(arg)?;
         let mut body = self.pop()?.stmts;
-        let op = if largest { ScalarOp::Gt {} } else { ScalarOp::Lt {} };
-        let old = Expr::Name(best.clone());
-        let mut better = Expr::scalar(op, [value.clone(), old.clone()]);
-        if dtype.is_float() {
-            let nan = Expr::scalar(ScalarOp::Ne {}, [value.clone(), value.clone()]);
-            let known = Expr::scalar(ScalarOp::Eq {}, [old.clone(), old.clone()]);
-            let first_nan = Expr::scalar(ScalarOp::And {}, [nan, known]);
-            better = Expr::scalar(ScalarOp::Or {}, [better, first_nan]);
-        }
-        let first = Expr::scalar(ScalarOp::Eq {}, [j.clone(), Expr::Int(0)]);
-        let better = Expr::scalar(ScalarOp::Or {}, [better, first]);
+        let better = better(largest, dtype, &value, &Expr::Name(best.clone()));
+        let first = scalar(ScalarOp::Eq {}, [j.clone(), Expr::Int(0)]);
+        let better = scalar(ScalarOp::Or {}, [better, first]);
         let name = self.fresh("v");
         body.push(Stmt::Let { names: vec![name.clone()], value: better });
         let pick = |new: Expr, old: &Ident| Stmt::Set {
             name: old.clone(),
-            value: Expr::scalar(ScalarOp::Select {}, [Expr::Name(name.clone()), new, Expr::Name(old.clone())]),
+            value: select(Expr::Name(name.clone()), new, Expr::Name(old.clone())),
         };
         body.push(pick(j, &at));
         body.push(pick(value, &best));
         let stmts = &mut self.last()?.stmts;
-        let scalar = |name: &Ident, dtype| {
-            Stmt::Buffer(Buffer { space: Space::Reg, name: name.clone(), dtype, axes: Vec::new(), attrs: Vec::new() })
-        };
-        stmts.push(scalar(&best, dtype));
-        stmts.push(scalar(&at, DType::I64));
+        stmts.push(reg(&best, dtype, Vec::new()));
+        stmts.push(reg(&at, DType::I64, Vec::new()));
         stmts.push(Stmt::Set { name: best.clone(), value: Expr::cast(dtype, Expr::Int(0)) });
         stmts.push(Stmt::Set { name: at.clone(), value: Expr::Int(0) });
         let high = dim(&region.axes[axis].1);
-        stmts.push(Stmt::For { var, low: Expr::Int(0), high, step: None, unroll: false, body });
+        stmts.push(repeat(var, high, body));
         let result = self.remember(term, place, Expr::Name(at));
         self.frames.extend(above);
         Ok(result)
@@ -117,34 +99,34 @@ impl Emitter<'_> {
         let value = named(self.fresh("v"), value, &mut body);
         let position = Expr::Iota(axis_name.clone(), Box::new(start), Box::new(lanes.clone()));
         let position = named(self.fresh("v"), position, &mut body);
-        let nothing = two(ScalarOp::Eq {}, old_at.clone(), n.clone());
-        let mut take = two(ScalarOp::Or {}, better(largest, dtype, &value, &old), nothing);
+        let nothing = scalar(ScalarOp::Eq {}, [old_at.clone(), n.clone()]);
+        let mut take = scalar(ScalarOp::Or {}, [better(largest, dtype, &value, &old), nothing]);
         if open {
-            take = two(ScalarOp::And {}, take, two(ScalarOp::Lt {}, position.clone(), n.clone()));
+            take = scalar(ScalarOp::And {}, [take, scalar(ScalarOp::Lt {}, [position.clone(), n.clone()])]);
         }
         let take = named(self.fresh("v"), take, &mut body);
-        body.push(Stmt::Set { name: at.clone(), value: select(&take, position, old_at.clone()) });
-        body.push(Stmt::Set { name: best.clone(), value: select(&take, value, old.clone()) });
+        body.push(Stmt::Set { name: at.clone(), value: select(take.clone(), position, old_at.clone()) });
+        body.push(Stmt::Set { name: best.clone(), value: select(take.clone(), value, old.clone()) });
         let stmts = &mut self.last()?.stmts;
         stmts.push(reg(&best, dtype, vec![(axis_name.clone(), lanes.clone())]));
         stmts.push(reg(&at, DType::I64, vec![(axis_name.clone(), lanes)]));
         stmts.push(Stmt::Set { name: best.clone(), value: Expr::cast(dtype, Expr::Int(0)) });
         stmts.push(Stmt::Set { name: at.clone(), value: n.clone() });
         let high = ceil(n.clone(), size);
-        stmts.push(Stmt::For { var, low: Expr::Int(0), high, step: None, unroll: false, body });
+        stmts.push(repeat(var, high, body));
         // Lanes that saw nothing take no part.
-        let seen = two(ScalarOp::Lt {}, old_at.clone(), n.clone());
+        let seen = scalar(ScalarOp::Lt {}, [old_at.clone(), n.clone()]);
         let (fold, tile) =
             if largest { (ReduceKind::Max, TileReduce::Max) } else { (ReduceKind::Min, TileReduce::Min) };
-        let lane = named(self.fresh("v"), select(&seen, old, identity(fold, dtype)), stmts_of(self)?);
+        let lane = named(self.fresh("v"), select(seen.clone(), old, identity(fold, dtype)), stmts_of(self)?);
         let top = Expr::Reduce(tile, Box::new(lane.clone()), axis_name.clone());
         let top = named(self.fresh("v"), top, stmts_of(self)?);
-        let mut hit = two(ScalarOp::Eq {}, lane.clone(), top.clone());
+        let mut hit = scalar(ScalarOp::Eq {}, [lane.clone(), top.clone()]);
         if dtype.is_float() {
-            let nan = |e: &Expr| two(ScalarOp::Ne {}, e.clone(), e.clone());
-            hit = two(ScalarOp::Or {}, hit, two(ScalarOp::And {}, nan(&lane), nan(&top)));
+            let nan = |e: &Expr| scalar(ScalarOp::Ne {}, [e.clone(), e.clone()]);
+            hit = scalar(ScalarOp::Or {}, [hit, scalar(ScalarOp::And {}, [nan(&lane), nan(&top)])]);
         }
-        let first = select(&two(ScalarOp::And {}, hit, seen), old_at, n);
+        let first = select(scalar(ScalarOp::And {}, [hit, seen]), old_at, n);
         let result = self.let_at(term, place, Expr::Reduce(TileReduce::Min, Box::new(first), axis_name))?;
         self.frames.extend(above);
         Ok(result)

@@ -2,32 +2,15 @@
 
 use super::emit::tile_of;
 use super::index::{add, ceil, dim, mul, zero};
+use super::write::{buffer, grid, kernel, load, point, range, repeat, store};
 use tilewright_ir::diag::{Diagnostic, Place};
-use tilewright_ir::kernel::{
-    Access, Block, Buffer, Expr, IndexDim, Kernel, Level, LoadMods, Space, Stmt, View, expr::Ident,
-};
+use tilewright_ir::kernel::{Access, Block, Buffer, Expr, IndexDim, Kernel, LoadMods, Space, Stmt, View, expr::Ident};
 use tilewright_ir::op::ReduceKind;
 use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
 
 fn argument(space: Space, name: &str, ty: &Type) -> Buffer {
     let axes = ty.shape.iter().enumerate().map(|(i, d)| (format!("d{i}").into(), dim(d))).collect();
-    Buffer { space, name: name.into(), dtype: ty.dtype, axes, attrs: Vec::new() }
-}
-
-fn point(at: Expr) -> IndexDim {
-    IndexDim::Point { at, open: false }
-}
-
-fn load(name: &str, access: Access) -> Stmt {
-    Stmt::Load { name: name.into(), access, mods: LoadMods::default() }
-}
-
-fn store(access: Access, value: Expr) -> Stmt {
-    Stmt::Store { access, mods: LoadMods::default(), value, add: false }
-}
-
-fn repeat(var: &str, high: Expr, body: Block) -> Stmt {
-    Stmt::For { var: var.into(), low: Expr::Int(0), high, step: None, unroll: false, body }
+    buffer(space, name, ty.dtype, axes)
 }
 
 /// Positions `i0, i1, ..` with `at` in place of `axis`.
@@ -36,50 +19,43 @@ fn points(rank: usize, axis: usize, at: &Expr) -> Vec<IndexDim> {
 }
 
 /// A grid over all axes of `shape` but `axis`.
-fn grid(shape: &[Dim], axis: usize, body: Block) -> Stmt {
-    let mut vars: Vec<(Ident, Expr)> =
-        (0..shape.len()).filter(|&i| i != axis).map(|i| (format!("i{i}").into(), dim(&shape[i]))).collect();
-    if vars.is_empty() {
-        vars.push(("z".into(), Expr::Int(1)));
-    }
-    Stmt::Par { vars, level: Level::Grid, body }
-}
-
-fn kernel(name: &str, symbols: &[SymbolDecl], arguments: Vec<Buffer>, body: Block, places: &[Place]) -> Kernel {
-    Kernel {
-        name: name.into(),
-        target: "cpu".into(),
-        attrs: Vec::new(),
-        constants: Vec::new(),
-        symbols: symbols.to_vec(),
-        arguments,
-        views: Vec::new(),
-        body,
-        places: places.to_vec(),
-    }
+fn lines(shape: &[Dim], axis: usize, body: Block) -> Stmt {
+    let size = |i: usize| (format!("i{i}").into(), dim(&shape[i]));
+    grid((0..shape.len()).filter(|&i| i != axis).map(size).collect(), body)
 }
 
 /// Running sum of `in0` along `axis` into `out`; half precision runs in f32.
 pub fn cumsum(name: &str, symbols: &[SymbolDecl], ty: &Type, axis: usize, places: &[Place]) -> Kernel {
-    let wide = if matches!(ty.dtype, DType::F16 | DType::Bf16) { DType::F32 } else { ty.dtype };
-    let convert = |to: DType, from: DType, e: Expr| if to == from { e } else { Expr::cast(to, e) };
     let here = points(ty.rank(), axis, &Expr::name("j"));
+    let steps = running(ty, axis, here, (Vec::new(), LoadMods::default()));
+    kernel(name, symbols, (whole(ty), Vec::new()), lines(&ty.shape, axis, steps), places)
+}
+
+/// The arguments of an op from a tensor to one of its type.
+pub(super) fn whole(ty: &Type) -> Vec<Buffer> {
+    vec![argument(Space::In, "in0", ty), argument(Space::Out, "out", ty)]
+}
+
+/// The loop of a running sum at positions `here`, which are `j` along `axis`, for a tile of `lanes` at a time.
+pub(super) fn running(
+    ty: &Type,
+    axis: usize,
+    here: Vec<IndexDim>,
+    (lanes, mods): (Vec<(Ident, Expr)>, LoadMods),
+) -> Block {
+    let wide = ty.dtype.folded();
+    let convert = |to: DType, from: DType, e: Expr| if to == from { e } else { Expr::cast(to, e) };
     let sum = Expr::scalar(ReduceKind::Sum.combine(wide), [Expr::name("s"), convert(wide, ty.dtype, Expr::name("v"))]);
-    let body = vec![
-        Stmt::Buffer(Buffer { space: Space::Reg, name: "s".into(), dtype: wide, axes: Vec::new(), attrs: Vec::new() }),
-        Stmt::Set { name: "s".into(), value: Expr::cast(wide, Expr::Int(0)) },
-        repeat(
-            "j",
-            dim(&ty.shape[axis]),
-            vec![
-                load("v", Access::new("in0", here.clone())),
-                Stmt::Set { name: "s".into(), value: sum },
-                store(Access::new("out", here), convert(ty.dtype, wide, Expr::name("s"))),
-            ],
-        ),
+    let steps = vec![
+        Stmt::Load { name: "v".into(), access: Access::new("in0", here.clone()), mods },
+        Stmt::Set { name: "s".into(), value: sum },
+        store(Access::new("out", here), convert(ty.dtype, wide, Expr::name("s"))),
     ];
-    let arguments = vec![argument(Space::In, "in0", ty), argument(Space::Out, "out", ty)];
-    kernel(name, symbols, arguments, vec![grid(&ty.shape, axis, body)], places)
+    vec![
+        Stmt::Buffer(buffer(Space::Reg, "s", wide, lanes)),
+        Stmt::Set { name: "s".into(), value: Expr::cast(wide, Expr::Int(0)) },
+        repeat("j", dim(&ty.shape[axis]), steps),
+    ]
 }
 
 /// `out = in0` with `in2` added at `in1` along `axis`, in order; one grid point owns a whole line along `axis`.
@@ -106,7 +82,7 @@ pub fn scatter_add(name: &str, symbols: &[SymbolDecl], types: [&Type; 3], axis: 
         argument(Space::In, "in2", source),
         argument(Space::InOut, "out", base),
     ];
-    kernel(name, symbols, arguments, vec![grid(&base.shape, axis, body)], places)
+    kernel(name, symbols, (arguments, Vec::new()), lines(&base.shape, axis, body), places)
 }
 
 /// Writes `in0` into the box of `out` at `start`. Errors: a broken invariant where the ranks differ.
@@ -143,15 +119,10 @@ pub fn update_slice(
         open = clipped;
         vars.push(("t".into(), ceil(dim(n), size)));
         let start = mul(Expr::name("t"), Expr::Int(size));
-        dims.push(IndexDim::Range { start, size: Expr::Int(size), open, upto: None });
-    } else {
-        vars.push(("z".into(), Expr::Int(1)));
+        dims.push(range(start, size, open));
     }
     let mods = LoadMods { pad: open.then_some(zero(out.dtype)), ..LoadMods::default() };
     body.push(Stmt::Load { name: "v".into(), access: Access::new("in0", dims.clone()), mods });
     body.push(store(Access::new("box", dims), Expr::name("v")));
-    let par = Stmt::Par { vars, level: Level::Grid, body };
-    let mut k = kernel(name, symbols, vec![source, target], vec![par], places);
-    k.views.push(view);
-    Ok(k)
+    Ok(kernel(name, symbols, (vec![source, target], vec![view]), grid(vars, body), places))
 }

@@ -3,11 +3,12 @@
 
 use super::super::emit::{Bind, Emitter, Frame};
 use super::super::index::{ceil, dim, mul};
+use super::super::write::{buffer, range, select, store};
 use super::{Built, team};
 use crate::region::{AxisId, Region, Term, TermId};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{Access, Buffer, Expr, IndexDim, LoadMods, Space, Stmt, expr::Ident};
+use tilewright_ir::kernel::{Access, Expr, IndexDim, Space, Stmt, expr::Ident};
 use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::DType;
 
@@ -122,9 +123,9 @@ fn side(region: &Region, axis: AxisId) -> i64 {
     }
 }
 
-fn buffer(space: Space, name: &str, axes: Vec<(Ident, i64)>) -> Stmt {
+fn tile(space: Space, name: &str, axes: Vec<(Ident, i64)>) -> Stmt {
     let axes = axes.into_iter().map(|(n, s)| (n, Expr::Int(s))).collect();
-    Stmt::Buffer(Buffer { space, name: name.into(), dtype: DType::F32, axes, attrs: Vec::new() })
+    Stmt::Buffer(buffer(space, name, DType::F32, axes))
 }
 
 /// The kernel's emitter and grid.
@@ -157,11 +158,11 @@ fn accumulate(emitter: &mut Emitter<'_>, product: &Product, sides: [i64; 2], suf
     let chunks = [format!("a_chunk{suffix}"), format!("b_chunk{suffix}")];
     let axes = product.tile.iter().zip(sides).map(|(&a, s)| (name_of(a), s)).collect();
     let frame = emitter.last()?;
-    frame.stmts.push(buffer(Space::Reg, &acc, axes));
+    frame.stmts.push(tile(Space::Reg, &acc, axes));
     for (name, i) in chunks.iter().zip(0..) {
         // One element more than the tile has: a column of it then lies in different banks.
         let axes = vec![(k_name.clone(), CHUNK), (name_of(product.tile[i]), sides[i] + 1)];
-        frame.stmts.push(buffer(Space::Shared, name, axes));
+        frame.stmts.push(tile(Space::Shared, name, axes));
     }
     frame.stmts.push(Stmt::Set { name: acc.clone(), value: Expr::Int(0) });
     let mut loops: Vec<(Ident, Expr)> = Vec::new();
@@ -176,17 +177,17 @@ fn accumulate(emitter: &mut Emitter<'_>, product: &Product, sides: [i64; 2], suf
     emitter.frames.push(Frame::with(BTreeMap::from([(deepest, bind)])));
     loops.push(("kb".into(), ceil(k_size.clone(), CHUNK)));
     let (mut operands, mut stores) = (Vec::new(), Vec::new());
-    let whole = |n: i64| IndexDim::Range { start: Expr::Int(0), size: Expr::Int(n), open: false, upto: None };
+    let whole = |n: i64| range(Expr::Int(0), n, false);
     for ((name, side), &factor) in chunks.iter().zip(sides).zip(&product.factors) {
         let mut value = emitter.emit(factor)?;
         if open && !reads_pad(region, factor) {
             let at = Expr::Iota(k_name.clone(), Box::new(start.clone()), Box::new(Expr::Int(CHUNK)));
             let inside = Expr::scalar(ScalarOp::Lt {}, [at, k_size.clone()]);
-            value = Expr::scalar(ScalarOp::Select {}, [inside, value, Expr::cast(DType::F32, Expr::Int(0))]);
+            value = select(inside, value, Expr::cast(DType::F32, Expr::Int(0)));
         }
         let access = Access::new(name, vec![IndexDim::All, whole(side)]);
         operands.push(access.clone());
-        stores.push(Stmt::Store { access, mods: LoadMods::default(), value, add: false });
+        stores.push(store(access, value));
     }
     let frame = emitter.last()?;
     frame.stmts.extend(stores);

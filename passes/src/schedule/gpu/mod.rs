@@ -19,7 +19,7 @@ use super::index::dim;
 use crate::region::{AxisId, Index, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{Expr, IndexDim, Kernel, KernelAttr, Level, Stmt, expr::Ident};
+use tilewright_ir::kernel::{Expr, IndexDim, Kernel, KernelAttr, Stmt, expr::Ident};
 use tilewright_ir::types::{Dim, SymbolDecl};
 
 /// Elements that a thread holds of a tile of a pointwise kernel or of a strip.
@@ -40,41 +40,19 @@ pub fn region_kernel(region: &Region, name: &str, symbols: &[SymbolDecl], target
         match super::Schedule::choose(region) {
             super::Schedule::Point => rows::point(region)?,
             super::Schedule::Row { .. } => rows::in_strips(region)?,
-            _any if wide_online(region) => rows::of_folds(region)?,
+            _any if super::wide_online(region) => rows::of_folds(region)?,
             super::Schedule::Pointwise { .. } | super::Schedule::Scalar => boxes::kernel(region)?,
         }
     };
-    let Built { emitter, vars, threads } = built;
-    let mut emitter = emitter;
+    let Built { mut emitter, vars, threads } = built;
     let body = emitter.pop()?.stmts;
-    let vars = if vars.is_empty() { vec![("z".into(), Expr::Int(1))] } else { vars };
     let mut attrs = vec![KernelAttr { name: "threads".into(), args: vec![Expr::Int(threads)] }];
     if let Some(cost) = cost::cost(region) {
         for (name, n) in [("flops", cost.flops), ("bytes", cost.bytes)] {
             attrs.push(KernelAttr { name: name.into(), args: vec![dim(&n)] });
         }
     }
-    Ok(Kernel {
-        name: name.into(),
-        target: target.into(),
-        attrs,
-        constants: Vec::new(),
-        symbols: symbols.to_vec(),
-        arguments: emitter.arguments,
-        views: emitter.views,
-        body: vec![Stmt::Par { vars, level: Level::Grid, body }],
-        places: region.places.clone(),
-    })
-}
-
-/// Whether folds that need one pass each vary along the output's innermost axis.
-fn wide_online(region: &Region) -> bool {
-    region.terms.iter().enumerate().any(|(id, (term, _))| match term {
-        Term::Online { .. } | Term::Moment { .. } => {
-            region.rank.checked_sub(1).is_some_and(|last| region.free[id].contains(&last))
-        }
-        _other => false,
-    })
+    Ok(Kernel { target: target.into(), attrs, ..emitter.kernel(name, symbols, vars, body) })
 }
 
 /// A kernel that was made for one thread, for a block: a team runs it as one, one element at a time where it has no tiles.

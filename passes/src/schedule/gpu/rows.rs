@@ -7,7 +7,7 @@ use super::{Built, EACH, MOST_THREADS, longest_fold, team, threads_for};
 use crate::region::{Affine, AxisId, Index, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::{Expr, Stmt};
+use tilewright_ir::kernel::Expr;
 
 /// Longest row that is kept in registers.
 const LONGEST_ROW: i64 = 4096;
@@ -46,27 +46,6 @@ pub(super) fn unified(region: &Region) -> Option<Region> {
     Some(rename(region, &|a| if folded.iter().any(|f| f.0 == a) { last } else { a }))
 }
 
-/// The term with other operands.
-pub(super) fn with_operands(term: &Term, new: &dyn Fn(TermId) -> TermId) -> Term {
-    match term {
-        Term::Load { input, map, open } => {
-            let index = |i: &Index| match i {
-                Index::Affine(a) => Index::Affine(a.clone()),
-                Index::Term(t) => Index::Term(new(*t)),
-            };
-            Term::Load { input: *input, map: map.iter().map(index).collect(), open: *open }
-        }
-        Term::Map(op, args) => Term::Map(op.clone(), args.iter().map(|&a| new(a)).collect()),
-        Term::Fold { kind, axis, arg } => Term::Fold { kind: *kind, axis: *axis, arg: new(*arg) },
-        Term::ArgFold { largest, axis, arg } => Term::ArgFold { largest: *largest, axis: *axis, arg: new(*arg) },
-        Term::Online { axis, key, weight, mask } => {
-            Term::Online { axis: *axis, key: new(*key), weight: new(*weight), mask: mask.map(new) }
-        }
-        Term::Moment { axis, arg } => Term::Moment { axis: *axis, arg: new(*arg) },
-        Term::Const(_) | Term::Iota(_) | Term::Size(_) | Term::Product => term.clone(),
-    }
-}
-
 /// The region with axis `a` in place of `to(a)` everywhere in its terms; terms that become the same become one.
 pub(super) fn rename(region: &Region, to: &dyn Fn(AxisId) -> AxisId) -> Region {
     let mut out = Region { terms: Vec::new(), free: Vec::new(), ..region.clone() };
@@ -80,7 +59,7 @@ pub(super) fn rename(region: &Region, to: &dyn Fn(AxisId) -> AxisId) -> Region {
     let mut new: Vec<TermId> = Vec::new();
     let mut seen: BTreeMap<Term, TermId> = BTreeMap::new();
     for (id, (term, dtype)) in region.terms.iter().enumerate() {
-        let mut term = with_operands(term, &|t| new[t]);
+        let mut term = term.with_operands(&|t| new[t]);
         match &mut term {
             Term::Iota(a) => *a = affine(a),
             Term::Load { map, .. } => map.iter_mut().for_each(|i| {
@@ -129,10 +108,7 @@ pub(super) fn in_strips(region: &Region) -> Result<Built<'_>, Diagnostic> {
     emitter.frames.push(frame);
     emitter.frames.push(Frame::with(BTreeMap::from([(last, Bind::Tile { start, size, open })])));
     emitter.store_outputs()?;
-    let body = emitter.pop()?.stmts;
-    let high = ceil(dim(n), size);
-    let strips = Stmt::For { var: "t".into(), low: Expr::Int(0), high, step: None, unroll: false, body };
-    emitter.last()?.stmts.push(strips);
+    emitter.close("t".into(), ceil(dim(n), size))?;
     Ok(Built { emitter, vars, threads })
 }
 

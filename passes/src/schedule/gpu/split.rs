@@ -51,7 +51,7 @@ fn prune(region: &Region, outputs: &[usize]) -> Region {
     let mut new = vec![0; region.terms.len()];
     for (id, (term, dtype)) in region.terms.iter().enumerate().filter(|(id, _)| needed[*id]) {
         new[id] = small.terms.len();
-        small.terms.push((super::rows::with_operands(term, &|t| new[t]), *dtype));
+        small.terms.push((term.with_operands(&|t| new[t]), *dtype));
         small.free.push(region.free[id].clone());
     }
     for &i in outputs {

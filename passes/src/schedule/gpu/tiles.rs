@@ -1,8 +1,9 @@
 //! Folds over an axis that is here as one whole tile: the team reduces its registers.
 
 use super::super::emit::{Emitted, Emitter};
-use super::super::fold::{minus, of_tile, scalar, select, times};
-use super::super::index::identity;
+use super::super::fold::of_tile;
+use super::super::index::{dim, identity};
+use super::super::write::{minus, scalar, select, times};
 use crate::region::{AxisId, Term, TermId};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::{Expr, TileReduce};
@@ -49,7 +50,7 @@ impl Emitter<'_> {
             Term::Moment { arg, .. } if everywhere(arg) => {
                 let x = self.emit(arg)?;
                 let x = self.name(x)?;
-                let n = Expr::cast(dtype, super::super::index::dim(&region.axes[axis].1));
+                let n = Expr::cast(dtype, dim(&region.axes[axis].1));
                 let mean = scalar(ScalarOp::Div {}, [reduce(TileReduce::Sum, x.clone()), n]);
                 let mean = self.name(mean)?;
                 let d = self.name(minus(x, mean))?;
