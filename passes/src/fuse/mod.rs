@@ -18,24 +18,22 @@ pub fn stored(f: &Function, opt_level: u8) -> Result<Vec<bool>, Diagnostic> {
     let users = users(f, &live);
     let mut kernels: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); f.nodes.len()];
     let mut sizes: Vec<usize> = f.nodes.iter().map(weight).collect();
-    let mut changed = stored.clone();
     for i in (0..f.nodes.len()).rev().filter(|&i| live[i]) {
         for &u in &users[i] {
-            let new = if changed[u] { BTreeSet::from([u]) } else { kernels[u].clone() };
+            let new = if stored[u] { BTreeSet::from([u]) } else { kernels[u].clone() };
             kernels[i].extend(new);
         }
-        if changed[i] || always_inline(f, i) {
+        if stored[i] || always_inline(f, i) {
             continue;
         }
         let room = kernels[i].iter().all(|&k| sizes[k] < MOST_NODES);
-        changed[i] = !(opt_level > 0 && room && fits(f, i, &users[i], &kernels[i], &changed)?);
-        if !changed[i] {
+        stored[i] = !(opt_level > 0 && room && fits(f, i, &users, &kernels[i], &stored)?);
+        if !stored[i] {
             for k in kernels[i].clone() {
                 sizes[k] += weight(&f.nodes[i]);
             }
         }
     }
-    stored.clone_from(&changed);
     Ok(stored)
 }
 
@@ -120,12 +118,12 @@ fn forced(f: &Function, live: &[bool]) -> Vec<bool> {
 fn fits(
     f: &Function,
     i: usize,
-    users: &[usize],
+    users: &[Vec<usize>],
     kernels: &BTreeSet<usize>,
     stored: &[bool],
 ) -> Result<bool, Diagnostic> {
     let node = &f.nodes[i];
-    let into_dot = users.iter().any(|&u| matches!(f.nodes[u].op, GraphOp::Dot { .. }));
+    let into_dot = users[i].iter().any(|&u| matches!(f.nodes[u].op, GraphOp::Dot { .. }));
     let one = kernels.len() == 1;
     Ok(match &node.op {
         GraphOp::Iota { .. } | GraphOp::Size { .. } => !into_dot,
@@ -133,31 +131,40 @@ fn fits(
         GraphOp::Slice { .. } | GraphOp::Flip { .. } => one || !into_dot,
         GraphOp::Pad { .. } | GraphOp::Concat { .. } => one && !into_dot,
         GraphOp::Map { op } => {
-            one && !feeds_dot(f, users, stored)
-                && (op.info().family != Family::Transcendental || !repeated(f, i, users))
+            one && !feeds_dot(f, i, users, stored)
+                && (op.info().family != Family::Transcendental || !repeated(f, i, &users[i]))
         }
         GraphOp::Reduce { .. } if one => try_region(f, i, kernels, stored, false)?,
         GraphOp::Dot { .. } if one => try_region(f, i, kernels, stored, true)?,
-        _other => false,
+        GraphOp::Reduce { .. } | GraphOp::Dot { .. } => false,
+        GraphOp::Parameter { .. }
+        | GraphOp::Constant { .. }
+        | GraphOp::Argmax { .. }
+        | GraphOp::Argmin { .. }
+        | GraphOp::Cumsum { .. }
+        | GraphOp::Take { .. }
+        | GraphOp::TakeAlong { .. }
+        | GraphOp::ScatterAdd { .. }
+        | GraphOp::UpdateSlice { .. }
+        | GraphOp::Call { .. }
+        | GraphOp::Cond { .. }
+        | GraphOp::Scan { .. } => false,
     })
 }
 
-/// Whether `users` hand the value to a dot through nothing but movement: its elements would be computed many times.
-fn feeds_dot(f: &Function, users: &[usize], stored: &[bool]) -> bool {
-    users.iter().any(|&u| match f.nodes[u].op.info().family {
-        Family::Contraction => true,
-        Family::Movement if !stored[u] => {
-            let next: Vec<usize> = f
-                .nodes
-                .iter()
-                .enumerate()
-                .filter(|(_, n)| n.args.iter().any(|a| a.node.index() == u))
-                .map(|(v, _)| v)
-                .collect();
-            feeds_dot(f, &next, stored)
+/// Whether readers of the value hand it to a dot through nothing but movement: its elements would be computed many times.
+fn feeds_dot(f: &Function, i: usize, users: &[Vec<usize>], stored: &[bool]) -> bool {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![i]);
+    while let Some(at) = open.pop() {
+        for &u in &users[at] {
+            match f.nodes[u].op.info().family {
+                Family::Contraction => return true,
+                Family::Movement if !stored[u] && seen.insert(u) => open.push(u),
+                _other => {}
+            }
         }
-        _other => false,
-    })
+    }
+    false
 }
 
 /// Whether a reader repeats the value along anything but a new innermost axis.

@@ -15,6 +15,8 @@ pub(super) struct Buffers {
     pub(super) work: Vec<ProgramBuffer>,
     /// Values of constant buffers.
     pub(super) constants: Vec<(Ident, Array)>,
+    /// By buffer that lies in another one's memory: the buffer whose memory that is.
+    bases: BTreeMap<Ident, Ident>,
     prefix: String,
 }
 
@@ -26,7 +28,7 @@ impl Buffers {
             prefix.push('_');
         }
         let names = f.params.iter().enumerate().map(|(i, p)| (f.param(i), p.name.clone())).collect();
-        Buffers { names, work: Vec::new(), constants: Vec::new(), prefix }
+        Buffers { names, work: Vec::new(), constants: Vec::new(), bases: BTreeMap::new(), prefix }
     }
 
     /// The buffer of a value. Errors: a broken invariant if it has none.
@@ -44,26 +46,29 @@ impl Buffers {
         let suffix = if value.index == 0 { String::new() } else { format!("_{}", value.index) };
         let name: Ident = format!("{}{}{suffix}", self.prefix, value.node.index()).into();
         self.names.insert(value, name.clone());
+        if let Some(whole) = &alias_of {
+            self.bases.insert(name.clone(), self.base(whole));
+        }
         self.work.push(ProgramBuffer { name, ty: ty.clone(), alias_of });
     }
 
     /// A buffer of the program's own, such as packed panels.
     pub(super) fn extra(&mut self, suffix: &str, value: Value, ty: Type) -> Ident {
-        let name: Ident = format!("{}{}_{suffix}", self.prefix, value.node.index()).into();
-        self.work.push(ProgramBuffer { name: name.clone(), ty, alias_of: None });
-        name
+        self.own(format!("{}{}_{suffix}", self.prefix, value.node.index()), ty)
     }
 
     /// A buffer of the program's own, named after another one.
     pub(super) fn beside(&mut self, owner: &Ident, suffix: &str, ty: Type) -> Ident {
-        let name: Ident = format!("{owner}_{suffix}").into();
-        self.work.push(ProgramBuffer { name: name.clone(), ty, alias_of: None });
-        name
+        self.own(format!("{owner}_{suffix}"), ty)
     }
 
     /// A buffer for a value that the function does not name.
     pub(super) fn class(&mut self, number: usize, ty: Type) -> Ident {
-        let name: Ident = format!("{}_class{number}", self.prefix).into();
+        self.own(format!("{}_class{number}", self.prefix), ty)
+    }
+
+    fn own(&mut self, name: String, ty: Type) -> Ident {
+        let name = Ident::from(name);
         self.work.push(ProgramBuffer { name: name.clone(), ty, alias_of: None });
         name
     }
@@ -79,11 +84,7 @@ impl Buffers {
 
     /// The buffer whose memory `name` is.
     fn base(&self, name: &Ident) -> Ident {
-        let mut at = name.clone();
-        while let Some(next) = self.work.iter().find(|b| b.name == at).and_then(|b| b.alias_of.clone()) {
-            at = next;
-        }
-        at
+        self.bases.get(name).unwrap_or(name).clone()
     }
 
     /// The donated parameter in whose memory `value` lies.

@@ -50,6 +50,12 @@ fn donates(callee: &Function, param: usize) -> bool {
     callee.params.get(param).is_some_and(|p| p.role == Role::Donated)
 }
 
+/// Whether argument `k` of a scan is a carry that the body returns as it is: it never changes, so a step has nothing to
+/// hand on to the next.
+fn fixed(body: &Function, carries: usize, k: usize) -> bool {
+    k < carries && body.results.get(k) == Some(&body.param(k))
+}
+
 /// Operands that a node would overwrite, and its results that are the memory of an operand: (result, operand).
 pub(super) type Sharing = (Vec<usize>, Vec<(usize, usize)>);
 
@@ -69,11 +75,29 @@ impl Lower<'_> {
             }
             GraphOp::Scan { body, carries, .. } => {
                 let body = function(self.module, body)?;
-                let fixed = |k: &usize| k < carries && body.results.get(*k) == Some(&body.param(*k));
+                let fixed = |k: &usize| fixed(body, *carries, *k);
                 let given = given(&[body], 0).into_iter().filter(|k| !fixed(k)).collect();
                 (given, (0..node.types.len()).filter(fixed).map(|k| (k, k)).collect())
             }
-            _other => (Vec::new(), Vec::new()),
+            GraphOp::Parameter { .. }
+            | GraphOp::Constant { .. }
+            | GraphOp::Iota { .. }
+            | GraphOp::Size { .. }
+            | GraphOp::Map { .. }
+            | GraphOp::Reduce { .. }
+            | GraphOp::Argmax { .. }
+            | GraphOp::Argmin { .. }
+            | GraphOp::Cumsum { .. }
+            | GraphOp::Dot { .. }
+            | GraphOp::Broadcast { .. }
+            | GraphOp::Transpose { .. }
+            | GraphOp::Slice { .. }
+            | GraphOp::Pad { .. }
+            | GraphOp::Concat { .. }
+            | GraphOp::Flip { .. }
+            | GraphOp::Take { .. }
+            | GraphOp::TakeAlong { .. }
+            | GraphOp::ScatterAdd { .. } => (Vec::new(), Vec::new()),
         })
     }
 
@@ -132,8 +156,7 @@ impl Lower<'_> {
         for ty in types.iter_mut().skip(carries) {
             ty.shape.remove(0);
         }
-        // A carry that the body returns as it is never changes: the step before has nothing to hand on.
-        let fixed = |k: usize| k < carries && body.results.get(k) == Some(&body.param(k));
+        let fixed = |k: usize| fixed(body, carries, k);
         let mut arguments = Vec::new();
         for k in 0..node.args.len() {
             let name = self.argument(i, k, donates(body, k) && !fixed(k))?;

@@ -222,7 +222,7 @@ impl Lower<'_> {
     }
 
     /// Launches `kernel` where the condition holds.
-    fn push_when(&mut self, kernel: Kernel, arguments: Vec<Ident>, when: Option<Expr>) {
+    pub(super) fn push_when(&mut self, kernel: Kernel, arguments: Vec<Ident>, when: Option<Expr>) {
         self.steps.push(Step::Launch(Launch { kernel: self.kernels.len(), arguments, when }));
         self.kernels.push(kernel);
     }

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, NodeId, Value};
 use tilewright_ir::infer::require::requirements;
-use tilewright_ir::kernel::{Kernel, KernelAttr, Launch, Program, ProgramParam, Step, expr::Ident};
+use tilewright_ir::kernel::{Kernel, KernelAttr, Program, ProgramParam, Step, expr::Ident};
 use tilewright_ir::op::GraphOp;
 use tilewright_ir::types::Dim;
 
@@ -248,8 +248,7 @@ impl Lower<'_> {
 
     fn push(&mut self, kernel: Kernel, arguments: Vec<Ident>) {
         let kernel = if self.target.is_gpu() { schedule::gpu::for_team(kernel, self.target.isa) } else { kernel };
-        self.steps.push(Step::Launch(Launch { kernel: self.kernels.len(), arguments, when: None }));
-        self.kernels.push(kernel);
+        self.push_when(kernel, arguments, None);
     }
 
     /// Launches `kernel` on `args`, then `out` in a buffer of its own.

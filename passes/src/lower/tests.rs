@@ -154,3 +154,17 @@ fn dot_bias_gelu_is_a_pack_and_a_kernel() {
     }
     assert_eq!(linear(DType::F32, 0).kernels.len(), 7);
 }
+
+/// Bools have no sum: one that runs combines them as a reduction does.
+#[test]
+fn running_sums_of_bools_are_kernels_everywhere() {
+    for isa in ["avx512", "sm_80"] {
+        let text = "func @main(%x: bool[3, 5]) -> bool[3, 5] {\n  %0 = cumsum %x axis=1 : bool[3, 5]\n  return %0\n}\n";
+        let module = tilewright_ir::text::parse("graph", text).unwrap();
+        for program in lower_module(&module, 1, &Target { isa }).unwrap() {
+            for kernel in &program.kernels {
+                tilewright_ir::kernel::verify::verify(kernel).unwrap();
+            }
+        }
+    }
+}

@@ -13,7 +13,7 @@ use tilewright_ir::types::Bindings;
 pub struct InputFacts {
     /// The same at every call: a matrix product may have it packed for nothing.
     pub weight: bool,
-    /// Classes that kernels must store before it exists: what the barrier that makes it needs, canonical.
+    /// Classes that kernels must store before it exists: what the barrier that makes it needs, canonical, ascending.
     pub after: Vec<Id>,
 }
 
@@ -71,6 +71,9 @@ impl Context {
             } else {
                 facts.weight = true;
             }
+            // Each once: barriers that read one value twice would double the list at every step.
+            facts.after.sort_unstable();
+            facts.after.dedup();
             inputs.push(facts);
         }
         let orders = import.roots.iter().map(|r| (graph.find(r.class), r.axes.clone())).collect();

@@ -161,7 +161,7 @@ impl Planner<'_> {
                 out
             }
             GraphOp::Concat { axis } => self.concat(node, *axis, &shape, &mut planned)?,
-            // A gather inside a larger term is read only where the term needs it; an index outside is an error anyway.
+            // Of encoded blocks: other gathers are barriers.
             GraphOp::Take { axis } => {
                 let (x, ids) = (operand(self, 0), operand(self, 1));
                 let table = node.args.first().ok_or("has no table")?;
