@@ -12,6 +12,8 @@ pub mod rules;
 pub mod saturate;
 mod term;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use check::{Counterexample, RuleReport, check_rule};

@@ -1,154 +1,29 @@
 //! Imported and rewritten terms mean what the reference interpreter says: every result element, several extractions.
 
-use super::super::eval::{Bounded, fold_rows, scalar};
+use super::super::testing::{Chosen, Memory, agree, picked};
 use super::super::*;
 use super::*;
-use egg::{CostFunction, Extractor, RecExpr};
-use tilewright_ir::array::Array;
+use std::collections::BTreeSet;
 use tilewright_ir::dsl::{Attention, Graph as Dsl, RopeLayout, Tensor, concat, stack};
-use tilewright_ir::graph::Module;
-use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::types::{Bindings, DType};
-
-/// Picks different equal terms for different seeds.
-struct Whim(u64);
-
-impl CostFunction<ENode> for Whim {
-    type Cost = u64;
-    fn cost<C: FnMut(Id) -> u64>(&mut self, node: &ENode, mut costs: C) -> u64 {
-        let text = node.head.to_string();
-        let taste = text.bytes().fold(self.0, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)) % 16;
-        let own = if self.0 == 0 { 1 } else { 1 + taste };
-        node.children.iter().fold(own, |sum, c| sum.saturating_add(costs(*c)))
-    }
-}
-
-struct Memory {
-    extents: Vec<i64>,
-    tensors: Vec<(Vec<i64>, Vec<f64>)>,
-}
-
-impl Memory {
-    fn eval(&self, e: &RecExpr<ENode>, id: Id, point: &mut Vec<i64>) -> f64 {
-        let node = &e[id];
-        let attr = |i: usize| match &e[node.children[i]].head {
-            Head::Attr(a) => a.clone(),
-            other => panic!("{other} is no attribute"),
-        };
-        let axis = || match attr(0) {
-            Attr::Axis(a) => usize::from(a),
-            other => panic!("{other} is no axis"),
-        };
-        match &node.head {
-            Head::Attr(Attr::Const(n)) => n.value(),
-            Head::Attr(a) => panic!("{a} is no value"),
-            Head::Iota => point[axis()] as f64,
-            Head::Extent => self.extents[axis()] as f64,
-            Head::Scalar(tilewright_ir::op::ScalarOp::Cast { .. }) => self.eval(e, node.children[0], point),
-            // A selected value that is not chosen may be anything.
-            Head::Scalar(op) => {
-                let args: Vec<Bounded> =
-                    node.children.iter().map(|c| Bounded::exact(self.eval(e, *c, point))).collect();
-                scalar(op.kind(), &args).unwrap().value
-            }
-            Head::Load | Head::Gather => {
-                let (Attr::Input(t), Attr::Map(map)) = (attr(0), attr(1)) else { panic!("load") };
-                let found = node.children.get(2).map_or(0, |c| self.eval(e, *c, point) as i64);
-                let at: Vec<i64> = map.iter().map(|m| place(m, point, found)).collect();
-                let (shape, data) = &self.tensors[t as usize];
-                assert_eq!(shape.len(), at.len());
-                let inside = at.iter().zip(shape).all(|(i, n)| (0..*n).contains(i));
-                let flat = at.iter().zip(shape).fold(0, |sum, (i, n)| sum * n + i);
-                if inside { data[flat as usize] } else { f64::NAN }
-            }
-            Head::At => {
-                let Attr::Subst(map) = attr(0) else { panic!("at") };
-                let mut moved = point.clone();
-                for (axis, with) in &map {
-                    moved[usize::from(*axis)] = place(with, point, 0);
-                }
-                self.eval(e, node.children[1], &mut moved)
-            }
-            Head::Fold(kind) => {
-                let axis = axis();
-                let before = point[axis];
-                let mut rows = Vec::new();
-                for i in 0..self.extents[axis] {
-                    point[axis] = i;
-                    let row = node.children[1..].iter().map(|c| Bounded::exact(self.eval(e, *c, point)));
-                    rows.push(row.collect());
-                }
-                point[axis] = before;
-                fold_rows(*kind, &rows).unwrap().value
-            }
-        }
-    }
-}
-
-fn place(e: &Affine, point: &[i64], found: i64) -> i64 {
-    let of = |a: AxisId| if a == GATHERED { found } else { point[usize::from(a)] };
-    e.constant + e.terms.iter().map(|(a, k)| k * of(*a)).sum::<i64>()
-}
 
 /// Checks one program; returns its barriers and copies.
 fn check(g: &Dsl, results: &[&Tensor], bindings: &[(&str, i64)]) -> (usize, usize) {
     let module = g.finish(results).unwrap();
-    let f = module.entry().unwrap().clone();
+    let f = module.entry().unwrap();
     let bindings: Bindings = bindings.iter().map(|(n, v)| ((*n).into(), *v)).collect();
-    let import = import(&f).unwrap();
-    let inputs: Vec<Array> = f.params.iter().enumerate().map(|(k, p)| sample(k, &p.ty, &bindings)).collect();
-    // The interpreter's values of everything that the terms load, beside the results.
-    let mut wide = f.clone();
-    wide.results.extend(import.stored.iter().map(|s| s.value));
-    let mut wide_module = Module::default();
-    for (name, other) in &module.functions {
-        wide_module.functions.insert(name.clone(), if *name == f.name { wide.clone() } else { other.clone() });
-    }
-    let want = run(&wide_module, &f.name, &inputs, &bindings, Mode::Meaning).unwrap();
-    let axes = &import.graph.analysis.axes;
-    let memory = Memory {
-        extents: axes.iter().map(|a| a.dim.eval(&bindings).unwrap()).collect(),
-        tensors: import
-            .stored
-            .iter()
-            .zip(&want[f.results.len()..])
-            .map(|(s, a)| (s.atoms.iter().map(|d| d.eval(&bindings).unwrap()).collect(), a.to_f64().unwrap()))
-            .collect(),
-    };
+    let import = import(f).unwrap();
     let grown = saturate(import.graph.clone(), &shipped().unwrap(), Numerics::Approx, Limits::default()).unwrap();
     for (graph, seed) in [(&import.graph, 0), (&grown.graph, 0), (&grown.graph, 1), (&grown.graph, 77)] {
-        let extractor = Extractor::new(graph, Whim(seed));
+        let (want, memory) = Memory::of(&module, f, &import, graph, &bindings);
         for (value, want) in f.results.iter().zip(&want) {
-            let (_, term) = extractor.find_best(graph.find(import.classes[value]));
-            let data = want.to_f64().unwrap();
-            let atoms: Vec<AxisId> = import.layouts[value].concat();
-            for (flat, want) in data.iter().enumerate() {
-                let (mut point, mut rest) = (vec![0; memory.extents.len()], flat as i64);
-                for axis in atoms.iter().rev() {
-                    point[usize::from(*axis)] = rest % memory.extents[usize::from(*axis)];
-                    rest /= memory.extents[usize::from(*axis)];
-                }
-                let got = memory.eval(&term, egg::Id::from(term.len() - 1), &mut point);
-                let close = (got - want).abs() <= 1e-11 * (1.0 + want.abs());
-                assert!(close || (got.is_nan() && want.is_nan()), "element {flat}: {got}, not {want}; {term}");
-            }
+            let class = graph.find(import.classes[value]);
+            let nodes = picked(graph, class, seed);
+            let chosen = Chosen { nodes: &nodes, inputs: &BTreeSet::new() };
+            agree(&memory.all(chosen, class, &import.layouts[value].concat()), want, &format!("seed {seed}"));
         }
     }
     (import.barriers.len(), import.copies)
-}
-
-fn sample(seed: usize, ty: &tilewright_ir::types::Type, bindings: &Bindings) -> Array {
-    let shape = ty.concrete(bindings).unwrap();
-    let n: usize = shape.iter().product();
-    match ty.dtype {
-        DType::I64 => {
-            Array::from_i64(&shape, &(0..n).map(|i| ((i * 7 + seed) % 3) as i64).collect::<Vec<_>>()).unwrap()
-        }
-        _ => {
-            let f = |i: usize| ((i * 37 + seed * 11 + 5) % 101) as f64 / 33.0 - 1.4;
-            Array::from_f64(&shape, &(0..n).map(f).collect::<Vec<_>>()).unwrap()
-        }
-    }
 }
 
 const F: DType = DType::F64;

@@ -6,6 +6,7 @@ mod trivial;
 use super::super::{Lower, Target, lower_module};
 use super::*;
 use crate::egraph::Numerics;
+use crate::egraph::testing::sample;
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Attention, Graph as Dsl, RopeLayout, Tensor, concat};
 use tilewright_ir::graph::Module;
@@ -130,16 +131,6 @@ fn execute(program: &Program, inputs: &[Array], bindings: &Bindings) -> Vec<Vec<
     program.results.iter().map(values).collect()
 }
 
-fn sample(seed: usize, ty: &Type, bindings: &Bindings) -> Array {
-    let shape = ty.concrete(bindings).unwrap();
-    let n: usize = shape.iter().product();
-    if ty.dtype == DType::I64 {
-        return Array::from_i64(&shape, &(0..n).map(|i| ((i * 7 + seed) % 3) as i64).collect::<Vec<_>>()).unwrap();
-    }
-    let f = |i: usize| (((i * 37 + seed * 11 + 5) % 101) as f64 / 33.0 - 1.4) as f32;
-    Array::from_f32(&shape, &(0..n).map(f).collect::<Vec<_>>()).unwrap()
-}
-
 /// Compares all covers of a program with the interpreter; gives the program that is chosen.
 fn check(g: &Dsl, results: &[&Tensor], bindings: &[(&str, i64)]) -> Program {
     let module = g.finish(results).unwrap();
@@ -253,4 +244,16 @@ fn projections_are_products_of_matrices() {
     let out = out.permute(&[0, 2, 1, 3]).reshape([b.clone(), s.clone(), 8.into()]);
     let p = check(&g, &[&(out.matmul(&wo) + &x)], &[("b", 2), ("s", 5)]);
     assert_eq!(p.steps.iter().filter(|s| matches!(s, Step::Pack(_))).count(), 2);
+}
+
+/// What must be stored before a barrier is known once, however often barriers read one value.
+#[test]
+fn barriers_that_read_a_value_twice() {
+    let mut text = String::from("func @main(%x: f32[3], %i: i64[3]) -> f32[3] {\n  %0 = exp %x : f32[3]\n");
+    for k in 0..64 {
+        text += &format!("  %{} = scatter_add %{k}, %i, %{k} axis=0 : f32[3]\n", k + 1);
+    }
+    text += "  return %64\n}\n";
+    let module = tilewright_ir::text::parse("graph", &text).unwrap();
+    assert_eq!(program(&module, None).steps.len(), 65);
 }

@@ -1,25 +1,10 @@
 //! Covers for tests: terms by whim, everything in one kernel a root but for what lies below an `at`.
 
 use super::super::Cut;
-use crate::egraph::{ENode, Fold, Graph, Head};
-use egg::{CostFunction, Extractor, Id, Language};
+use crate::egraph::testing::Whim;
+use crate::egraph::{ENode, Graph, Head};
+use egg::{Extractor, Id, Language};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Picks different equal terms for different seeds.
-struct Whim(u64);
-
-impl CostFunction<ENode> for Whim {
-    type Cost = u64;
-    fn cost<C: FnMut(Id) -> u64>(&mut self, node: &ENode, mut costs: C) -> u64 {
-        let text = node.head.to_string();
-        let taste = text.bytes().fold(self.0, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)) % 16;
-        // One seed takes folds in one pass wherever it can.
-        let online = matches!(&node.head, Head::Fold(Fold::Esum | Fold::EsumIf | Fold::M2));
-        let taste = if self.0 == 4 && matches!(node.head, Head::Fold(_)) && !online { 1000 } else { taste };
-        let own = if self.0 == 0 { 1 } else { 1 + taste };
-        node.children.iter().fold(own, |sum, c| sum.saturating_add(costs(*c)))
-    }
-}
 
 /// Cuts that compute `roots`, producers first. `seed` odd: every fold is stored too; from 8 on, every class.
 pub(super) fn cover(graph: &Graph, roots: &[Id], seed: u64) -> Vec<Cut> {
