@@ -14,17 +14,17 @@ use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::{Literal, ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, Dim, Type};
 
-/// What lies in memory where.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
+/// What a kernel reads, and where that lies in memory.
+#[derive(Clone, Debug)]
+pub struct Memory<'a> {
     /// Stored tensors by input number: buffer and sizes of its atoms in memory order.
-    pub tensors: Vec<(Ident, Vec<Dim>)>,
+    pub tensors: BTreeMap<usize, (Ident, Vec<Dim>)>,
     /// Stored classes: buffer and atoms in memory order.
     pub classes: BTreeMap<Id, (Ident, Vec<Atom>)>,
     /// Stored tensors that are sizes, by input number: they are not read.
-    pub sizes: BTreeMap<usize, Dim>,
+    pub sizes: &'a BTreeMap<usize, Dim>,
     /// Sizes that are not negative whenever the kernel runs.
-    pub facts: Vec<Dim>,
+    pub facts: &'a [Dim],
 }
 
 /// What one kernel computes.
@@ -43,7 +43,7 @@ type Positions = BTreeMap<Atom, Affine>;
 
 struct Builder<'a> {
     graph: &'a Graph,
-    memory: &'a Memory,
+    memory: &'a Memory<'a>,
     part: &'a Part<'a>,
     axes: Vec<(Ident, Dim)>,
     grid: BTreeMap<Atom, AxisId>,
@@ -60,7 +60,7 @@ fn broken(what: &str) -> Diagnostic {
 }
 
 /// The region of a cut. Errors: `dim-overflow`; a bug where the cut is not closed.
-pub fn region(graph: &Graph, memory: &Memory, part: &Part<'_>) -> Result<Region, Diagnostic> {
+pub fn region(graph: &Graph, memory: &Memory<'_>, part: &Part<'_>) -> Result<Region, Diagnostic> {
     let mut builder = Builder {
         graph,
         memory,
@@ -286,7 +286,7 @@ impl Builder<'_> {
     fn tensor(&self, node: &ENode) -> Result<(Ident, Vec<Dim>, DType), Diagnostic> {
         let Attr::Input(number) = self.attr(node, 0)? else { return Err(broken("loads from no tensor")) };
         let number = usize::try_from(*number).unwrap_or(usize::MAX);
-        let tensor = self.memory.tensors.get(number).zip(self.graph.analysis.inputs.get(number));
+        let tensor = self.memory.tensors.get(&number).zip(self.graph.analysis.inputs.get(number));
         let ((name, sizes), info) = tensor.ok_or_else(|| broken("loads from an unknown tensor"))?;
         Ok((name.clone(), sizes.clone(), info.dtype))
     }

@@ -70,10 +70,12 @@ const LOOSE: usize = 1000;
 
 /// How far a cut's kernel is from a product of matrices, or from one long axis.
 fn price(plan: &Plan<'_>, cut: usize) -> Result<usize, Diagnostic> {
-    let memory = plan.memory(&|_| "".into());
     let outputs = plan.outputs(cut);
     let cut = &plan.cuts[cut];
     let part = cut::Part { outputs: &outputs, nodes: &cut.nodes, inputs: &cut.inputs };
+    // Names that tell what is read apart.
+    let memory =
+        plan.memory(&part, &|v| Ok(format!("{}.{}", v.node.0, v.index).into()), &|c| Ok(format!("{c}").into()))?;
     let region = coalesce(cut::region(plan.graph, &memory, &part)?);
     let folds = region.terms.iter().any(|(t, _)| matches!(t, Term::Fold { .. }));
     let loose = folds && schedule::contraction(&region, &|_| false).is_none();

@@ -237,11 +237,27 @@ impl<'a> Plan<'a> {
         atoms.iter().map(|a| size(a).ok_or_else(|| Diagnostic::bug("an axis without a size"))).collect()
     }
 
-    /// What lies where, with buffers named by `name`.
-    fn memory(&self, name: &dyn Fn(Value) -> Ident) -> cut::Memory {
-        let tensors = self.import.stored.iter().map(|s| (name(s.value), s.atoms.clone())).collect();
-        let classes = self.orders.iter().map(|(c, o)| (*c, (Ident::from(format!("{c}")), o.clone()))).collect();
-        cut::Memory { tensors, classes, sizes: self.sizes.clone(), facts: self.facts.clone() }
+    /// What a kernel reads, with buffers named by `tensor` and `class`.
+    fn memory(
+        &self,
+        part: &cut::Part<'_>,
+        tensor: &dyn Fn(Value) -> Result<Ident, Diagnostic>,
+        class: &dyn Fn(Id) -> Result<Ident, Diagnostic>,
+    ) -> Result<cut::Memory<'_>, Diagnostic> {
+        let (mut tensors, mut classes) = (BTreeMap::new(), BTreeMap::new());
+        for place in self.loads(part.nodes) {
+            if let Place::Tensor(number) = place
+                && let Some(stored) = self.import.stored.get(number)
+            {
+                tensors.insert(number, (tensor(stored.value)?, stored.atoms.clone()));
+            }
+        }
+        for id in part.inputs {
+            if let Some(order) = self.orders.get(id) {
+                classes.insert(*id, (class(*id)?, order.clone()));
+            }
+        }
+        Ok(cut::Memory { tensors, classes, sizes: &self.sizes, facts: &self.facts })
     }
 
     fn outputs(&self, cut: usize) -> Vec<(Id, Vec<AxisId>)> {
@@ -329,18 +345,6 @@ impl Emitter<'_, '_> {
         Ok(())
     }
 
-    fn memory(&self) -> cut::Memory {
-        // What has no name yet is not read yet.
-        let name = |v: Value| self.lower.buffers.name(v).unwrap_or_else(|_| "".into());
-        let mut memory = self.plan.memory(&name);
-        for (class, (buffer, _)) in &mut memory.classes {
-            if let Some(name) = self.names.get(class) {
-                *buffer = name.clone();
-            }
-        }
-        memory
-    }
-
     fn cut(&mut self, number: usize) -> Result<(), Diagnostic> {
         let plan = self.plan;
         let cut = &plan.cuts[number];
@@ -401,7 +405,10 @@ impl Emitter<'_, '_> {
 
     fn region(&self, part: &cut::Part<'_>) -> Result<Region, Diagnostic> {
         let plan = self.plan;
-        let mut region = coalesce(cut::region(plan.graph, &self.memory(), part)?);
+        let class =
+            |c: Id| self.names.get(&c).cloned().ok_or_else(|| Diagnostic::bug("a class is read that has no buffer"));
+        let memory = plan.memory(part, &|v| self.lower.buffers.name(v), &class)?;
+        let mut region = coalesce(cut::region(plan.graph, &memory, part)?);
         let computed = part.nodes.keys().flat_map(|c| plan.values.get(c).into_iter().flatten());
         for place in computed.flat_map(|v| &plan.f.node(*v).places) {
             if !region.places.contains(place) {
