@@ -1,13 +1,12 @@
 //! What tests of terms share: data, extraction by whim, and an evaluator of chosen nodes.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use super::eval::{Bounded, fold_rows, scalar};
 use super::lang::{Affine, Attr, AxisId, ENode, Fold, GATHERED, Head};
 use super::{Graph, Import};
 use egg::{CostFunction, Extractor, Id, Language};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use tilewright_ir::array::Array;
 use tilewright_ir::graph::{Function, Module};
 use tilewright_ir::interp::{Mode, run};
@@ -48,10 +47,10 @@ pub(super) fn picked(graph: &Graph, root: Id, seed: u64) -> BTreeMap<Id, ENode> 
     let extractor = Extractor::new(graph, Whim(seed));
     let (mut nodes, mut open) = (BTreeMap::new(), vec![graph.find(root)]);
     while let Some(class) = open.pop() {
-        if !nodes.contains_key(&class) {
+        if let Entry::Vacant(slot) = nodes.entry(class) {
             let node = extractor.find_best_node(class).clone().map_children(|c| graph.find(c));
             open.extend(&node.children);
-            nodes.insert(class, node);
+            slot.insert(node);
         }
     }
     nodes

@@ -56,8 +56,16 @@ fn fixed(body: &Function, carries: usize, k: usize) -> bool {
     k < carries && body.results.get(k) == Some(&body.param(k))
 }
 
-/// Operands that a node would overwrite, and its results that are the memory of an operand: (result, operand).
-pub(super) type Sharing = (Vec<usize>, Vec<(usize, usize)>);
+/// Which memory a node and its operands share.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    /// Operands that the node would overwrite.
+    pub(super) overwrites: Vec<usize>,
+    /// Results that are the memory of an operand in any case: (result, operand).
+    pub(super) shares: Vec<(usize, usize)>,
+    /// Whether the first result takes the memory of the operand that is overwritten.
+    pub(super) updates: bool,
+}
 
 impl Lower<'_> {
     /// Which memory node `i` shares.
@@ -66,18 +74,20 @@ impl Lower<'_> {
         let given = |callees: &[&Function], first: usize| -> Vec<usize> {
             (first..node.args.len()).filter(|&k| callees.iter().any(|c| donates(c, k - first))).collect()
         };
+        let overwrites = |overwrites| Sharing { overwrites, ..Sharing::default() };
         Ok(match &node.op {
-            GraphOp::UpdateSlice { .. } => (vec![0], Vec::new()),
-            GraphOp::Reshape { .. } => (Vec::new(), vec![(0, 0)]),
-            GraphOp::Call { function: name } => (given(&[function(self.module, name)?], 0), Vec::new()),
+            GraphOp::UpdateSlice { .. } => Sharing { updates: true, ..overwrites(vec![0]) },
+            GraphOp::Reshape { .. } => Sharing { shares: vec![(0, 0)], ..Sharing::default() },
+            GraphOp::Call { function: name } => overwrites(given(&[function(self.module, name)?], 0)),
             GraphOp::Cond { yes, no } => {
-                (given(&[function(self.module, yes)?, function(self.module, no)?], 1), Vec::new())
+                overwrites(given(&[function(self.module, yes)?, function(self.module, no)?], 1))
             }
             GraphOp::Scan { body, carries, .. } => {
                 let body = function(self.module, body)?;
                 let fixed = |k: &usize| fixed(body, *carries, *k);
                 let given = given(&[body], 0).into_iter().filter(|k| !fixed(k)).collect();
-                (given, (0..node.types.len()).filter(fixed).map(|k| (k, k)).collect())
+                let shares = (0..node.types.len()).filter(fixed).map(|k| (k, k)).collect();
+                Sharing { shares, ..overwrites(given) }
             }
             GraphOp::Parameter { .. }
             | GraphOp::Constant { .. }
@@ -97,7 +107,7 @@ impl Lower<'_> {
             | GraphOp::Flip { .. }
             | GraphOp::Take { .. }
             | GraphOp::TakeAlong { .. }
-            | GraphOp::ScatterAdd { .. } => (Vec::new(), Vec::new()),
+            | GraphOp::ScatterAdd { .. } => Sharing::default(),
         })
     }
 

@@ -9,7 +9,7 @@ use super::problem::{Problem, Step, each};
 use std::collections::BTreeSet;
 
 /// Elements of a tile of an elementwise kernel: the least that one core takes.
-const TILE: f64 = 256.0;
+const TILE: f64 = crate::schedule::TILE as f64;
 /// Most elements of a row that a kernel keeps between its passes.
 const HELD: f64 = 16384.0;
 /// How much slower an operation on one number is than its share of a vector.

@@ -2,11 +2,11 @@
 
 use super::order::{Place, Unit};
 use super::{Lower, Plan, Source};
+use crate::lower::control::Sharing;
 use egg::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{NodeId, Value};
-use tilewright_ir::op::GraphOp;
 
 /// What a unit does.
 pub(super) enum Work {
@@ -97,8 +97,7 @@ fn barriers(plan: &Plan<'_>, lower: &Lower<'_>, out: &mut Units) -> Result<(), D
         let reads = what.args.iter().map(place).collect::<Result<Vec<_>, _>>()?;
         let writes =
             (0..what.types.len()).map(|k| place(&Lower::value(node.index(), k))).collect::<Result<Vec<_>, _>>()?;
-        let (overwrites, shares) = lower.sharing(node.index())?;
-        let updates = matches!(what.op, GraphOp::UpdateSlice { .. });
+        let Sharing { overwrites, shares, updates } = lower.sharing(node.index())?;
         let key = (node.index(), 0);
         out.units.push(Unit { key, reads, writes, barrier: Some(node), overwrites, shares, updates });
         out.work.push(Work::Barrier(node));
