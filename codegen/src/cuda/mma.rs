@@ -187,15 +187,14 @@ impl Emitter<'_> {
 /// Names of the accumulators and all `reg` buffers.
 fn walk<'k>(body: &'k Block, accumulators: &mut Vec<Ident>, registers: &mut Vec<&'k Buffer>) {
     for s in body {
-        match s {
-            Stmt::Buffer(b) if b.space == Space::Reg => registers.push(b),
-            Stmt::Mma { to, .. } => accumulators.push(to.buffer.clone()),
-            Stmt::Par { body, .. } | Stmt::For { body, .. } => walk(body, accumulators, registers),
-            Stmt::If { yes, no, .. } => {
-                walk(yes, accumulators, registers);
-                walk(no, accumulators, registers);
-            }
-            _ => {}
+        if let Stmt::Buffer(b) = s
+            && b.space == Space::Reg
+        {
+            registers.push(b);
         }
+        if let Stmt::Mma { to, .. } = s {
+            accumulators.push(to.buffer.clone());
+        }
+        s.blocks().into_iter().for_each(|body| walk(body, accumulators, registers));
     }
 }

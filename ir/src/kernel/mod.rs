@@ -6,6 +6,7 @@ pub mod program;
 pub mod text;
 pub mod tree;
 pub mod verify;
+mod visit;
 
 pub use expr::{Access, BinaryOp, Expr, IndexDim, TileReduce};
 pub use program::{
