@@ -199,7 +199,13 @@ impl Machine {
     /// The tile of a region; masked elements read `pad`, or poison without one.
     pub(super) fn load(&mut self, region: &Region, pad: Option<&Expr>) -> Result<Tile, Diagnostic> {
         let pad = match pad {
-            Some(e) => Some(self.eval(e)?.get(0)?),
+            Some(e) => {
+                let tile = self.eval(e)?;
+                if !tile.axes.is_empty() {
+                    return Err(failed(format!("the pad `{e}` is a tile, not one value")));
+                }
+                Some(tile.get(0)?)
+            }
             None => None,
         };
         let data = &self.memory(region.memory)?.data;

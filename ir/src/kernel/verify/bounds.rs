@@ -105,6 +105,8 @@ impl Walk {
             }
         }
         self.buffers.push((name.into(), known));
+        // The name hides an integer of the same name, and what the buffer holds is not known.
+        self.context.bind(&name.into(), None);
         Ok(())
     }
 
@@ -193,6 +195,7 @@ impl Walk {
         }
         let mut boxes = Vec::new();
         for (dim, (axis, extent)) in dims.iter().zip(&known.axes) {
+            let mark = self.context.mark();
             let (start, size, open) = match dim {
                 IndexDim::All => (Form::number(0), extent.clone(), false),
                 IndexDim::Point { at, open } => (self.size(at)?, Form::number(1), *open),
@@ -203,10 +206,14 @@ impl Walk {
                     }
                     (self.size(start)?, self.size(size)?, *open)
                 }
-                // Every element of a tile of indices is checked where it is used.
+                // Every element of a tile of indices is checked where it is used, and only there: see below.
                 IndexDim::Gather(tile) => (self.checked(&Expr::Name(tile.clone()), extent)?, Form::number(1), false),
             };
             self.box_inside(&a.to_string(), axis, &start, &size, extent, false, open)?;
+            if matches!(dim, IndexDim::Gather(_)) {
+                // A masked element is not used, so nothing is known of the tile behind this access.
+                self.context.release(mark);
+            }
             boxes.push(Written { start, size, extent: extent.clone(), dense: true });
         }
         match &known.view {

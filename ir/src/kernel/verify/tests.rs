@@ -111,3 +111,30 @@ fn a_loop_cut_at_the_rest_of_a_tile() {
     let long = parse_kernel("k", &text.replace("m - 8*t)", "m - 8*t + 1)")).unwrap();
     assert_eq!(verify(&long).unwrap_err().code, "kernel-bounds");
 }
+
+#[test]
+fn what_is_known_ends_with_its_reason() {
+    let hidden = "kernel k target cpu { sym n in 1..=8; in x: f32[e=n]; out y: f32[e=n]
+        par z in 1 at grid { reg m: i64[]; set m = 100; let v = load x[n - 1]; store y[n - 1] = v } }";
+    verify(&parse_kernel("k", hidden).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    let register = parse_kernel("k", &hidden.replace("reg m: i64[]; set m", "reg n: i64[]; set n")).unwrap();
+    assert_eq!(verify(&register).unwrap_err().code, "kernel-type");
+    // The indices of a gather are checked where its elements are used: nothing follows for the statement after it.
+    let gathered = "kernel k target cpu { in i: i64[t=4]; in x: f32[e=8]; in w: f32[f=16]; out y: f32[t=4]
+        par t in 4 at grid { let j = load i[t]; let v = load x[j!]; let u = load w[2*j +: 2]; store y[t] = v + sum(u, f) } }";
+    verify(&parse_kernel("k", gathered).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    let lazy = parse_kernel("k", &gathered.replace("x[j!]", "x[gather j]")).unwrap();
+    assert_eq!(verify(&lazy).unwrap_err().code, "kernel-bounds");
+}
+
+#[test]
+fn pads_are_single_values() {
+    for statement in ["let w = load x[4 +? 8] pad v; store y[:] = w", "copy y[:] <- x[4 +? 8] pad v"] {
+        let text = format!(
+            "kernel k target cpu {{ in x: f32[e=8]; out y: f32[e=8]
+             par z in 1 at grid {{ let v = load x[:]; {statement} }} }}"
+        );
+        assert_eq!(verify(&parse_kernel("k", &text).unwrap()).unwrap_err().code, "kernel-type", "{statement}");
+        verify(&parse_kernel("k", &text.replace("pad v", "pad sum(v, e)")).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    }
+}

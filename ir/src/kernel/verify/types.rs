@@ -2,7 +2,7 @@
 
 use crate::diag::Diagnostic;
 use crate::kernel::expr::{Access, Expr, Ident, IndexDim};
-use crate::kernel::tree::{Block, Buffer, Kernel, Stmt};
+use crate::kernel::tree::{Block, Buffer, Kernel, LoadMods, Stmt};
 use crate::op::{Family, ScalarOp};
 use crate::types::DType;
 
@@ -260,6 +260,16 @@ impl Checker {
         Err(wrong(format!("`{what}`: a {:?} value for a {:?} place", value.kind, place.kind).to_lowercase()))
     }
 
+    /// A pad is one value of the kind of what is loaded.
+    fn pad(&self, what: &str, mods: &LoadMods, kind: Kind) -> Result<(), Diagnostic> {
+        // 0 and 1 are truth values, too, where nothing but a pad can be meant.
+        let truth = kind == Kind::Bool && matches!(mods.pad, Some(Expr::Int(0 | 1)));
+        match mods.pad.as_ref().filter(|_| !truth) {
+            Some(pad) => self.fits(what, &self.shape(pad)?, &Shape { kind, axes: Vec::new() }),
+            None => Ok(()),
+        }
+    }
+
     fn block(&mut self, block: &Block) -> Result<(), Diagnostic> {
         let mark = self.names.len();
         block.iter().try_for_each(|s| self.stmt(s))?;
@@ -306,11 +316,7 @@ impl Checker {
             }),
             Stmt::Load { name, access, mods } => {
                 let shape = self.access(access)?;
-                // 0 and 1 are truth values, too, where nothing but a pad can be meant.
-                let truth = shape.kind == Kind::Bool && matches!(mods.pad, Some(Expr::Int(0 | 1)));
-                if let Some(p) = mods.pad.as_ref().filter(|_| !truth) {
-                    self.fits(&format!("load {access}{mods}"), &self.shape(p)?, &shape)?;
-                }
+                self.pad(&format!("load {access}{mods}"), mods, shape.kind)?;
                 self.names.push((name.clone(), Name::Value(shape)));
                 Ok(())
             }
@@ -329,8 +335,9 @@ impl Checker {
                 let place = self.access(access)?;
                 self.fits(&format!("store {access} = {value}"), &self.shape(value)?, &place)
             }
-            Stmt::Copy { to, from, .. } => {
+            Stmt::Copy { to, from, mods } => {
                 let (place, value) = (self.access(to)?, self.access(from)?);
+                self.pad(&format!("copy {to} <- {from}{mods}"), mods, value.kind)?;
                 self.fits(&format!("copy {to} <- {from}"), &value, &place)
             }
             Stmt::Mma { to, terms, init, .. } => {
