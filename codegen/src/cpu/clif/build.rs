@@ -26,8 +26,11 @@ impl Emitter<'_> {
                 }
                 Binding::Tile(tile) => Ok(tile),
                 Binding::Memory(_) | Binding::View(_) => {
-                    let plan = self.plan(&Access::whole(name))?;
-                    self.load(plan, None)
+                    let whole = Access::whole(name);
+                    let plan = self.plan(&whole)?;
+                    let tile = self.load(plan, None)?;
+                    self.accesses.push((tile.id, whole));
+                    Ok(tile)
                 }
             },
             Expr::Scalar(op, args) => self.build_op(op, args, hint),
@@ -141,6 +144,12 @@ impl Emitter<'_> {
             (Some(pad), false) => Some(self.build(pad, Some(dtype))?),
             (None, false) => Some(self.tile(dtype, Vec::new(), Node::Int(0))),
         };
+        if let Some(pad) = pad.as_ref().filter(|pad| pad.dtype != dtype || !pad.axes.is_empty()) {
+            let (found, axes) = (pad.dtype, pad.axes.len());
+            return Err(malformed(format!(
+                "the pad of a load of {dtype} is a {found} with {axes} axes, not one {dtype}"
+            )));
+        }
         Ok(self.tile(dtype, axes, Node::Load(plan, pad)))
     }
 }

@@ -32,7 +32,7 @@ pub struct Emitter<'a> {
     pub call_conv: CallConv,
     /// Tiles made.
     pub tiles: u32,
-    /// Accesses of loaded tiles, by number.
+    /// Accesses of loaded tiles, by number: those that still mean the same.
     pub accesses: Vec<(u32, Access)>,
     /// Where a failed check is written, see [`super::check`].
     pub status: Value,
@@ -169,7 +169,13 @@ impl Emitter<'_> {
 
     /// Binds a name.
     pub fn bind(&mut self, name: &Ident, binding: Binding) {
+        self.forget(name);
         self.scope.push((name.clone(), binding));
+    }
+
+    /// An access that reads `name` means another box from here on.
+    pub fn forget(&mut self, name: &str) {
+        self.accesses.retain(|(_, access)| !access.names(name));
     }
 
     /// A new tile.

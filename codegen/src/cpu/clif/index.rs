@@ -42,6 +42,9 @@ impl Emitter<'_> {
             Expr::Binary(op, a, b) => {
                 let (a, b) = (self.affine(a, axes)?, self.affine(b, axes)?);
                 let (a, b) = (plain(a)?, plain(b)?);
+                if let Some(divisor) = b.constant.filter(|b| *b <= 0) {
+                    return Err(malformed(format!("expected a positive divisor, found {divisor}")));
+                }
                 match op {
                     BinaryOp::Floor => self.floor_div(a, b),
                     BinaryOp::Ceil => {
@@ -119,12 +122,8 @@ impl Emitter<'_> {
             ScalarOp::Div {} | ScalarOp::Rem {} | ScalarOp::Min {} | ScalarOp::Max {} => {
                 let (a, b) = (plain(a)?, plain(b)?);
                 let start = match op {
-                    ScalarOp::Div {} => self.floor_div(a, b),
-                    ScalarOp::Rem {} => {
-                        let quotient = self.floor_div(a, b);
-                        let back = self.mul(quotient, b);
-                        self.sub(a, back)
-                    }
+                    ScalarOp::Div {} => self.quotient(a, b, false)?,
+                    ScalarOp::Rem {} => self.quotient(a, b, true)?,
                     _ => match (a.constant, b.constant, matches!(op, ScalarOp::Min {})) {
                         (Some(x), Some(y), true) => self.num(x.min(y)),
                         (Some(x), Some(y), false) => self.num(x.max(y)),
@@ -136,6 +135,25 @@ impl Emitter<'_> {
             }
             _ => Err(unsupported(format!("`{}` as an index", op.info().name))),
         }
+    }
+
+    /// `a / b` or `a % b` as the table of scalar ops has them: towards 0, and 0 for a divisor of 0.
+    fn quotient(&mut self, a: Num, b: Num, remainder: bool) -> Result<Num, Diagnostic> {
+        if let (Some(x), Some(y)) = (a.constant, b.constant) {
+            return Ok(self.num(match (y, remainder) {
+                (0, _) => 0,
+                (_, true) => x.wrapping_rem(y),
+                (_, false) => x.wrapping_div(y),
+            }));
+        }
+        let value = match (b.constant, remainder) {
+            (Some(1), false) => return Ok(a),
+            // Neither of the divisors that the processor refuses.
+            (Some(1..), true) => self.b.ins().srem(a.value, b.value),
+            (Some(1..), false) => self.b.ins().sdiv(a.value, b.value),
+            (Some(_) | None, _) => self.divide(DType::I64, a.value, b.value, remainder)?,
+        };
+        Ok(Num { value, constant: None })
     }
 
     fn affine_sum(&mut self, a: Affine, b: Affine) -> Result<Affine, Diagnostic> {

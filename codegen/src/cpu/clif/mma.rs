@@ -86,6 +86,15 @@ impl Emitter<'_> {
         if a.step(k_axis).and_then(|step| step.constant) != Some(bytes_a) {
             return Err(unsupported("a product whose left fold is not contiguous"));
         }
+        if [to, a, b].iter().any(|plan| !plan.gathers.is_empty()) {
+            return Err(unsupported("gathered operands of a product"));
+        }
+        for (axis, size) in a.axes.iter().chain(&b.axes).filter(|(axis, _)| axis != n_axis) {
+            let other = to.axes.iter().chain(&a.axes).find(|(other, _)| other == axis).map_or(size, |(_, size)| size);
+            if (size.constant.is_none() || size.constant != other.constant) && size.value != other.value {
+                return Err(malformed(format!("axis `{axis}` of a product has two sizes")));
+            }
+        }
         let masked = |plan: &Plan| plan.masks.iter().any(|m| m.at.terms.iter().all(|(axis, _)| axis != k_axis));
         if self.rows_left(to, n_axis)?.is_some() || masked(b) {
             return Err(unsupported("masked columns of a product"));
@@ -148,23 +157,33 @@ impl Emitter<'_> {
         n_axis: &Ident,
         columns: i64,
     ) -> Result<Panels, Diagnostic> {
-        // Several packed panels: the first axis of b counts them.
-        let first = b.axes.first().filter(|(axis, _)| b.axes.len() >= 2 && axis != k_axis && axis != n_axis);
-        let next = first.and_then(|(axis, _)| b.step(axis)).map(|step| step.value);
+        // Several packed panels: one more axis of b counts them.
+        let others: Vec<&(Ident, Num)> = b.axes.iter().filter(|(axis, _)| axis != k_axis && axis != n_axis).collect();
+        let size = b.axes.iter().find(|(axis, _)| axis == n_axis).and_then(|(_, size)| size.constant);
+        let panels = match others.as_slice() {
+            [] => Some(1),
+            [(_, count)] => count.constant,
+            _ => return Err(unsupported("a product with a right operand of several more axes")),
+        };
+        let packed = size == Some(row.nr as i64) && panels.is_some_and(|n| n >= columns / row.nr as i64);
+        let whole = row.k_step == 1 && others.is_empty() && size == Some(columns);
+        if !packed && !whole {
+            let (name, nr) = (&b.memory.name, row.nr);
+            return Err(malformed(format!(
+                "`{name}` is {panels:?} panels of {size:?} columns, not {columns} in {nr}s"
+            )));
+        }
+        let next = others.first().and_then(|(axis, _)| b.step(axis)).map(|step| step.value);
         if row.k_step != 1 {
             let packed = self.num(row.nr as i64).value;
             return Ok(Panels { row: packed, next });
         }
         let bytes = row.b.block().1 as i64;
         let step = b.step(k_axis).ok_or_else(|| malformed(format!("`{}` has no axis `{k_axis}`", b.memory.name)))?;
-        let size = b.axes.iter().find(|(axis, _)| axis == n_axis).and_then(|(_, size)| size.constant);
         if b.step(n_axis).and_then(|step| step.constant) != Some(bytes) {
             return Err(unsupported(format!("a product whose right columns `{n_axis}` are not contiguous")));
         }
-        let next = if size == Some(columns) { Some(self.num(row.nr as i64 * bytes).value) } else { next };
-        if next.is_none() && size != Some(row.nr as i64) {
-            return Err(malformed(format!("`{}` has {size:?} columns, not {columns}", b.memory.name)));
-        }
+        let next = if whole { Some(self.num(row.nr as i64 * bytes).value) } else { next };
         Ok(Panels { row: self.b.ins().sdiv_imm_s(step.value, bytes), next })
     }
 

@@ -19,7 +19,6 @@ mod reduce;
 mod scalar;
 mod stmt;
 mod types;
-mod uses;
 
 #[cfg(test)]
 mod table_tests;

@@ -22,8 +22,8 @@ pub fn loads(tile: &Rc<Tile>) -> Vec<Rc<Tile>> {
             continue;
         }
         match &tile.node {
-            Node::Load(plan, _) => {
-                open.extend(plan.gathers.iter().map(|(gather, _)| gather.clone()));
+            Node::Load(plan, pad) => {
+                open.extend(plan.gathers.iter().map(|(gather, _)| gather.clone()).chain(pad.clone()));
                 found.push(tile.clone());
             }
             Node::Op(_, operands) => open.extend(operands.iter().cloned()),
@@ -89,7 +89,7 @@ impl Emitter<'_> {
             }
             let mut rest = mask.clone();
             rest.at.terms.retain(|(axis, _)| axis != inner);
-            let start = self.rest_position(&rest, frame)?;
+            let start = self.position_of(&rest.at, frame, 0)?;
             let factor = self.num(coefficient);
             let minus = self.num(coefficient - 1);
             let room = self.b.ins().isub(mask.extent, start);
@@ -103,10 +103,6 @@ impl Emitter<'_> {
             }
         }
         Ok((low, high))
-    }
-
-    fn rest_position(&mut self, mask: &super::types::Mask, frame: &mut Frame) -> Result<Value, Diagnostic> {
-        self.position_of(&mask.at, frame, 0)
     }
 
     /// Writes a tile to a box; elements outside are dropped.

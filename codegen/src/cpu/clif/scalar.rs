@@ -229,7 +229,7 @@ impl Emitter<'_> {
     }
 
     /// Quotient or remainder: x / 0 and x % 0 are 0, the smallest integer / -1 wraps.
-    fn divide(&mut self, dtype: DType, a: Value, b: Value, remainder: bool) -> Result<Value, Diagnostic> {
+    pub fn divide(&mut self, dtype: DType, a: Value, b: Value, remainder: bool) -> Result<Value, Diagnostic> {
         let (signed, ty) = (dtype.is_signed(), clif_type(dtype)?);
         // In 32 or 64 bits, which every target divides.
         let (x, y) = (self.widen(a, dtype), self.widen(b, dtype));

@@ -3,13 +3,12 @@
 use super::emitter::Emitter;
 use super::nest::loads;
 use super::types::{Binding, Node, Plan, Tile, clif_type, malformed, unsupported};
-use super::uses;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::rc::Rc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Ident;
-use tilewright_ir::kernel::{Buffer, Expr, Space, Stmt};
+use tilewright_ir::kernel::{Access, Buffer, Expr, Space, Stmt};
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
@@ -69,24 +68,16 @@ impl Emitter<'_> {
             Stmt::Set { name, value } => self.set(name, value),
             Stmt::Store { access, value, add, .. } => {
                 let plan = self.plan(access)?;
-                let mut tile = self.build(value, Some(plan.memory.dtype))?;
-                let sources = loads(&tile);
-                let overlaps = sources.iter().any(|source| {
-                    let Node::Load(from, _) = &source.node else { return false };
-                    let same = self.accesses.iter().any(|(id, other)| *id == source.id && other == access);
-                    from.memory.name == plan.memory.name && !same
-                });
-                if overlaps {
-                    tile = self.materialise(&tile)?;
-                }
-                self.store_tile(&plan, &tile, *add)
+                let tile = self.build(value, Some(plan.memory.dtype))?;
+                self.store(access, &plan, tile, *add)
             }
             Stmt::Copy { to, from, mods } => {
                 let (plan, source) = (self.plan(to)?, self.plan(from)?);
                 let tile = self.load(source, mods.pad.as_ref())?;
+                self.accesses.push((tile.id, from.clone()));
                 let cast = ScalarOp::Cast { to: plan.memory.dtype };
                 let tile = self.operation(&cast, vec![tile])?;
-                self.store_tile(&plan, &tile, false)
+                self.store(to, &plan, tile, false)
             }
             Stmt::Mma { to, terms, via, init, on } => {
                 if on.is_some() {
@@ -142,6 +133,18 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// Writes a tile to `plan`, what `access` means. A tile that reads the same memory elsewhere is computed first: its
+    /// elements must not see those that are written.
+    fn store(&mut self, access: &Access, plan: &Plan, tile: Rc<Tile>, add: bool) -> Result<(), Diagnostic> {
+        let overlaps = loads(&tile).iter().any(|source| {
+            let Node::Load(from, _) = &source.node else { return false };
+            let same = self.accesses.iter().any(|(id, other)| *id == source.id && other == access);
+            from.memory.name == plan.memory.name && !same
+        });
+        let tile = if overlaps { self.materialise(&tile)? } else { tile };
+        self.store_tile(plan, &tile, add)
+    }
+
     fn set(&mut self, name: &Ident, value: &Expr) -> Result<(), Diagnostic> {
         match self.find(name)?.clone() {
             Binding::Register(variable, dtype) => {
@@ -151,12 +154,14 @@ impl Emitter<'_> {
                 }
                 let value = self.scalar_of(&tile)?;
                 self.b.def_var(variable, value);
+                self.forget(name);
                 Ok(())
             }
             Binding::Memory(memory) => {
                 let tile = self.build(value, Some(memory.dtype))?;
-                let plan = self.plan(&tilewright_ir::kernel::Access::whole(name))?;
-                self.store_tile(&plan, &tile, false)
+                let whole = Access::whole(name);
+                let plan = self.plan(&whole)?;
+                self.store(&whole, &plan, tile, false)
             }
             Binding::Index(_) | Binding::View(_) | Binding::Tile(_) => {
                 Err(malformed(format!("`{name}` is no `reg` buffer")))
@@ -167,7 +172,7 @@ impl Emitter<'_> {
     /// Binds a `let`: now if it is a scalar, is overwritten before a use, or is costly and used twice; else lazily.
     fn bind_tile(&mut self, name: &Ident, tile: Rc<Tile>, rest: &[Stmt]) -> Result<(), Diagnostic> {
         let eager = tile.axes.is_empty() || self.overwritten(name, &tile, rest) || {
-            let users = rest.iter().filter(|stmt| uses::in_stmt(stmt, name));
+            let users = rest.iter().filter(|stmt| stmt.names(name));
             let weight: usize = users.map(|stmt| if matches!(stmt, Stmt::For { .. }) { 2 } else { 1 }).sum();
             weight >= 2 && tile.costly
         };
@@ -181,12 +186,11 @@ impl Emitter<'_> {
         let sources = loads(tile);
         let mut changed = false;
         for stmt in rest {
-            let used = uses::in_stmt(stmt, name);
+            let used = stmt.names(name);
             if used && changed {
                 return true;
             }
-            let mut names = Vec::new();
-            uses::written(stmt, &mut names);
+            let names = stmt.written();
             let writes = sources.iter().any(|source| match &source.node {
                 Node::Load(plan, _) => names.iter().any(|name| self.root(name) == plan.memory.name),
                 Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Op(..) | Node::Iota(..) => false,
@@ -219,7 +223,12 @@ impl Emitter<'_> {
             let at = &mask.at;
             let other = at.terms.iter().any(|(name, _)| name != axis);
             let along = at.terms.iter().any(|(name, _)| name == axis);
-            if at.gather.is_some() || mask.low || (along && (other || at.terms.iter().any(|(_, c)| *c != 1))) {
+            // A mask of no axis is about the whole operand, which is not counted by rows.
+            if at.gather.is_some()
+                || at.terms.is_empty()
+                || mask.low
+                || (along && (other || at.terms.iter().any(|(_, c)| *c != 1)))
+            {
                 return Err(unsupported("this mask on an operand of a product"));
             }
             // A mask of other axes is asked for with those.

@@ -280,3 +280,99 @@ fn integers_casts_and_halves() {
     let halves: Vec<u16> = f.iter().map(|x| half::f16::from_f32(*x).to_bits()).collect();
     assert_eq!(h, halves);
 }
+
+#[test]
+fn reads_of_what_is_written_come_first() {
+    let n = 8usize;
+    let start = numbers(n, 14);
+    let (mut x, mut y, mut z) = (start.clone(), vec![1f32; 5], vec![0f32; n]);
+    run(
+        "kernel pads target cpu { const N = 8; inout x: f32[e=N]; in y: f32[e=5]; out z: f32[e=N]
+         par b in 1 at grid { let v = load x[:]; store x[:] = v * 2.0
+           let w = load y[0 +? N] pad sum(v, e); store z[:] = w } }",
+        &[],
+        &mut [bytes(&mut x), bytes(&mut y), bytes(&mut z)],
+    );
+    close(&z[5..], &[start.iter().sum(); 3], 1e-5);
+
+    let mut x = start.clone();
+    run(
+        "kernel moved target cpu { const N = 8; inout x: f32[e=N]
+         par b in 1 at grid { copy x[1 +: 7] <- x[0 +: 7] } }",
+        &[],
+        &mut [bytes(&mut x)],
+    );
+    assert_eq!(x[1..], start[..7]);
+
+    let mut x = start.clone();
+    run(
+        "kernel next target cpu { const N = 8; inout x: f32[e=N]
+         par b in 1 at grid { reg i: i64[]; set i = 0; let v = load x[i +: 7]; set i = i + 1; store x[i +: 7] = v } }",
+        &[],
+        &mut [bytes(&mut x)],
+    );
+    assert_eq!(x[1..], start[..7]);
+
+    let (mut x, mut y) = (numbers(4 * n, 15), vec![0f32; 4 * n]);
+    run(
+        "kernel rows target cpu { in x: f32[r=4, c=8]; out y: f32[r=4, c=8]
+         par b in 1 at grid { reg s: f32[r=4, c=8]; let v = load x[:, :]; set s = v; let first = load s[0, :]
+           set s = s + first; store y[:, :] = s } }",
+        &[],
+        &mut [bytes(&mut x), bytes(&mut y)],
+    );
+    let expected: Vec<f32> = (0..4 * n).map(|at| x[at] + x[at % n]).collect();
+    assert_eq!(y, expected);
+}
+
+#[test]
+fn quotients_of_indices_are_those_of_numbers() {
+    let (mut ids, mut found) = ([-7i64, 7, 0, -3], [0i64; 16]);
+    run(
+        "kernel quotients target cpu { sym n in 1..=9; in ids: i64[t=4]; out y: i64[t=4, e=4]
+         par t in 4 at grid { let x = load ids[t]
+           store y[t, 0] = 0 + sum(iota(k, x / 2, 1), k); store y[t, 1] = 0 + sum(iota(k, rem(x, 2), 1), k)
+           store y[t, 2] = 0 + sum(iota(k, x / (n - 5), 1), k); store y[t, 3] = 0 + sum(iota(k, rem(x, n - 5), 1), k) } }",
+        &[5],
+        &mut [bytes(&mut ids), bytes(&mut found)],
+    );
+    let expected: Vec<i64> = ids.iter().flat_map(|x| [x / 2, x % 2, 0, 0]).collect();
+    assert_eq!(found, *expected);
+}
+
+/// Products whose operands do not fit would read or write what is not theirs.
+#[test]
+fn products_that_do_not_fit_are_refused() {
+    let row = find(Isa::Portable, DType::F32).unwrap();
+    let text = format!(
+        "kernel one target cpu {{ in a: f32[m=4, k=8]; in ids: i64[m=4]; in b: f32[nb=2, k=8, n={nr}]; out y: f32[m=4, n={nr}]
+         par z in 1 at grid {{ cache c: f32[m=4, n={nr}]; let i = load ids[:]
+           mma c[:, :] += a[:, :] * b[0, :, :] via {name}; let v = load c[:, :]; store y[:, :] = v }} }}",
+        nr = row.nr,
+        name = row.name
+    );
+    assert!(clif_text(&parse(&text), Isa::Portable).is_ok());
+    for (from, to, code) in [
+        ("b[0, :, :]", "b[0, 0 +: 4, :]", "kernel-invalid"),
+        ("c[:, :] +=", "c[0 +: 3, :] +=", "kernel-invalid"),
+        ("c[:, :] += a[:, :]", "c[0, :] += a[5?, :]", "cpu-unsupported"),
+        ("a[:, :]", "a[gather i, :]", "cpu-unsupported"),
+        ("cache c: f32[m=4, n=8]", "cache c: f32[m=4, n=16]", "kernel-invalid"),
+    ] {
+        let bad = text.replace(from, to);
+        assert_ne!(bad, text, "{from}");
+        let error = clif_text(&parse(&bad), Isa::Portable).unwrap_err();
+        assert_eq!(error.code, code, "{to}: {error}");
+    }
+}
+
+#[test]
+fn pads_are_single_values_of_the_loaded_dtype() {
+    for pad in ["v", "f64(1.0)"] {
+        let text = format!(
+            "kernel one target cpu {{ in x: f32[e=8]; out y: f32[e=8]
+             par z in 1 at grid {{ let v = load x[:]; let w = load x[4 +? 8] pad {pad}; store y[:] = w }} }}"
+        );
+        assert_eq!(clif_text(&parse(&text), Isa::Portable).unwrap_err().code, "kernel-invalid", "{pad}");
+    }
+}
