@@ -193,6 +193,12 @@ impl Walk {
             let (found, want) = (dims.len(), known.axes.len());
             return Err(Diagnostic::new("kernel-type", format!("`{a}` has {found} indices for {want} axes")));
         }
+        let masks = |dim: &IndexDim| match dim {
+            IndexDim::Point { open, .. } => *open,
+            IndexDim::Range { open, upto, .. } => *open || upto.is_some(),
+            IndexDim::All | IndexDim::Checked { .. } | IndexDim::Gather(_) => false,
+        };
+        let masked = known.view.is_some() || dims.iter().any(masks);
         let mut boxes = Vec::new();
         for (dim, (axis, extent)) in dims.iter().zip(&known.axes) {
             let mark = self.context.mark();
@@ -206,12 +212,17 @@ impl Walk {
                     }
                     (self.size(start)?, self.size(size)?, *open)
                 }
-                // Every element of a tile of indices is checked where it is used, and only there: see below.
+                // Every element of a tile of indices is checked where it is used.
                 IndexDim::Gather(tile) => (self.checked(&Expr::Name(tile.clone()), extent)?, Form::number(1), false),
             };
             self.box_inside(&a.to_string(), axis, &start, &size, extent, false, open)?;
-            if matches!(dim, IndexDim::Gather(_)) {
-                // A masked element is not used, so nothing is known of the tile behind this access.
+            // A masked element is not used, and what is not used is not checked.
+            let checked_somewhere = match dim {
+                IndexDim::Gather(_) => true,
+                IndexDim::Checked { .. } => masked,
+                IndexDim::All | IndexDim::Point { .. } | IndexDim::Range { .. } => false,
+            };
+            if checked_somewhere {
                 self.context.release(mark);
             }
             boxes.push(Written { start, size, extent: extent.clone(), dense: true });

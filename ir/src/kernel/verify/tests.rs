@@ -119,12 +119,14 @@ fn what_is_known_ends_with_its_reason() {
     verify(&parse_kernel("k", hidden).unwrap()).unwrap_or_else(|e| panic!("{e}"));
     let register = parse_kernel("k", &hidden.replace("reg m: i64[]; set m", "reg n: i64[]; set n")).unwrap();
     assert_eq!(verify(&register).unwrap_err().code, "kernel-type");
-    // The indices of a gather are checked where its elements are used: nothing follows for the statement after it.
+    // Indices of a gather, or beside a mask, are checked where elements are used: nothing follows for later statements.
     let gathered = "kernel k target cpu { in i: i64[t=4]; in x: f32[e=8]; in w: f32[f=16]; out y: f32[t=4]
         par t in 4 at grid { let j = load i[t]; let v = load x[j!]; let u = load w[2*j +: 2]; store y[t] = v + sum(u, f) } }";
     verify(&parse_kernel("k", gathered).unwrap()).unwrap_or_else(|e| panic!("{e}"));
-    let lazy = parse_kernel("k", &gathered.replace("x[j!]", "x[gather j]")).unwrap();
-    assert_eq!(verify(&lazy).unwrap_err().code, "kernel-bounds");
+    let masked = gathered.replace("x: f32[e=8]", "x: f32[e=8, g=4]").replace("x[j!]", "x[j!, 4?]");
+    for lazy in [gathered.replace("x[j!]", "x[gather j]"), masked] {
+        assert_eq!(verify(&parse_kernel("k", &lazy).unwrap()).unwrap_err().code, "kernel-bounds", "{lazy}");
+    }
 }
 
 #[test]
