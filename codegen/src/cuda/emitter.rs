@@ -3,7 +3,7 @@
 use super::{invalid, threads, unsupported};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::kernel::expr::{BinaryOp, Expr, Ident};
+use tilewright_ir::kernel::expr::{Expr, Ident};
 use tilewright_ir::kernel::tree::{Kernel, Stmt, View};
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
@@ -242,17 +242,7 @@ impl<'a> Emitter<'a> {
                 Ok(Binding::Constant(v)) => Some(v),
                 Ok(Binding::Index(_) | Binding::Tile(_) | Binding::Memory(_) | Binding::View(_)) | Err(_) => None,
             },
-            Expr::Binary(op, a, b) => {
-                let (a, b) = (self.constant(a)?, self.constant(b)?);
-                if b <= 0 {
-                    return None;
-                }
-                match op {
-                    BinaryOp::Floor => Some(a.div_euclid(b)),
-                    BinaryOp::Mod => Some(a.rem_euclid(b)),
-                    BinaryOp::Ceil => a.checked_add(b - 1).map(|s| s.div_euclid(b)),
-                }
-            }
+            Expr::Binary(op, a, b) => op.apply(self.constant(a)?, self.constant(b)?),
             Expr::Scalar(op, args) => {
                 let [a, b] = args.as_slice() else { return None };
                 let (a, b) = (self.constant(a)?, self.constant(b)?);

@@ -6,20 +6,12 @@ use super::scalar::apply;
 use super::value::{Axes, Data, Scalar, Tile, Value, count, joined, strides, walk};
 use crate::diag::Diagnostic;
 use crate::kernel::expr::{BinaryOp, Expr, Ident, TileReduce};
-use crate::op::{ReduceKind, ScalarOp};
+use crate::op::ScalarOp;
 use crate::types::DType;
 
-/// An index operation. Errors: a divisor that is not positive, overflow.
+/// An index operation. Errors: a divisor that is not positive.
 pub(super) fn binary(op: BinaryOp, a: i64, b: i64) -> Result<i64, Diagnostic> {
-    if b <= 0 {
-        return Err(failed(format!("expected a positive divisor, found {b}")));
-    }
-    let floor = a.div_euclid(b);
-    Ok(match op {
-        BinaryOp::Floor => floor,
-        BinaryOp::Mod => a.rem_euclid(b),
-        BinaryOp::Ceil => floor + i64::from(a.rem_euclid(b) != 0),
-    })
+    op.apply(a, b).ok_or_else(|| failed(format!("expected a positive divisor, found {b}")))
 }
 
 impl Machine {
@@ -39,12 +31,12 @@ impl Machine {
             }
             Expr::Scalar(op, args) => {
                 if let [a, b] = args.as_slice() {
-                    match op.info().name {
-                        "add" => return self.int(a)?.checked_add(self.int(b)?).ok_or_else(over),
-                        "sub" => return self.int(a)?.checked_sub(self.int(b)?).ok_or_else(over),
-                        "mul" => return self.int(a)?.checked_mul(self.int(b)?).ok_or_else(over),
-                        "min" => return Ok(self.int(a)?.min(self.int(b)?)),
-                        "max" => return Ok(self.int(a)?.max(self.int(b)?)),
+                    match op {
+                        ScalarOp::Add {} => return self.int(a)?.checked_add(self.int(b)?).ok_or_else(over),
+                        ScalarOp::Sub {} => return self.int(a)?.checked_sub(self.int(b)?).ok_or_else(over),
+                        ScalarOp::Mul {} => return self.int(a)?.checked_mul(self.int(b)?).ok_or_else(over),
+                        ScalarOp::Min {} => return Ok(self.int(a)?.min(self.int(b)?)),
+                        ScalarOp::Max {} => return Ok(self.int(a)?.max(self.int(b)?)),
                         _ => {}
                     }
                 }
@@ -150,13 +142,7 @@ impl Machine {
 
 /// Folds `size` elements from `base` in steps of `stride`.
 fn fold(r: TileReduce, tile: &Tile, base: usize, stride: usize, size: usize) -> Result<Scalar, Diagnostic> {
-    let kind = match r {
-        TileReduce::Sum => ReduceKind::Sum,
-        TileReduce::Prod => ReduceKind::Prod,
-        TileReduce::Max => ReduceKind::Max,
-        TileReduce::Min => ReduceKind::Min,
-        TileReduce::Argmax | TileReduce::Argmin => return arg(r, tile, base, stride, size),
-    };
+    let Some(kind) = r.fold() else { return arg(r, tile, base, stride, size) };
     if size == 0 {
         return Err(failed("a reduction of no elements"));
     }

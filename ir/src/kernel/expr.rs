@@ -1,6 +1,6 @@
 //! Expressions of kernels: index arithmetic and scalar programs over tiles share one tree.
 
-use crate::op::ScalarOp;
+use crate::op::{ReduceKind, ScalarOp};
 use crate::types::DType;
 use std::sync::Arc;
 
@@ -18,6 +18,22 @@ pub enum BinaryOp {
     Mod,
 }
 
+impl BinaryOp {
+    /// The result; none for a divisor that is not positive.
+    pub fn apply(self, a: i64, b: i64) -> Option<i64> {
+        if b <= 0 {
+            return None;
+        }
+        let floor = a.div_euclid(b);
+        Some(match self {
+            BinaryOp::Floor => floor,
+            BinaryOp::Mod => a.rem_euclid(b),
+            // Only b > 1 leaves a rest, and then the quotient is far from the largest number.
+            BinaryOp::Ceil => floor + i64::from(a.rem_euclid(b) != 0),
+        })
+    }
+}
+
 /// Reductions of one axis of a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TileReduce {
@@ -33,6 +49,19 @@ pub enum TileReduce {
     Argmax,
     /// `argmin_of(tile, axis)`: first position, i64.
     Argmin,
+}
+
+impl TileReduce {
+    /// The fold; none for positions.
+    pub fn fold(self) -> Option<ReduceKind> {
+        match self {
+            TileReduce::Sum => Some(ReduceKind::Sum),
+            TileReduce::Prod => Some(ReduceKind::Prod),
+            TileReduce::Max => Some(ReduceKind::Max),
+            TileReduce::Min => Some(ReduceKind::Min),
+            TileReduce::Argmax | TileReduce::Argmin => None,
+        }
+    }
 }
 
 /// An expression over loop variables, symbols, constants and tiles. Tiles broadcast by axis name.

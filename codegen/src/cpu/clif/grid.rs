@@ -3,7 +3,7 @@
 use super::types::{malformed, unsupported};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Ident;
-use tilewright_ir::kernel::{BinaryOp, Buffer, Expr, Kernel, Level, Stmt};
+use tilewright_ir::kernel::{Buffer, Expr, Kernel, Level, Stmt};
 use tilewright_ir::op::ScalarOp;
 
 /// A kernel's body: scratch buffers, the variables of the grid, what each item does.
@@ -66,17 +66,7 @@ pub fn eval(expr: &Expr, lookup: &dyn Fn(&str) -> Option<i64>) -> Result<i64, Di
     match expr {
         Expr::Int(n) => Ok(*n),
         Expr::Name(name) => lookup(name).ok_or_else(|| malformed(format!("no value for `{name}`"))),
-        Expr::Binary(op, a, b) => {
-            let (a, b) = (eval(a, lookup)?, eval(b, lookup)?);
-            if b <= 0 {
-                return Err(over());
-            }
-            Ok(match op {
-                BinaryOp::Floor => a.div_euclid(b),
-                BinaryOp::Ceil => a.checked_add(b - 1).ok_or_else(over)?.div_euclid(b),
-                BinaryOp::Mod => a.rem_euclid(b),
-            })
-        }
+        Expr::Binary(op, a, b) => op.apply(eval(a, lookup)?, eval(b, lookup)?).ok_or_else(over),
         Expr::Scalar(op, args) => {
             let values = args.iter().map(|arg| eval(arg, lookup)).collect::<Result<Vec<_>, _>>()?;
             let value = match (op, values.as_slice()) {

@@ -16,23 +16,12 @@ use tilewright_ir::types::DType;
 /// Longest row that is folded without a loop.
 const UNROLLED: i64 = 128;
 
-/// The fold of a reduction; none for the positions.
-fn fold_of(kind: TileReduce) -> Option<ScalarOp> {
-    match kind {
-        TileReduce::Sum => Some(ScalarOp::Add {}),
-        TileReduce::Prod => Some(ScalarOp::Mul {}),
-        TileReduce::Max => Some(ScalarOp::Max {}),
-        TileReduce::Min => Some(ScalarOp::Min {}),
-        TileReduce::Argmax | TileReduce::Argmin => None,
-    }
-}
-
 impl Emitter<'_> {
     /// `sum(arg, axis)` and the like.
     pub fn reduce(&mut self, kind: TileReduce, arg: &Rc<Tile>, axis: &Ident) -> Result<Rc<Tile>, Diagnostic> {
         let size = arg.axes.iter().find(|(other, _)| other == axis).map(|(_, size)| *size);
         let size = size.ok_or_else(|| malformed(format!("a reduction over `{axis}`, which its tile lacks")))?;
-        let dtype = if fold_of(kind).is_some() { arg.dtype } else { DType::I64 };
+        let dtype = if kind.fold().is_some() { arg.dtype } else { DType::I64 };
         let axes: Vec<(Ident, i64)> = arg.axes.iter().filter(|(other, _)| other != axis).cloned().collect();
         if axes.is_empty() {
             let value = self.reduce_row(kind, arg, (axis, size), Frame::default())?;
@@ -79,7 +68,8 @@ impl Emitter<'_> {
         frame.inner = Some((axis.clone(), [zero; 4]));
         frame.checked = true;
         self.prepare(arg, &mut frame)?;
-        let Some(fold) = fold_of(kind) else { return self.position_row(kind, arg, frame, end) };
+        let Some(fold) = kind.fold() else { return self.position_row(kind, arg, frame, end) };
+        let fold = fold.combine(arg.dtype);
         let start = self.neutral(kind, arg.dtype)?;
         let sum = self.b.declare_var(clif_type(arg.dtype)?);
         self.b.def_var(sum, start);
@@ -164,16 +154,7 @@ impl Emitter<'_> {
         self.each(low, high, one, |e, at| {
             let value = e.element(arg, &mut frame.at([at; 4], true), 0)?;
             let old = e.b.use_var(sum);
-            let new = if dtype == DType::Bool {
-                let op = if matches!(fold, ScalarOp::Add {} | ScalarOp::Max {}) {
-                    ScalarOp::Or {}
-                } else {
-                    ScalarOp::And {}
-                };
-                e.scalar_op(&op, dtype, &[old, value])?
-            } else {
-                e.scalar_op(fold, dtype, &[old, value])?
-            };
+            let new = e.scalar_op(fold, dtype, &[old, value])?;
             e.b.def_var(sum, new);
             Ok(())
         })
