@@ -133,7 +133,9 @@ fn firsts(kernels: &[&Kernel]) -> Vec<usize> {
 ///
 /// Errors: `cpu-unsupported` for what the emitter does not take, `kernel-invalid` for a kernel that breaks the rules.
 pub fn compile(kernels: &[&Kernel], isa: Isa) -> Result<(CpuModule, Vec<CpuKernel>), Diagnostic> {
-    let mut module = jit()?;
+    // Freed here, too, if a kernel is refused.
+    let mut code = Code { module: Some(jit()?) };
+    let module = code.module.as_mut().ok_or_else(|| Diagnostic::bug("code without a module"))?;
     let mut made = Vec::new();
     let mut context = FunctionBuilderContext::new();
     let firsts = firsts(kernels);
@@ -143,7 +145,7 @@ pub fn compile(kernels: &[&Kernel], isa: Isa) -> Result<(CpuModule, Vec<CpuKerne
         places.insert(index, made.len());
         let mut function = module.make_context();
         let (scratch, checks) =
-            emit(&module, kernel, isa, &mut function.func, &mut context).map_err(|error| in_kernel(error, kernel))?;
+            emit(module, kernel, isa, &mut function.func, &mut context).map_err(|error| in_kernel(error, kernel))?;
         let name = format!("{}_{index}", kernel.name);
         let id = module
             .declare_function(&name, Linkage::Local, &function.func.signature)
@@ -155,7 +157,7 @@ pub fn compile(kernels: &[&Kernel], isa: Isa) -> Result<(CpuModule, Vec<CpuKerne
     }
     module.finalize_definitions().map_err(|error| fault("linking", error))?;
     let pointers: Vec<*const u8> = made.iter().map(|(id, ..)| module.get_finalized_function(*id)).collect();
-    let memory = Arc::new(Code { module: Some(module) });
+    let memory = Arc::new(code);
     let mut compiled = Vec::new();
     for (kernel, first) in kernels.iter().zip(firsts) {
         let place = places.get(&first).copied().ok_or_else(|| Diagnostic::bug("a kernel without code"))?;

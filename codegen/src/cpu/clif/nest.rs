@@ -111,6 +111,10 @@ impl Emitter<'_> {
         if to.memory.dtype.is_block() {
             return Err(unsupported(format!("a store of {} elements", to.memory.dtype)));
         }
+        // Rows of a store are cut where their masks end, so positions must grow along them.
+        if to.masks.iter().any(|mask| mask.at.gather.is_some() || mask.at.terms.iter().any(|(_, c)| *c < 0)) {
+            return Err(unsupported(format!("a masked store to `{}` in this order", to.memory.name)));
+        }
         let dtype = to.memory.dtype;
         let value = if value.dtype == dtype {
             value.clone()

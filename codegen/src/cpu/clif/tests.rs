@@ -376,3 +376,11 @@ fn pads_are_single_values_of_the_loaded_dtype() {
         assert_eq!(clif_text(&parse(&text), Isa::Portable).unwrap_err().code, "kernel-invalid", "{pad}");
     }
 }
+
+#[test]
+fn masked_stores_backwards_are_refused() {
+    let text = "kernel back target cpu { in x: f32[e=8]; work w: f32[e=8]; view v[e=8] = w[7 - e ?]
+        par b in 1 at grid { let t = load x[:]; store v[:] = t } }";
+    assert_eq!(clif_text(&parse(text), Isa::Portable).unwrap_err().code, "cpu-unsupported");
+    assert!(clif_text(&parse(&text.replace("7 - e ?", "7 - e")), Isa::Portable).is_ok());
+}
