@@ -75,7 +75,8 @@ impl Emitter<'_> {
         let Some(k) = k.filter(|k| fits(&a_axes, &m, k) && fits(&b_axes, &n, k) && k.0 != n.0) else {
             return Err(unsupported("a product that is not [m, k] by [k, n]").into());
         };
-        if self.is_shared(a)? && self.is_shared(b)? {
+        // A mask takes staging: its zeros are not in the buffer.
+        if self.is_shared(a)? && self.is_shared(b)? && !a.is_masked() && !b.is_masked() {
             return self.product_of_shared(acc, grid, (a, &a_axes), (b, &b_axes), &k);
         }
         let (a_part, b_part) = (self.c_name(&format!("{}_a", acc.c)), self.c_name(&format!("{}_b", acc.c)));

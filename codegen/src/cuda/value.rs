@@ -3,7 +3,7 @@
 use super::emitter::{Axes, Binding, Element, Emitted, Emitter, Stop, Tile};
 use super::{invalid, scalar, unsupported};
 use tilewright_ir::kernel::expr::{BinaryOp, Expr};
-use tilewright_ir::op::ScalarOp;
+use tilewright_ir::op::{Family, ScalarOp};
 use tilewright_ir::types::DType;
 
 /// Without the parentheses around the whole, where they are one pair.
@@ -77,10 +77,7 @@ impl Emitter<'_> {
             },
             Expr::Scalar(op, args) => match op {
                 ScalarOp::Cast { to } => Some(*to),
-                ScalarOp::Eq {} | ScalarOp::Ne {} | ScalarOp::Lt {} | ScalarOp::Le {} | ScalarOp::Gt {} => {
-                    Some(DType::Bool)
-                }
-                ScalarOp::Ge {} | ScalarOp::IsNan {} => Some(DType::Bool),
+                _ if op.info().family == Family::Comparison => Some(DType::Bool),
                 ScalarOp::Select {} => self.join(args.get(1..).unwrap_or_default())?,
                 _ => self.join(args)?,
             },

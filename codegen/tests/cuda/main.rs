@@ -8,6 +8,7 @@ mod kernels;
 
 use tilewright_codegen::cuda::{emit, grid, threads};
 use tilewright_ir::kernel::expr::Expr;
+use tilewright_ir::kernel::text::parse_kernel;
 use tilewright_ir::kernel::tree::{Level, PipelineOp, Stmt, SyncScope};
 
 fn snapshot(name: &str, kernel: &tilewright_ir::kernel::tree::Kernel) {
@@ -90,6 +91,20 @@ fn much_shared_memory_is_allocated_at_launch() {
     assert!(emit(&k).is_ok(), "an sm_80 has 163 KB");
     k.target = "sm_89".into();
     assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-shared-memory"));
+}
+
+/// Operands in shared memory are read where they are, but for masked ones: what lies behind them is not theirs.
+#[test]
+fn masked_operands_in_shared_memory_are_staged() {
+    let text = "kernel one target sm_80 threads(128) {
+        in x: f32[m=64, k=32]; in w: f32[k=32, n=64]; out y: f32[m=64, n=64]
+        par z in 1 at grid { shared a: f32[m=64, k=32]; shared b: f32[k=32, n=64]; reg acc: f32[m=64, n=64]
+          let p = load x[:, :]; store a[:, :] = p; let q = load w[:, :]; store b[:, :] = q
+          mma acc += a[:, :] * b[:, :] via simt_f32 init 1; store y[:, :] = acc } }";
+    let emitted = |text: &str| emit(&parse_kernel("one", text).unwrap()).unwrap();
+    assert!(!emitted(text).contains("k0 < 32"));
+    let masked = emitted(&text.replace("+= a[:, :]", "+= a[:, 8 +? 32]"));
+    assert!(masked.contains("k0 < 32") && masked.contains("< 32) ? a["), "{masked}");
 }
 
 #[test]

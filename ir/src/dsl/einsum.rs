@@ -2,8 +2,8 @@
 //!
 //! `"b h q d, b h k d -> b h q k"` names axes by words; `"bhqd,bhkd->bhqk"`, without spaces inside an operand, by
 //! letters. A label that the result does not have is summed; one that an operand has twice takes its diagonal; `...`
-//! stands for axes that are not named, which broadcast, and are summed if the result has no `...`. Without `->`, the result has the axes of `...`, then the labels that occur
-//! once, in alphabetical order.
+//! stands for axes that are not named, which broadcast, and are summed if the result has no `...`. Without `->`, the
+//! result has the axes of `...`, then the labels that occur once, in alphabetical order.
 
 use super::pattern::{Token, pattern_error, sides, tokens};
 use super::{Graph, Tensor};

@@ -135,6 +135,17 @@ pub enum IndexDim {
     Gather(Ident),
 }
 
+impl IndexDim {
+    /// Whether elements may lie outside, and are masked then: `?` or `upto`.
+    pub fn is_masked(&self) -> bool {
+        match self {
+            IndexDim::Point { open, .. } => *open,
+            IndexDim::Range { open, upto, .. } => *open || upto.is_some(),
+            IndexDim::All | IndexDim::Checked { .. } | IndexDim::Gather(_) => false,
+        }
+    }
+}
+
 /// `buffer@back.field[dims]`; without dims the whole buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Access {
@@ -152,6 +163,11 @@ impl Access {
     /// Access with dims.
     pub fn new(buffer: &str, dims: Vec<IndexDim>) -> Access {
         Access { buffer: buffer.into(), back: 0, field: None, dims: Some(dims) }
+    }
+
+    /// Whether a dim is masked.
+    pub fn is_masked(&self) -> bool {
+        self.dims.iter().flatten().any(IndexDim::is_masked)
     }
 
     /// The whole buffer.

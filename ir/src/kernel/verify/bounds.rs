@@ -193,12 +193,7 @@ impl Walk {
             let (found, want) = (dims.len(), known.axes.len());
             return Err(Diagnostic::new("kernel-type", format!("`{a}` has {found} indices for {want} axes")));
         }
-        let masks = |dim: &IndexDim| match dim {
-            IndexDim::Point { open, .. } => *open,
-            IndexDim::Range { open, upto, .. } => *open || upto.is_some(),
-            IndexDim::All | IndexDim::Checked { .. } | IndexDim::Gather(_) => false,
-        };
-        let masked = known.view.is_some() || dims.iter().any(masks);
+        let masked = known.view.is_some() || a.is_masked();
         let mut boxes = Vec::new();
         for (dim, (axis, extent)) in dims.iter().zip(&known.axes) {
             let mark = self.context.mark();
