@@ -29,6 +29,20 @@ struct Panels {
     next: Option<Value>,
 }
 
+/// Axes of one name have one size, but for the columns, which [`Emitter::panels`] looks at.
+fn fits(to: &Plan, a: &Plan, b: &Plan, n_axis: &Ident) -> Result<(), Diagnostic> {
+    if [to, a, b].iter().any(|plan| !plan.gathers.is_empty()) {
+        return Err(unsupported("gathered operands of a product"));
+    }
+    for (axis, size) in a.axes.iter().chain(&b.axes).filter(|(axis, _)| axis != n_axis) {
+        let other = to.axes.iter().chain(&a.axes).find(|(other, _)| other == axis).map_or(size, |(_, size)| size);
+        if (size.constant.is_none() || size.constant != other.constant) && size.value != other.value {
+            return Err(malformed(format!("axis `{axis}` of a product has two sizes")));
+        }
+    }
+    Ok(())
+}
+
 impl Emitter<'_> {
     /// `mma to += a * b, ... via row init e`.
     pub fn mma(
@@ -86,15 +100,7 @@ impl Emitter<'_> {
         if a.step(k_axis).and_then(|step| step.constant) != Some(bytes_a) {
             return Err(unsupported("a product whose left fold is not contiguous"));
         }
-        if [to, a, b].iter().any(|plan| !plan.gathers.is_empty()) {
-            return Err(unsupported("gathered operands of a product"));
-        }
-        for (axis, size) in a.axes.iter().chain(&b.axes).filter(|(axis, _)| axis != n_axis) {
-            let other = to.axes.iter().chain(&a.axes).find(|(other, _)| other == axis).map_or(size, |(_, size)| size);
-            if (size.constant.is_none() || size.constant != other.constant) && size.value != other.value {
-                return Err(malformed(format!("axis `{axis}` of a product has two sizes")));
-            }
-        }
+        fits(to, a, b, n_axis)?;
         let masked = |plan: &Plan| plan.masks.iter().any(|m| m.at.terms.iter().all(|(axis, _)| axis != k_axis));
         if self.rows_left(to, n_axis)?.is_some() || masked(b) {
             return Err(unsupported("masked columns of a product"));
