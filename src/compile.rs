@@ -18,6 +18,8 @@ pub struct Options {
     pub opt_level: u8,
     /// What level 2 may change about rounding.
     pub numerics: Numerics,
+    /// How products may be computed.
+    pub precision: Precision,
     /// Threads of the CPU pool. They never change a result.
     pub threads: usize,
     /// Instruction set of the micro-kernels.
@@ -30,9 +32,18 @@ impl Options {
     /// Errors: `cpu-feature` if `TILEWRIGHT_CPU` is unknown or not available here.
     pub fn host() -> Result<Options, Diagnostic> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (opt_level, numerics) = (DEFAULT_OPT_LEVEL, Numerics::default());
-        Ok(Options { opt_level, numerics, threads, isa: host_isa()? })
+        let (opt_level, numerics, precision) = (DEFAULT_OPT_LEVEL, Numerics::default(), Precision::default());
+        Ok(Options { opt_level, numerics, precision, threads, isa: host_isa()? })
     }
+}
+
+/// How products may be computed. Cheaper ones are to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// In the dtype of their operands, sums of halves in f32
+    #[default]
+    Highest,
 }
 
 /// The highest level.

@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use tilewright::compile::{Options, Target};
+use tilewright::compile::{Options, Precision, Target};
 use tilewright::emit::{Stage, emit_for};
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::text::parse;
@@ -113,7 +113,13 @@ fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
         (false, _) => {}
     }
     let stem = file.file_name().unwrap_or_default().to_string_lossy().to_string();
-    let options = |opt_level| Options { opt_level, numerics: Numerics::default(), threads: 1, isa };
+    let options = |opt_level| Options {
+        opt_level,
+        numerics: Numerics::default(),
+        precision: Precision::default(),
+        threads: 1,
+        isa,
+    };
     if error {
         let name = format!("{stem}.error");
         return Ok(vec![Show { name, stages, error, options: options(levels[0]), target: targets[0] }]);

@@ -4,6 +4,7 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tilewright::cli::options::CompileArgs;
+use tilewright::compile::Precision;
 use tilewright::conformance::{Device, Options, SETS, run_set};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
@@ -29,15 +30,6 @@ struct Arguments {
     /// Dtype of floats: f64 or f32; the interpreter's default is f64, that of other devices f32
     #[arg(long)]
     float: Option<DType>,
-    /// Precision of products; highest is that of their dtype
-    #[arg(long, value_enum, default_value_t = Precision::Highest)]
-    precision: Precision,
-}
-
-/// How products may be computed. Cheaper ones are to come.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Precision {
-    Highest,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +47,7 @@ fn main() -> ExitCode {
 /// Whether every case passed.
 fn run(arguments: &Arguments) -> Result<bool, Diagnostic> {
     // The only one, and what every device does.
-    let Precision::Highest = arguments.precision;
+    let Precision::Highest = arguments.compile.precision;
     let options = Options {
         device: arguments.device,
         grads: arguments.grads,

@@ -2,6 +2,7 @@
 
 use super::options::CompileArgs;
 use super::progress::spinner;
+use crate::bench::machine::peak_rss_mb;
 use crate::formats::{Gguf, chat::chat_prompt, tokenizer::Tokenizer};
 use crate::generate::{LanguageModel, Sampling};
 use crate::models::Outputs;
@@ -113,7 +114,7 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
     if args.json {
         let report = serde_json::json!({
             "text": answer, "compile_s": compiled.as_secs_f64(), "prompt_tokens": prompt,
-            "prompt_tokens_per_s": read, "tokens": written, "tokens_per_s": decoded, "peak_rss_mb": peak_memory(),
+            "prompt_tokens_per_s": read, "tokens": written, "tokens_per_s": decoded, "peak_rss_mb": peak_rss_mb(),
         });
         return super::print(&format!("{report}\n"));
     }
@@ -121,7 +122,7 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
     eprintln!("compiled in {:.2} s", compiled.as_secs_f64());
     eprintln!("prompt: {prompt} tokens, {read:.1} tokens/s (packing included)");
     eprintln!("answer: {written} tokens, {decoded:.1} tokens/s");
-    if let Some(peak) = peak_memory() {
+    if let Some(peak) = peak_rss_mb() {
         eprintln!("peak memory: {peak} MB");
     }
     Ok(())
@@ -136,11 +137,4 @@ fn print_profile(model: &LanguageModel, what: &str) {
 
 fn rate(tokens: usize, time: Duration) -> f64 {
     tokens as f64 / time.as_secs_f64().max(1e-9)
-}
-
-/// Largest resident set so far, in MB, where the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb / 1024)
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Exit code 0: done; 1: the input is wrong or the work failed; 2: usage.
 
+mod bench;
 mod compile;
 mod demo;
 mod generate;
@@ -34,6 +35,8 @@ enum Command {
     Compile(compile::Args),
     /// Run a .tw file or an op program on random or given inputs
     Run(run::Args),
+    /// Measure products, fused operations, attention and models
+    Bench(bench::Args),
     /// List or check rewrite rules
     Rules(rules::Args),
     /// List the ops
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Ops(args) => ops::run(&args),
     };

@@ -1,6 +1,6 @@
 //! The options of everything that compiles.
 
-use crate::compile::{DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options};
+use crate::compile::{DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_passes::egraph::Numerics;
 
@@ -8,14 +8,17 @@ use tilewright_passes::egraph::Numerics;
 #[derive(clap::Args, Clone, Debug)]
 pub struct CompileArgs {
     /// 0: each primitive alone; 1: fusion in a fixed order; 2: kernels chosen by price
-    #[arg(long, default_value_t = DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_OPT_LEVEL)))]
+    #[arg(long, global = true, default_value_t = DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_OPT_LEVEL)))]
     pub opt_level: u8,
     /// Which rewrites may fire at level 2: exact, rounding, reassociate or approx
-    #[arg(long, default_value = "reassociate", value_parser = numerics)]
+    #[arg(long, global = true, default_value = "reassociate", value_parser = numerics)]
     pub numerics: Numerics,
     /// Threads; all cores if absent. They never change a result
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Precision of products
+    #[arg(long, global = true, value_enum, default_value_t = Precision::Highest)]
+    pub precision: Precision,
 }
 
 impl CompileArgs {
@@ -23,7 +26,7 @@ impl CompileArgs {
     pub fn options(&self) -> Result<Options, Diagnostic> {
         let host = Options::host()?;
         let threads = self.threads.map_or(host.threads, usize::from);
-        Ok(Options { opt_level: self.opt_level, numerics: self.numerics, threads, ..host })
+        Ok(Options { opt_level: self.opt_level, numerics: self.numerics, precision: self.precision, threads, ..host })
     }
 }
 

@@ -1,0 +1,44 @@
+//! `tilewright bench`: one JSON object a line, with the keys that the peers' scripts print.
+
+use std::process::Command;
+
+fn bench(arguments: &[&str]) -> (bool, String, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_tilewright")).arg("bench").args(arguments).output().unwrap();
+    let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
+    (out.status.success(), text(out.stdout), text(out.stderr))
+}
+
+#[test]
+fn a_product_is_one_line_and_exact() {
+    for dtype in ["f32", "bf16"] {
+        let sizes = ["gemm", "--m", "3", "--k", "70", "--n", "33", "--threads", "2", "--json", "--dtype", dtype];
+        let (ok, out, err) = bench(&sizes);
+        assert!(ok, "{err}");
+        assert_eq!(out.lines().count(), 1, "{out}");
+        let row: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(row["bench"], "gemm");
+        assert_eq!(row["peer"], "tilewright");
+        assert_eq!(row["shape"], "3x70x33");
+        assert_eq!(row["threads"], 2);
+        assert_eq!(row["dtype"], dtype);
+        assert_eq!(row["precision"], "highest");
+        // Of inputs rounded to bf16, and of a result rounded to it.
+        let most = if dtype == "f32" { 1e-6 } else { 0.05 };
+        assert!(row["error"].as_f64().unwrap() < most, "{out}");
+        for key in ["median_s", "min_s", "gflops", "check"] {
+            assert!(row[key].as_f64().unwrap() > 0.0, "{key}: {out}");
+        }
+        assert!(row["machine"].as_str().unwrap().contains("cores"), "{out}");
+    }
+}
+
+#[test]
+fn wrong_sizes_and_files_are_errors() {
+    let (ok, out, err) = bench(&["gemm", "--m", "0"]);
+    assert!(!ok && out.is_empty() && err.contains("bench-size"), "{err}");
+    let (ok, _, err) = bench(&["gemm", "--m", "4294967296", "--k", "4294967296"]);
+    assert!(!ok && err.contains("bench-size"), "{err}");
+    let (ok, _, err) = bench(&["llm", "--model", "/nonexistent.gguf"]);
+    assert!(!ok && err.contains("/nonexistent.gguf"), "{err}");
+    assert!(!bench(&["gemm", "--dtype", "q4_0"]).0);
+}
