@@ -1,5 +1,7 @@
 //! `tilewright bench`: one JSON object a line, with the keys that the peers' scripts print.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::Command;
 
 fn bench(arguments: &[&str]) -> (bool, String, String) {

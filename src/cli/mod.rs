@@ -1,6 +1,8 @@
-//! The command line: one file per command. Exit code 0: done; 1: the input is wrong or the work failed; 2: usage.
+//! The command line: one file per command. Exit code 0: done; 1: the input is wrong or the work failed; 2: usage,
+//! or NVRTC is missing.
 
 mod bench;
+mod check_kernels;
 mod compile;
 mod demo;
 mod generate;
@@ -37,6 +39,8 @@ enum Command {
     Run(run::Args),
     /// Measure products, fused operations, attention and models
     Bench(bench::Args),
+    /// Compile CUDA text with NVRTC, for each target
+    CheckKernels(check_kernels::Args),
     /// List or check rewrite rules
     Rules(rules::Args),
     /// List the ops
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::CheckKernels(args) => check_kernels::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Ops(args) => ops::run(&args),
     };
@@ -66,7 +71,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(diagnostic) => {
             eprintln!("{diagnostic}");
-            ExitCode::FAILURE
+            // A compiler that is not installed says nothing about the input.
+            ExitCode::from(if diagnostic.code == "nvrtc-missing" { 2 } else { 1 })
         }
     }
 }

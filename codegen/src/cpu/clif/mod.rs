@@ -18,6 +18,7 @@ mod nest;
 mod reduce;
 mod scalar;
 mod stmt;
+mod strips;
 mod types;
 
 #[cfg(test)]

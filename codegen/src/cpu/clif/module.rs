@@ -4,6 +4,7 @@ use super::check::{Check, Outside, Status};
 use super::emitter::{Emitter, FLAGS};
 use super::grid;
 use super::types::{Binding, Num, unsupported};
+use crate::cpu::ukernel::elementary::name_at;
 use crate::cpu::ukernel::{Isa, UKERNELS};
 use cranelift_codegen::ir::immediates::Imm64;
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, InstructionData, Value, types};
@@ -186,8 +187,9 @@ pub fn clif_text(kernel: &Kernel, isa: Isa) -> Result<String, Diagnostic> {
         .map_err(|error| in_kernel(error, kernel))?;
     let mut text = function.func.display().to_string();
     for (number, address) in called(&function.func).into_iter().enumerate() {
-        let row = UKERNELS.iter().find(|row| row.function as usize == address.bits().cast_unsigned() as usize);
-        let name = row.map_or_else(|| format!("host{number}"), |row| row.name.to_string());
+        let at = address.bits().cast_unsigned() as usize;
+        let product = UKERNELS.iter().find(|row| row.function as usize == at).map(|row| row.name.to_string());
+        let name = product.or_else(|| name_at(at)).unwrap_or_else(|| format!("host{number}"));
         text = text.replace(&address.to_string(), &name);
     }
     Ok(text)

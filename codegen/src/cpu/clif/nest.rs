@@ -5,12 +5,27 @@ use super::emitter::{Emitter, FLAGS};
 use super::types::{Memory, Node, Plan, Tile, malformed, unsupported};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
+
+/// A part of the inner axis of a tile.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    /// The axis.
+    pub axis: &'a Ident,
+    /// Its size in the tile.
+    pub size: i64,
+    /// The first position.
+    pub begin: Value,
+    /// The position after the last.
+    pub end: Value,
+    /// Whether that is all of it.
+    pub whole: bool,
+}
 
 type Body<'f> = dyn FnMut(&mut Emitter<'_>, Frame) -> Result<(), Diagnostic> + 'f;
 
@@ -186,65 +201,79 @@ impl Emitter<'_> {
         vector: bool,
     ) -> Result<(), Diagnostic> {
         let zero = self.b.ins().iconst(types::I64, 0);
-        let one = self.b.ins().iconst(types::I64, 1);
         let size_value = self.b.ins().iconst(types::I64, size);
         frame.inner = Some((axis.clone(), [zero; 4]));
         let (begin, end) = self.clip(to, &mut frame, axis, zero, size_value)?;
         let some = self.b.ins().icmp(IntCC::SignedLessThan, begin, end);
-        let clipped = !to.masks.is_empty();
-        let body = |e: &mut Self, mut frame: Frame| {
+        let row = Row { axis, size, begin, end, whole: begin == zero && end == size_value };
+        let body = |e: &mut Self| {
             frame.checked = true;
-            e.prepare(value, &mut frame)?;
-            let row = e.row_address(to, &frame)?;
-            let element = |e: &mut Self, at: Value| {
-                let mut frame = frame.at([at; 4], true);
-                let element = e.element(value, &mut frame, 0)?;
-                let address = if to.gathers.is_empty() {
-                    let step = to.step(axis).map_or(zero, |step| step.value);
-                    let offset = e.b.ins().imul(at, step);
-                    e.b.ins().iadd(row, offset)
-                } else {
-                    e.address_of(None, to, &mut frame, 0)?
-                };
-                e.write(to.memory.dtype, element, address)
-            };
-            if !vector {
-                return e.each(begin, end, one, element);
-            }
-            let (low, high) = e.clear_range(value, &mut frame.clone(), begin, end)?;
-            if low != begin {
-                e.each(begin, low, one, element)?;
-            }
-            let quads = |e: &mut Self, first: Value, count: i64| {
-                for quad in 0..count {
-                    let at = e.b.ins().iadd_imm_s(first, 4 * quad);
-                    let mut frame = frame.at(e.lanes(at), false);
-                    let quad = e.quad(value, &mut frame)?;
-                    let offset = e.b.ins().imul_imm_s(at, 4);
-                    let address = e.b.ins().iadd(row, offset);
-                    e.b.ins().store(FLAGS, quad, address, 0);
-                }
-                Ok(())
-            };
-            let known = end == size_value && high == end && low == zero;
-            // Cheap elements come four vectors a step: the loop itself would cost as much as they do.
-            let mut begin = low;
-            if !value.costly && size >= 16 {
-                let (wide, step) = (e.whole_quads(low, high, 16), e.b.ins().iconst(types::I64, 16));
-                e.each(low, wide, step, |e, at| quads(e, at, 4))?;
-                begin = wide;
-            }
-            let whole = e.whole_quads(low, high, 4);
-            if begin == low || !known || size % 16 != 0 {
-                let four = e.b.ins().iconst(types::I64, 4);
-                e.each(begin, whole, four, |e, at| quads(e, at, 1))?;
-            }
-            if known && size % 4 == 0 {
-                return Ok(());
-            }
-            e.each(whole, end, one, element)
+            let value = e.strips(value, &frame, &row, &mut BTreeMap::new())?;
+            e.fill(to, &value, frame, &row, vector)
         };
-        if clipped { self.when(some, |e| body(e, frame)) } else { body(self, frame) }
+        if to.masks.is_empty() { body(self) } else { self.when(some, body) }
+    }
+
+    /// Writes the elements of a row.
+    pub fn fill(
+        &mut self,
+        to: &Plan,
+        value: &Rc<Tile>,
+        mut frame: Frame,
+        row: &Row<'_>,
+        vector: bool,
+    ) -> Result<(), Diagnostic> {
+        let Row { axis, size, begin, end, whole } = *row;
+        let (zero, one) = (self.b.ins().iconst(types::I64, 0), self.b.ins().iconst(types::I64, 1));
+        self.prepare(value, &mut frame)?;
+        let row = self.row_address(to, &frame)?;
+        let element = |e: &mut Self, at: Value| {
+            let mut frame = frame.at([at; 4], true);
+            let element = e.element(value, &mut frame, 0)?;
+            let address = if to.gathers.is_empty() {
+                let step = to.step(axis).map_or(zero, |step| step.value);
+                let offset = e.b.ins().imul(at, step);
+                e.b.ins().iadd(row, offset)
+            } else {
+                e.address_of(None, to, &mut frame, 0)?
+            };
+            e.write(to.memory.dtype, element, address)
+        };
+        if !vector {
+            return self.each(begin, end, one, element);
+        }
+        let (low, high) = self.clear_range(value, &mut frame.clone(), begin, end)?;
+        if low != begin {
+            self.each(begin, low, one, element)?;
+        }
+        let quads = |e: &mut Self, first: Value, count: i64| {
+            for quad in 0..count {
+                let at = e.b.ins().iadd_imm_s(first, 4 * quad);
+                let mut frame = frame.at(e.lanes(at), false);
+                let quad = e.quad(value, &mut frame)?;
+                let offset = e.b.ins().imul_imm_s(at, 4);
+                let address = e.b.ins().iadd(row, offset);
+                e.b.ins().store(FLAGS, quad, address, 0);
+            }
+            Ok(())
+        };
+        let known = whole && high == end && low == begin;
+        // Cheap elements come four vectors a step: the loop itself would cost as much as they do.
+        let mut begin = low;
+        if !value.costly && size >= 16 {
+            let (wide, step) = (self.whole_quads(low, high, 16), self.b.ins().iconst(types::I64, 16));
+            self.each(low, wide, step, |e, at| quads(e, at, 4))?;
+            begin = wide;
+        }
+        let whole = self.whole_quads(low, high, 4);
+        if begin == low || !known || size % 16 != 0 {
+            let four = self.b.ins().iconst(types::I64, 4);
+            self.each(begin, whole, four, |e, at| quads(e, at, 1))?;
+        }
+        if known && size % 4 == 0 {
+            return Ok(());
+        }
+        self.each(whole, end, one, element)
     }
 
     /// The end of the last whole group of `n` (a power of 2) in `low..high`.

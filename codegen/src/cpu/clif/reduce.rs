@@ -2,10 +2,12 @@
 
 use super::element::Frame;
 use super::emitter::Emitter;
+use super::nest::Row;
 use super::types::{Node, Tile, clif_type, malformed};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 use cranelift_frontend::Variable;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::TileReduce;
@@ -67,6 +69,8 @@ impl Emitter<'_> {
         let end = self.b.ins().iconst(types::I64, size);
         frame.inner = Some((axis.clone(), [zero; 4]));
         frame.checked = true;
+        let row = Row { axis, size, begin: zero, end, whole: true };
+        let arg = &self.strips(arg, &frame, &row, &mut BTreeMap::new())?;
         self.prepare(arg, &mut frame)?;
         let Some(fold) = kind.fold() else { return self.position_row(kind, arg, frame, end) };
         let fold = fold.combine(arg.dtype);

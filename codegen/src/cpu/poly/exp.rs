@@ -31,6 +31,7 @@ const EXP2: [f32; 8] = [
 ];
 
 /// `h`, the integer nearest to `x * scale`, as a float, and 2^h; for |h| <= 126.
+#[inline(always)]
 fn split<L: Lanes>(l: &mut L, x: L::V, scale: f32) -> (L::V, L::V) {
     let (scale, round) = (l.constant(scale), l.constant(ROUND));
     let shifted = l.fma(x, scale, round);
@@ -41,6 +42,7 @@ fn split<L: Lanes>(l: &mut L, x: L::V, scale: f32) -> (L::V, L::V) {
 }
 
 /// `x - h * 2 ln 2`.
+#[inline(always)]
 fn reduce<L: Lanes>(l: &mut L, x: L::V, h: L::V) -> L::V {
     let (high, low) = (l.constant(-TWO_LN_2[0]), l.constant(-TWO_LN_2[1]));
     let r = l.fma(h, high, x);
@@ -48,6 +50,7 @@ fn reduce<L: Lanes>(l: &mut L, x: L::V, h: L::V) -> L::V {
 }
 
 /// e^x for x in -104.5..=89 (or NaN), where nothing needs to be cut off.
+#[inline(always)]
 pub(super) fn exp_inside<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let (h, s) = split(l, x, HALF_LOG2_E);
     let r = reduce(l, x, h);
@@ -60,6 +63,7 @@ pub(super) fn exp_inside<L: Lanes>(l: &mut L, x: L::V) -> L::V {
 }
 
 /// Cuts x off at `low` and `high`; NaN stays.
+#[inline(always)]
 fn clamp<L: Lanes>(l: &mut L, x: L::V, low: f32, high: f32) -> L::V {
     let (low, high) = (l.constant(low), l.constant(high));
     let x = l.min(high, x);
@@ -67,12 +71,14 @@ fn clamp<L: Lanes>(l: &mut L, x: L::V, low: f32, high: f32) -> L::V {
 }
 
 /// e^x. Numerics: at most 1.45 ulp; infinite above 88.7228, 0 below -103.97, NaN stays NaN.
+#[inline(always)]
 pub fn exp<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let x = clamp(l, x, -104.5, 89.0);
     exp_inside(l, x)
 }
 
 /// 2^x. Numerics: at most 1.27 ulp; exact at integers; infinite from 128, 0 from -150, NaN stays NaN.
+#[inline(always)]
 pub fn exp2<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let x = clamp(l, x, -151.0, 129.0);
     let (h, s) = split(l, x, 0.5);
@@ -85,6 +91,7 @@ pub fn exp2<L: Lanes>(l: &mut L, x: L::V) -> L::V {
 }
 
 /// e^x - 1. Numerics: at most 1.45 ulp; infinite above 88.7228, -1 towards -infinity, keeps -0 and denormals.
+#[inline(always)]
 pub fn expm1<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let cut = clamp(l, x, -40.0, 89.0);
     let (h, s) = split(l, cut, HALF_LOG2_E);

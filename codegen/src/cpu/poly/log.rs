@@ -36,6 +36,7 @@ const LOG2: [f32; 9] = [
 ];
 
 /// `(e, f)` of a positive finite x.
+#[inline(always)]
 fn split<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V) {
     let (smallest, up) = (l.constant(f32::MIN_POSITIVE), l.constant(8_388_608.0));
     let denormal = l.lt(x, smallest);
@@ -56,6 +57,7 @@ fn split<L: Lanes>(l: &mut L, x: L::V) -> (L::V, L::V) {
 }
 
 /// `y`, but -infinity where `x` is `pole`, NaN below it, and x itself where it is +infinity or NaN.
+#[inline(always)]
 fn outside<L: Lanes>(l: &mut L, x: L::V, pole: f32, y: L::V) -> L::V {
     let (infinity, nan, low) = (l.constant(f32::INFINITY), l.constant(f32::NAN), l.constant(f32::NEG_INFINITY));
     let pole = l.constant(pole);
@@ -68,6 +70,7 @@ fn outside<L: Lanes>(l: &mut L, x: L::V, pole: f32, y: L::V) -> L::V {
 }
 
 /// `e ln 2 + log(1 + f)`.
+#[inline(always)]
 fn join<L: Lanes>(l: &mut L, e: L::V, f: L::V) -> L::V {
     let p = horner(l, f, &LOG);
     let square = l.mul(f, f);
@@ -79,6 +82,7 @@ fn join<L: Lanes>(l: &mut L, e: L::V, f: L::V) -> L::V {
 }
 
 /// The natural logarithm. Numerics: at most 0.91 ulp; -infinity at 0, NaN below.
+#[inline(always)]
 pub fn log<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let (e, f) = split(l, x);
     let y = join(l, e, f);
@@ -86,6 +90,7 @@ pub fn log<L: Lanes>(l: &mut L, x: L::V) -> L::V {
 }
 
 /// The logarithm to base 2. Numerics: at most 1.49 ulp; exact at powers of two; -infinity at 0, NaN below.
+#[inline(always)]
 pub fn log2<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let (e, f) = split(l, x);
     let p = horner(l, f, &LOG2);
@@ -101,6 +106,7 @@ pub fn log2<L: Lanes>(l: &mut L, x: L::V) -> L::V {
 /// log(1 + x). Numerics: at most 1.66 ulp; -infinity at -1, NaN below, keeps -0 and denormals.
 ///
 /// The exponent is that of the rounded `1 + x`; f is made from x itself: `x / 2^e + (1 / 2^e - 1)`.
+#[inline(always)]
 pub fn log1p<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let one = l.constant(1.0);
     let sum = l.add(x, one);

@@ -53,11 +53,13 @@ pub trait Lanes {
     /// The magnitude; of NaN too.
     fn abs(&mut self, a: Self::V) -> Self::V;
     /// a < b ? a : b, so b where one is NaN: x86's `minps`.
+    #[inline(always)]
     fn min(&mut self, a: Self::V, b: Self::V) -> Self::V {
         let less = self.lt(a, b);
         self.select(less, a, b)
     }
     /// b < a ? a : b, so b where one is NaN: x86's `maxps`.
+    #[inline(always)]
     fn max(&mut self, a: Self::V, b: Self::V) -> Self::V {
         let less = self.lt(b, a);
         self.select(less, a, b)
@@ -103,75 +105,98 @@ impl Lanes for Scalar {
     type I = i32;
     type M = bool;
 
+    #[inline(always)]
     fn constant(&mut self, x: f32) -> f32 {
         x
     }
+    #[inline(always)]
     fn add(&mut self, a: f32, b: f32) -> f32 {
         a + b
     }
+    #[inline(always)]
     fn sub(&mut self, a: f32, b: f32) -> f32 {
         a - b
     }
+    #[inline(always)]
     fn mul(&mut self, a: f32, b: f32) -> f32 {
         a * b
     }
+    #[inline(always)]
     fn div(&mut self, a: f32, b: f32) -> f32 {
         a / b
     }
+    #[inline(always)]
     fn fma(&mut self, a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)
     }
+    #[inline(always)]
     fn abs(&mut self, a: f32) -> f32 {
         a.abs()
     }
+    #[inline(always)]
     fn lt(&mut self, a: f32, b: f32) -> bool {
         a < b
     }
+    #[inline(always)]
     fn le(&mut self, a: f32, b: f32) -> bool {
         a <= b
     }
+    #[inline(always)]
     fn eq(&mut self, a: f32, b: f32) -> bool {
         a == b
     }
+    #[inline(always)]
     fn select(&mut self, mask: bool, a: f32, b: f32) -> f32 {
         if mask { a } else { b }
     }
+    #[inline(always)]
     fn bits(&mut self, a: f32) -> i32 {
         a.to_bits().cast_signed()
     }
+    #[inline(always)]
     fn from_bits(&mut self, a: i32) -> f32 {
         f32::from_bits(a.cast_unsigned())
     }
+    #[inline(always)]
     fn to_float(&mut self, a: i32) -> f32 {
         a as f32
     }
+    #[inline(always)]
     fn int_constant(&mut self, x: i32) -> i32 {
         x
     }
+    #[inline(always)]
     fn iadd(&mut self, a: i32, b: i32) -> i32 {
         a.wrapping_add(b)
     }
+    #[inline(always)]
     fn isub(&mut self, a: i32, b: i32) -> i32 {
         a.wrapping_sub(b)
     }
+    #[inline(always)]
     fn iand(&mut self, a: i32, b: i32) -> i32 {
         a & b
     }
+    #[inline(always)]
     fn ior(&mut self, a: i32, b: i32) -> i32 {
         a | b
     }
+    #[inline(always)]
     fn ixor(&mut self, a: i32, b: i32) -> i32 {
         a ^ b
     }
+    #[inline(always)]
     fn shl(&mut self, a: i32, count: u32) -> i32 {
         a.wrapping_shl(count)
     }
+    #[inline(always)]
     fn sshr(&mut self, a: i32, count: u32) -> i32 {
         a.wrapping_shr(count)
     }
 }
 
 /// The polynomial with these coefficients, the constant first, by Horner's scheme.
+#[inline(always)]
 fn horner<L: Lanes>(l: &mut L, x: L::V, coefficients: &[f32]) -> L::V {
     let (mut sum, rest) = match coefficients.split_last() {
         Some((last, rest)) => (l.constant(*last), rest),
@@ -185,6 +210,7 @@ fn horner<L: Lanes>(l: &mut L, x: L::V, coefficients: &[f32]) -> L::V {
 }
 
 /// `magnitude`, whose sign bit is clear, with the sign of `x`.
+#[inline(always)]
 fn with_sign<L: Lanes>(l: &mut L, magnitude: L::V, x: L::V) -> L::V {
     let (bits, mask) = (l.bits(x), l.int_constant(i32::MIN));
     let sign = l.iand(bits, mask);
@@ -194,6 +220,7 @@ fn with_sign<L: Lanes>(l: &mut L, magnitude: L::V, x: L::V) -> L::V {
 }
 
 /// `x` where `|x| < limit`, else `y`: for odd functions that are `x` there, with its sign of zero and its denormals.
+#[inline(always)]
 fn tiny_is_itself<L: Lanes>(l: &mut L, x: L::V, limit: f32, y: L::V) -> L::V {
     let (size, limit) = (l.abs(x), l.constant(limit));
     let tiny = l.lt(size, limit);

@@ -17,6 +17,7 @@ const SIN: [f32; 4] = [-1.666_666_716e-1, 8.333_329_111e-3, -1.983_930_852e-4, 2
 const COS: [f32; 3] = [4.166_664_556e-2, -1.388_731_296e-3, 2.443_278_390e-5];
 
 /// sin of x + quarter * pi / 2.
+#[inline(always)]
 fn quarter_turned<L: Lanes>(l: &mut L, x: L::V, quarter: i32) -> L::V {
     let (scale, round) = (l.constant(TWO_OVER_PI), l.constant(ROUND));
     let shifted = l.fma(x, scale, round);
@@ -57,12 +58,14 @@ fn quarter_turned<L: Lanes>(l: &mut L, x: L::V, quarter: i32) -> L::V {
 }
 
 /// Sine of x radians, |x| <= [`TRIG_LIMIT`]. Numerics: at most 1.56 ulp; NaN for infinities and NaN; keeps -0.
+#[inline(always)]
 pub fn sin<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     let y = quarter_turned(l, x, 0);
     tiny_is_itself(l, x, 1.0e-4, y)
 }
 
 /// Cosine of x radians, |x| <= [`TRIG_LIMIT`]. Numerics: at most 1.57 ulp; NaN for infinities and NaN.
+#[inline(always)]
 pub fn cos<L: Lanes>(l: &mut L, x: L::V) -> L::V {
     quarter_turned(l, x, 1)
 }

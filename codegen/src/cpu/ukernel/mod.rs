@@ -11,6 +11,7 @@ mod avx2_block;
 #[cfg(target_arch = "x86_64")]
 mod avx512_block;
 pub mod block;
+pub mod elementary;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod tile;
