@@ -7,6 +7,7 @@ pub mod bench;
 pub mod cli;
 pub mod compile;
 pub mod conformance;
+pub mod embed;
 pub mod emit;
 pub mod formats;
 pub mod generate;

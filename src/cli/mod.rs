@@ -5,6 +5,7 @@ mod bench;
 mod check_kernels;
 mod compile;
 mod demo;
+mod embed;
 mod generate;
 mod ops;
 pub mod options;
@@ -33,6 +34,8 @@ enum Command {
     Demo,
     /// Answer a prompt with a language model in a GGUF file
     Generate(generate::Args),
+    /// Sentence embeddings by a BERT or ALBERT: a line of numbers for each text
+    Embed(embed::Args),
     /// Show a stage of the compilation of a .tw file or an op program
     Compile(compile::Args),
     /// Run a .tw file or an op program on random or given inputs
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Demo) {
         Command::Demo => demo::run(),
         Command::Generate(args) => generate::run(&args),
+        Command::Embed(args) => embed::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),

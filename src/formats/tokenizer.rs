@@ -15,7 +15,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
+use tokenizers::{AddedToken, PostProcessor, PreTokenizerWrapper, SplitDelimiterBehavior, TruncationDirection};
 
 /// Largest `tokenizer.json`: the largest real ones have some 35 MB.
 const MAX_JSON: usize = 256 << 20;
@@ -110,6 +110,33 @@ impl Tokenizer {
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
         let ids = self.encode_as(text, true)?;
         Ok(self.before.into_iter().chain(ids).chain(self.after).collect())
+    }
+
+    /// Like [`Tokenizer::encode_with_special`], with the end of the text left out where there would be more than `limit`
+    /// ids: what the model wants around a text stays. Also gives the number of ids without a limit.
+    ///
+    /// Errors: `tokenizer`, for a limit with no room for any of the text, too.
+    pub fn encode_at_most(&self, text: &str, limit: usize) -> Result<(Vec<u32>, usize), Diagnostic> {
+        let fail = |message: String| in_file("tokenizer", message, &self.file);
+        let own = usize::from(self.before.is_some()) + usize::from(self.after.is_some());
+        let encode = || {
+            let mut encoding = self.inner.encode_fast(text, false)?;
+            let added = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(false)) + own;
+            let whole = encoding.len() + added;
+            let room = limit.saturating_sub(added);
+            if whole > limit && room > 0 {
+                encoding.truncate(room, 0, TruncationDirection::Right);
+            }
+            let encoding = self.inner.post_process(encoding, None, true)?;
+            Ok((encoding.get_ids().to_vec(), whole))
+        };
+        let encoded: Result<_, tokenizers::Error> = guarded(&self.file, encode)?;
+        let (ids, whole) = encoded.map_err(|e| fail(format!("the text cannot be encoded: {e}")))?;
+        let ids: Vec<u32> = self.before.into_iter().chain(ids).chain(self.after).collect();
+        if ids.len() > limit {
+            return Err(fail(format!("expected a limit with room for text beside special tokens, found {limit}")));
+        }
+        Ok((ids, whole))
     }
 
     fn encode_as(&self, text: &str, special: bool) -> Result<Vec<u32>, Diagnostic> {

@@ -116,3 +116,21 @@ impl Ended {
         }
     }
 }
+
+/// A safetensors file: name, dtype, shape and bytes of each tensor.
+pub fn safetensors(tensors: &[(&str, &str, &[usize], Vec<u8>)]) -> Vec<u8> {
+    let (mut header, mut data) = (String::from("{"), Vec::<u8>::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let (start, end) = (data.len(), data.len() + bytes.len());
+        let comma = if header.len() > 1 { "," } else { "" };
+        header += &format!(
+            "{comma}\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{end}]}}"
+        );
+        data.extend(bytes);
+    }
+    header += "}";
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend(header.as_bytes());
+    out.extend(data);
+    out
+}

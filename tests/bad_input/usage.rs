@@ -1,26 +1,9 @@
 //! Flags, paths, and inputs that do not fit the graph.
 
-use crate::harness::Place;
+use crate::harness::{Place, safetensors};
 
 const GRAPH: &str =
     "func @main(%x: f32[n, 4], %i: i64[3]) -> f32[3, 4] where n in 1..=8 { %0 = take %x, %i axis=0\n return %0 }";
-
-fn safetensors(tensors: &[(&str, &str, &[usize], Vec<u8>)]) -> Vec<u8> {
-    let (mut header, mut data) = (String::from("{"), Vec::<u8>::new());
-    for (name, dtype, shape, bytes) in tensors {
-        let (start, end) = (data.len(), data.len() + bytes.len());
-        let comma = if header.len() > 1 { "," } else { "" };
-        header += &format!(
-            "{comma}\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{end}]}}"
-        );
-        data.extend(bytes);
-    }
-    header += "}";
-    let mut out = (header.len() as u64).to_le_bytes().to_vec();
-    out.extend(header.as_bytes());
-    out.extend(data);
-    out
-}
 
 #[test]
 fn unknown_flags_and_values_are_usage_errors() {
@@ -41,6 +24,9 @@ fn unknown_flags_and_values_are_usage_errors() {
         &["generate", "--model", "g.tw"],
         &["generate", "--model", "g.tw", "--prompt", "x", "--temperature", "nan"],
         &["generate", "--model", "g.tw", "--prompt", "x", "--top-p", "7"],
+        &["embed", "x"],
+        &["embed", "--model", "g.tw", "x", "--max-length", "0"],
+        &["embed", "--model", "g.tw", "x", "--batch-size", "0"],
         &["ops", "extra"],
     ] {
         place.refused(args, &[]);
@@ -72,6 +58,7 @@ fn paths_that_are_no_files() {
         place.refused(&["compile", path], &["error[file]"]);
         place.refused(&["rules", "check", path], &["error[file]"]);
         place.refused(&["generate", "--model", path, "--prompt", "x"], &["error[file]"]);
+        place.refused(&["embed", "--model", path, "x"], &["error[file]"]);
         place.refused(&["run", "g.tw", "--inputs", path], &["error[file]"]);
     }
     // Results have nowhere to go: an error, and no part of a file.
