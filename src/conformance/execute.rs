@@ -9,6 +9,8 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::types::{Bindings, DType};
+use tilewright_runtime::device::cuda::CudaExecutable;
+use tilewright_runtime::executable::Executable;
 
 /// What runs a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,18 +64,43 @@ impl FromStr for Device {
 ///
 /// Errors: those of the device, `no-cuda-driver` among them.
 pub fn execute(module: &Module, inputs: &[Array], options: &Options) -> Result<Vec<Array>, Diagnostic> {
-    match options.device {
-        // The interpreter takes the module as it is: levels choose passes, and there is none before it.
-        Device::Interpreter => {
-            let entry = module.entry()?.name.clone();
-            interp::run(module, &entry, inputs, &Bindings::new(), Mode::Meaning)
+    Runner::new(module, options)?.run(inputs)
+}
+
+/// A module made ready for a device, to run again and again.
+pub enum Runner<'a> {
+    /// The interpreter takes the module as it is: levels choose passes, and there is none before it.
+    Interpreter(&'a Module),
+    /// Compiled for this machine.
+    Cpu(Box<Executable>),
+    /// Compiled for a GPU.
+    Cuda(Box<CudaExecutable>),
+}
+
+impl Runner<'_> {
+    /// Compiles `module` if the device needs it. Errors: those of the device, `no-cuda-driver` among them.
+    pub fn new<'a>(module: &'a Module, options: &Options) -> Result<Runner<'a>, Diagnostic> {
+        Ok(match options.device {
+            Device::Interpreter => Runner::Interpreter(module),
+            Device::Cpu => {
+                let host = compile::Options::host()?;
+                let threads = options.threads.unwrap_or(host.threads);
+                let host =
+                    compile::Options { opt_level: options.opt_level, numerics: options.numerics, threads, ..host };
+                Runner::Cpu(Box::new(compile(module, &host)?))
+            }
+            Device::Cuda => Runner::Cuda(Box::new(compile::compile_cuda(module, options.opt_level)?)),
+        })
+    }
+
+    /// The results of the entry function. Errors: those of the device.
+    pub fn run(&self, inputs: &[Array]) -> Result<Vec<Array>, Diagnostic> {
+        match self {
+            Runner::Interpreter(module) => {
+                interp::run(module, &module.entry()?.name, inputs, &Bindings::new(), Mode::Meaning)
+            }
+            Runner::Cpu(executable) => executable.run(inputs, &Bindings::new()),
+            Runner::Cuda(executable) => executable.run(inputs, &Bindings::new()),
         }
-        Device::Cpu => {
-            let host = compile::Options::host()?;
-            let threads = options.threads.unwrap_or(host.threads);
-            let host = compile::Options { opt_level: options.opt_level, numerics: options.numerics, threads, ..host };
-            compile(module, &host)?.run(inputs, &Bindings::new())
-        }
-        Device::Cuda => compile::compile_cuda(module, options.opt_level)?.run(inputs, &Bindings::new()),
     }
 }

@@ -3,11 +3,14 @@
 //! A data folder has one folder per set. A case passes, or fails with a reason and its largest error; nothing is skipped
 //! by name. The binary `conformance` is the command line of this module.
 
+mod checks;
+mod encoder;
 mod execute;
 mod ops;
 mod smollm2;
 
-pub use execute::{Device, execute};
+pub use encoder::{minilm, rxn_albert};
+pub use execute::{Device, Runner, execute};
 pub use ops::ops;
 pub use smollm2::smollm2;
 
@@ -83,7 +86,7 @@ impl fmt::Display for Report {
 }
 
 /// The sets that there are.
-pub const SETS: &[&str] = &["ops", "smollm2"];
+pub const SETS: &[&str] = &["ops", "smollm2", "minilm", "rxn_albert"];
 
 /// Runs the set `name` of the folder `data`.
 ///
@@ -92,6 +95,8 @@ pub fn run_set(name: &str, data: &std::path::Path, options: &Options) -> Result<
     match name {
         "ops" => ops(&data.join("ops"), options),
         "smollm2" => smollm2(&data.join("smollm2"), options),
+        "minilm" => minilm(&data.join("minilm"), options),
+        "rxn_albert" => rxn_albert(&data.join("rxn_albert"), options),
         other => Err(Diagnostic::new(
             "conformance-set",
             format!("there is no set `{other}`, expected one of {}", SETS.join(" ")),

@@ -1,16 +1,17 @@
 //! The set `smollm2`: SmolLM2-135M-Instruct on three prompts against recorded numbers, and its tokenizer.
 
-use super::{Device, Failure, Options, Report};
+use super::checks::{Checks, finish, floats, ids, model_file, read_index};
+use super::{Device, Options, Report};
 use crate::compile;
 use crate::formats::{Gguf, Safetensors, tokenizer::Tokenizer};
 use crate::generate::{LanguageModel, Sampling};
 use crate::models::Outputs;
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
-use tilewright_ir::diag::{Diagnostic, Place};
+use std::path::Path;
+use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
 
-/// Where the weights are, below the current folder or below the folder that holds the data folder.
+/// Where the weights are, see [`model_file`].
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// Largest absolute error of a logit. Runs in f32 and f64 differ by less than a tenth of this.
@@ -44,59 +45,6 @@ struct Text {
     ids: Vec<u32>,
 }
 
-/// What the comparisons of one case gave.
-#[derive(Default)]
-struct Checks {
-    failed: Vec<String>,
-    /// Largest error of the comparisons that failed.
-    error: Option<f64>,
-    /// Largest error as a part of what was allowed, of the comparisons that passed.
-    largest_part: f64,
-}
-
-impl Checks {
-    fn equal(&mut self, what: &str, found: &[u32], expected: &[u32]) {
-        if found.len() != expected.len() {
-            self.failed.push(format!("{what}: expected {} ids, found {}", expected.len(), found.len()));
-        } else if let Some(i) = (0..found.len()).find(|&i| found[i] != expected[i]) {
-            self.failed.push(format!("{what}: expected {} at {i}, found {}", expected[i], found[i]));
-        }
-    }
-
-    /// `tolerance` is of an expected number. Not-a-number is never close.
-    fn close(&mut self, what: &str, found: &[f32], expected: &[f32], tolerance: impl Fn(f32) -> f64) {
-        if found.len() != expected.len() {
-            self.failed.push(format!("{what}: expected {} numbers, found {}", expected.len(), found.len()));
-            return;
-        }
-        // The largest error as a part of what is allowed, and that error.
-        let (mut worst, mut largest) = (0f64, 0f64);
-        for (x, y) in found.iter().zip(expected) {
-            let error = (f64::from(*x) - f64::from(*y)).abs();
-            let error = if error.is_nan() { f64::INFINITY } else { error };
-            if error / tolerance(*y) > worst {
-                (worst, largest) = (error / tolerance(*y), error);
-            }
-        }
-        if worst <= 1.0 {
-            self.largest_part = self.largest_part.max(worst);
-        } else {
-            self.failed.push(format!("{what}: error {largest:.3e} is {worst:.3e} times the tolerance"));
-            self.error = Some(self.error.map_or(largest, |e| e.max(largest)));
-        }
-    }
-
-    fn finish(self, case: &str, report: &mut Report) {
-        report.largest_part = report.largest_part.max(self.largest_part);
-        if self.failed.is_empty() {
-            report.passed += 1;
-        } else {
-            let reason = self.failed.join("; ");
-            report.failures.push(Failure { case: case.into(), reason, error: self.error });
-        }
-    }
-}
-
 /// Runs the prompts and the tokenizer cases of `folder`. The interpreter runs the tokenizer cases only.
 ///
 /// Errors: `model-file` without the weights; `device-unavailable`; `conformance-set` for a dtype that the set has no
@@ -111,7 +59,7 @@ pub fn smollm2(folder: &Path, options: &Options) -> Result<Report, Diagnostic> {
     }
     let index = read_index(&folder.join("smollm2.json"))?;
     let file = Safetensors::open(folder.join("smollm2.safetensors"))?;
-    let gguf = Gguf::open(model_file(folder)?)?;
+    let gguf = Gguf::open(model_file(folder, MODEL)?)?;
     let mut report = Report { set: "smollm2".into(), device: options.device.to_string(), ..Report::default() };
     finish("texts", texts(&index, &file, &gguf), &mut report);
     if options.device == Device::Interpreter {
@@ -125,28 +73,6 @@ pub fn smollm2(folder: &Path, options: &Options) -> Result<Report, Diagnostic> {
         finish("grad", Err(missing), &mut report);
     }
     Ok(report)
-}
-
-fn read_index(path: &Path) -> Result<Index, Diagnostic> {
-    let at = |d: Diagnostic| d.at(Place::Named(path.display().to_string().into()), "");
-    let text = std::fs::read_to_string(path).map_err(|e| at(Diagnostic::new("file", format!("cannot read: {e}"))))?;
-    serde_json::from_str(&text).map_err(|e| at(Diagnostic::new("conformance-index", e.to_string())))
-}
-
-/// The first of the places of [`MODEL`] that there is. `folder` is that of the set.
-fn model_file(folder: &Path) -> Result<PathBuf, Diagnostic> {
-    let beside = folder.parent().and_then(Path::parent).map(|p| p.join(MODEL));
-    let found = [Some(PathBuf::from(MODEL)), beside].into_iter().flatten().find(|p| p.is_file());
-    found.ok_or_else(|| {
-        Diagnostic::new("model-file", format!("there is no {MODEL}; scripts/fetch-models.sh smollm2 fetches it"))
-    })
-}
-
-fn finish(case: &str, checks: Result<Checks, Diagnostic>, report: &mut Report) {
-    match checks {
-        Ok(checks) => checks.finish(case, report),
-        Err(d) => report.failures.push(Failure { case: case.into(), reason: d.to_string(), error: None }),
-    }
 }
 
 /// Every text, prompts included, gives its ids.
@@ -211,7 +137,7 @@ fn prompt(name: &str, file: &Safetensors, model: &mut LanguageModel) -> Result<C
         let expected = floats(file, &format!("{name}.hidden.{k}"))?;
         let size = expected.iter().fold(1f64, |m, x| m.max(f64::from(x.abs())));
         let missing = || Diagnostic::new("conformance-result", format!("there is no hidden state {k}"));
-        let tolerance = |x: f32| (HIDDEN * size).min(HIDDEN_ELEMENT * (1.0 + f64::from(x.abs())));
+        let tolerance = |x: f64| (HIDDEN * size).min(HIDDEN_ELEMENT * (1.0 + x.abs()));
         checks.close(&format!("hidden {k}"), step.hidden.get(k).ok_or_else(missing)?, &expected, tolerance);
     }
     greedy(name, file, model, last, &mut checks)?;
@@ -259,34 +185,9 @@ fn largest(logits: &[f32], count: usize) -> Vec<u32> {
     order
 }
 
-fn floats(file: &Safetensors, name: &str) -> Result<Vec<f32>, Diagnostic> {
-    let wrong = || Diagnostic::new("conformance-index", format!("`{name}` has no floats"));
-    file.tensor(name)?.to_f32().ok_or_else(wrong)
-}
-
-fn ids(file: &Safetensors, name: &str) -> Result<Vec<u32>, Diagnostic> {
-    let wrong = || Diagnostic::new("conformance-index", format!("`{name}` has no token ids"));
-    let id = |x: &f64| (x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(x)).then_some(*x as u32);
-    file.tensor(name)?.to_f64().and_then(|v| v.iter().map(id).collect()).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn checks_fail_on_a_difference() {
-        let mut checks = Checks::default();
-        checks.close("a", &[1.0, 2.0], &[1.0, 2.0005], |_| 1e-3);
-        checks.equal("b", &[1, 2], &[1, 2]);
-        assert!(checks.failed.is_empty() && checks.largest_part > 0.4);
-        checks.close("c", &[f32::NAN], &[0.0], |_| 1e-3);
-        checks.close("d", &[1.0], &[1.01], |_| 1e-3);
-        checks.close("e", &[], &[1.0], |_| 1e-3);
-        checks.equal("f", &[1, 3], &[1, 2]);
-        assert_eq!(checks.failed.len(), 4);
-        assert_eq!(checks.error, Some(f64::INFINITY));
-    }
 
     #[test]
     fn largest_logits_in_order() {
