@@ -42,5 +42,7 @@ fn wrong_sizes_and_files_are_errors() {
     assert!(!ok && err.contains("bench-size"), "{err}");
     let (ok, _, err) = bench(&["llm", "--model", "/nonexistent.gguf"]);
     assert!(!ok && err.contains("/nonexistent.gguf"), "{err}");
+    let (ok, _, err) = bench(&["encoder", "--model", "/nonexistent"]);
+    assert!(!ok && err.contains("/nonexistent"), "{err}");
     assert!(!bench(&["gemm", "--dtype", "q4_0"]).0);
 }

@@ -5,6 +5,7 @@
 
 mod attention;
 mod elementwise;
+mod encoder;
 mod gemm;
 mod gpt2;
 mod llm;
@@ -13,6 +14,7 @@ pub mod numpy;
 
 pub use attention::attention;
 pub use elementwise::elementwise;
+pub use encoder::encoder;
 pub use gemm::{Gemm, gemm};
 pub use gpt2::gpt2;
 pub use llm::llm;

@@ -41,6 +41,12 @@ enum Work {
     Attention,
     /// Logits of GPT-2 small with random weights, 128 and 512 tokens
     Gpt2,
+    /// Sentence embeddings, one text and 32, padded and not
+    Encoder {
+        /// A folder with config.json and model.safetensors of a BERT or ALBERT
+        #[arg(long)]
+        model: PathBuf,
+    },
     /// Prompts and decoding with a language model
     Llm {
         /// A GGUF file of the llama architecture
@@ -72,6 +78,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         Work::Elementwise => bench::elementwise(&options, show),
         Work::Attention => bench::attention(&options, show),
         Work::Gpt2 => bench::gpt2(&options, show),
+        Work::Encoder { model } => bench::encoder(model, &options, show),
         Work::Llm { model } => bench::llm(model, &options, show),
     }
 }

@@ -9,7 +9,7 @@ use crate::models::{EncoderConfig, encoder};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Role;
-use tilewright_ir::types::Bindings;
+use tilewright_ir::types::{Bindings, DType};
 use tilewright_runtime::buffer::Buffer;
 use tilewright_runtime::executable::{Executable, Profile};
 
@@ -61,20 +61,38 @@ impl SentenceEncoder {
     /// Errors: `token` for a text without tokens or an id outside the vocabulary; `text-length` for more tokens than the
     /// model has positions; those of the run.
     pub fn embed(&self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, Diagnostic> {
-        let [tokens, mask] = padded(texts, &self.config)?;
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let shape = tokens.shape();
-        let bindings = Bindings::from([("batch".into(), shape[0] as i64), ("seq".into(), shape[1] as i64)]);
-        let mut inputs = [self.executable.copy_in(&tokens)?, self.executable.copy_in(&mask)?].into_iter();
+        let [tokens, mask] = padded(texts, &self.config)?;
+        let floats = self.run(&tokens, &mask)?;
+        Ok(floats.chunks_exact(self.width()).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Embeddings `[batch, width]` of `tokens`, `i64[batch, seq]`, where `mask`, `bool[batch, seq]`, shows a token. Rows
+    /// whose mask shows none give NaN.
+    ///
+    /// Errors: `input-type` for other shapes and dtypes; those of the run.
+    pub fn run(&self, tokens: &Array, mask: &Array) -> Result<Vec<f32>, Diagnostic> {
+        let (batch, seq) = match (tokens.shape(), mask.shape()) {
+            ([batch, seq], of_mask) if [*batch, *seq] == of_mask => (*batch, *seq),
+            (tokens, mask) => {
+                let message = format!("expected tokens and mask [batch, seq], found {tokens:?} and {mask:?}");
+                return Err(Diagnostic::new("input-type", message));
+            }
+        };
+        if tokens.dtype() != DType::I64 || mask.dtype() != DType::Bool {
+            let message = format!("expected tokens i64 and mask bool, found {} and {}", tokens.dtype(), mask.dtype());
+            return Err(Diagnostic::new("input-type", message));
+        }
+        let bindings = Bindings::from([("batch".into(), batch as i64), ("seq".into(), seq as i64)]);
+        let mut inputs = [self.executable.copy_in(tokens)?, self.executable.copy_in(mask)?].into_iter();
         let arguments: Option<Vec<Buffer>> = self.weights.iter().map(|w| w.clone().or_else(|| inputs.next())).collect();
         let arguments = arguments.ok_or_else(|| Diagnostic::bug("an encoder has other inputs than tokens and mask"))?;
         let results = self.executable.run_buffers(&arguments, &bindings)?;
         let missing = || Diagnostic::bug("the embeddings are too small");
-        let bytes = results.first().and_then(|r| r.bytes(texts.len() * self.width() * 4)).ok_or_else(missing)?;
-        let floats: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect();
-        Ok(floats.chunks_exact(self.width()).map(<[f32]>::to_vec).collect())
+        let bytes = results.first().and_then(|r| r.bytes(batch * self.width() * 4)).ok_or_else(missing)?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect())
     }
 }
 
