@@ -277,7 +277,7 @@ __device__ inline long long index_checked(long long i, long long n) {
         "// Butterfly: every lane ends with the same bits.
 template <class Op, class T> __device__ inline T warp_reduce(T v) {
     #pragma unroll
-    for (int o = 16; o > 0; o >>= 1) v = Op::of(v, __shfl_xor_sync(0xffffffffu, v, o));
+    for (int o = 16; o > 0; o >>= 1) v = Op::of(v, (T)__shfl_xor_sync(0xffffffffu, v, o));
     return v;
 }",
     ),

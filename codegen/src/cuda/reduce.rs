@@ -36,9 +36,12 @@ impl Emitter<'_> {
             TileReduce::Argmin => return self.position(TileReduce::Min, a, axis, hint),
         };
         let d = self.dtype(a)?.unwrap_or(DType::F32);
-        if d == DType::Bool {
-            return Err(invalid("expected a number to reduce, found bool").into());
-        }
+        // A sum of bools is whether any holds, a product whether all do.
+        let op = match (d, op) {
+            (DType::Bool, "Sum") => "Max",
+            (DType::Bool, "Prod") => "Min",
+            (_number, op) => op,
+        };
         let axes = self.axes(a)?;
         let Some(place) = axes.iter().position(|x| x.0 == *axis) else {
             return Err(invalid(format!("the reduced tile has no axis `{axis}`")).into());
@@ -129,6 +132,8 @@ impl Emitter<'_> {
 fn identity(kind: TileReduce, d: DType) -> Emitted<String> {
     let (low, high) = scalar::int_bounds(d);
     Ok(match kind {
+        TileReduce::Sum | TileReduce::Max | TileReduce::Argmax if d == DType::Bool => "false".to_string(),
+        TileReduce::Prod | TileReduce::Min | TileReduce::Argmin if d == DType::Bool => "true".to_string(),
         TileReduce::Sum => "0".to_string(),
         TileReduce::Prod => "1".to_string(),
         TileReduce::Max | TileReduce::Argmax if d.is_float() => scalar::literal(d, f64::NEG_INFINITY)?,

@@ -54,7 +54,8 @@ static Barrier block_barrier, warp_barriers[32];
 
 inline void __syncthreads() { block_barrier.wait(fibers.size()); }
 
-template <class T> T __shfl_xor_sync(unsigned, T v, int offset) {
+// As on a device: narrow integers and bools come back as int.
+template <class T> auto __shfl_xor_sync(unsigned, T v, int offset) -> decltype(+v) {
     const unsigned t = threadIdx.x;
     memcpy(&exchange[t], &v, sizeof v);
     warp_barriers[t / 32].wait(32);
