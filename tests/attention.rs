@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::Random;
 use std::collections::BTreeSet;
 use tilewright::compile::{Options, compile, lower};
 use tilewright_codegen::cpu::ukernel::Isa;
@@ -137,11 +141,8 @@ fn reference(shape: Shape, s: usize, p: usize, inputs: &[Array]) -> Vec<f64> {
 }
 
 fn inputs(region: &Region, bindings: &Bindings) -> Vec<Array> {
-    let mut state = 11u32;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * 3.0
-    };
+    let mut random = Random(11);
+    let mut next = || random.signed() * 3.0;
     let make = |(_, ty): &(_, Type)| {
         let shape = ty.concrete(bindings).unwrap();
         let n = shape.iter().product();

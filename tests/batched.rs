@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::Random;
 use tilewright::compile::{Options, compile, lower};
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::array::Array;
@@ -57,11 +61,8 @@ fn check_at(opt_level: u8, text: &str, symbols: &[Vec<(&str, i64)>]) {
 }
 
 fn inputs(module: &Module, bindings: &Bindings) -> Vec<Array> {
-    let mut state = 7u32;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
+    let mut random = Random(7);
+    let mut next = || random.signed();
     let make = |ty: &tilewright_ir::types::Type| {
         let shape = ty.concrete(bindings).unwrap();
         let n: usize = shape.iter().product();

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::Random;
 use tilewright::compile::{Options, compile, lower};
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::array::{Array, Bytes};
@@ -12,18 +16,7 @@ use tilewright_ir::kernel::{ScanArgument, Step};
 use tilewright_ir::text::parse;
 use tilewright_ir::types::{Bindings, DType};
 
-/// SplitMix64.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn array(&mut self, dtype: DType, shape: &[usize]) -> Array {
         let n = shape.iter().product();
         // Small, so that long recurrences do not amplify roundings.

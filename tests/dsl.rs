@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::Random;
 use std::collections::BTreeMap;
 use tilewright::formats::Gguf;
 use tilewright::models::gpt2::Gpt2Names;
@@ -16,14 +20,8 @@ use tilewright_ir::types::{Bindings, Symbol};
 
 /// Reproducible numbers in -1..1.
 fn noise(seed: u64, count: usize) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
+    let mut random = Random(seed);
+    (0..count).map(|_| random.unit() * 2.0 - 1.0).collect()
 }
 
 fn array(seed: u64, shape: &[usize]) -> Array {

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::Random;
 use tilewright::compile::{Options, compile, lower};
 use tilewright::emit::{Stage, emit};
 use tilewright::models::{Gpt2Config, LlamaConfig, Outputs, WeightTypes, gpt2, llama};
@@ -49,11 +53,8 @@ fn random(ty: &Type, bindings: &Bindings, seed: u32) -> Array {
     if ty.dtype == DType::I64 {
         return Array::from_i64(&shape, &(0..n as i64).map(|i| i * 31 % 67).collect::<Vec<_>>()).unwrap();
     }
-    let mut state = seed;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
+    let mut random = Random(u64::from(seed));
+    let next = || random.signed();
     Array::from_f32(&shape, &std::iter::repeat_with(next).take(n).collect::<Vec<_>>()).unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! Truncated, corrupted and hostile GGUF and safetensors files.
 
 use crate::harness::Place;
+use crate::random::Random;
 
 fn string(out: &mut Vec<u8>, s: &str) {
     out.extend((s.len() as u64).to_le_bytes());
@@ -197,18 +198,15 @@ fn tensors_that_are_missing_or_of_wrong_shape_are_errors() {
 fn corrupted_bytes_never_crash() {
     let place = Place::new();
     let good = llama(&[], TENSORS);
-    let mut state = 1u64;
-    let mut next = |n: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % n
-    };
+    let mut random = Random(1);
     // The head, where everything is decided, is hit most.
     let head = good.len() - TENSORS.iter().map(|t| t.1.iter().product::<u64>() as usize * 4).sum::<usize>();
     for _ in 0..120 {
         let mut bytes = good.clone();
-        for _ in 0..1 + next(4) {
-            let at = next(head);
-            bytes[at] = [0, 0xff, 0x7f, 0x80, next(256) as u8][next(5)];
+        for _ in 0..1 + random.below(4) {
+            let at = random.below(head);
+            let byte = random.below(256) as u8;
+            bytes[at] = [0, 0xff, 0x7f, 0x80, byte][random.below(5)];
         }
         place.write("bad.gguf", bytes);
         let args = ["generate", "--model", "bad.gguf", "--prompt", "ab", "--raw", "--max-tokens", "2"];

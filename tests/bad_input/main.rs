@@ -9,5 +9,7 @@ mod encoders;
 mod harness;
 mod large;
 mod programs;
+#[path = "../support/random.rs"]
+mod random;
 mod texts;
 mod usage;

@@ -1,6 +1,7 @@
 //! Contents of parameters.
 
 use super::bound::Bound;
+use crate::random::Random;
 use half::{bf16, f16};
 use tilewright_ir::array::{Array, Bytes, element_count};
 use tilewright_ir::types::{Bindings, DType, Dim, Type};
@@ -116,28 +117,4 @@ fn blocks(dtype: DType, count: usize, random: &mut Random) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`, 0 of 0.
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-
-    /// From 0 to 1.
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
 }

@@ -16,12 +16,14 @@ mod fold;
 mod machine;
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/random.rs"]
+mod random;
 mod shape;
 
 use bound::Bound;
-use data::Random;
 use machine::{Built, Case, build, cases};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use random::Random;
 use std::fmt::Write;
 use tilewright::compile::{Options, compile, lower};
 use tilewright_codegen::cpu::ukernel::Isa;

@@ -1,8 +1,9 @@
 //! Steps: movement, indexing, sources.
 
 use super::bound::{Bound, epsilon};
-use super::data::{Fill, Random};
+use super::data::Fill;
 use super::machine::{Entry, Machine, Picks};
+use crate::random::Random;
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::Tensor;
 use tilewright_ir::graph::Role;

@@ -1,6 +1,7 @@
 //! Graph ops with random attributes and operands that type inference takes.
 
-use super::data::{Data, Random, values};
+use super::data::{Data, values};
+use crate::random::Random;
 use tilewright_ir::graph::{Function, Module, Param, Role, Value};
 use tilewright_ir::infer::infer;
 use tilewright_ir::op::{Attr, DotDims, Family, GraphKind, GraphOp, Literal, ReduceKind, ScalarKind, ScalarOp};

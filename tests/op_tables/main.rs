@@ -5,9 +5,12 @@
 
 mod data;
 mod draw;
+#[path = "../support/random.rs"]
+mod random;
 
-use data::{Data, Random, same, values};
+use data::{Data, same, values};
 use draw::{Case, helpers};
+use random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright::compile::{Options, compile};
 use tilewright_codegen::cpu::ukernel::Isa;
