@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::Random;
 use std::path::Path;
 use tilewright::compile::{MAX_OPT_LEVEL, Options, compile, lower};
 use tilewright::formats::Safetensors;
@@ -14,8 +18,11 @@ use tilewright_ir::dsl::RopeLayout;
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::kernel::verify::verify;
+use tilewright_ir::kernel::{Expr, Level, Stmt};
+use tilewright_ir::op::ScalarOp;
 use tilewright_ir::text::parse;
 use tilewright_ir::types::{Bindings, DType};
+use tilewright_runtime::executable::Executable;
 
 fn module(text: &str) -> Module {
     let module = parse("soundness.tw", text).unwrap_or_else(|d| panic!("{d}"));
@@ -51,15 +58,6 @@ fn on_cpu(module: &Module, inputs: &[Array], symbols: &Bindings) -> Result<Vec<A
         last = at_level;
     }
     last.unwrap()
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
 }
 
 /// Integers of a dtype; too large ones wrap.
@@ -136,9 +134,9 @@ fn indices_outside_are_errors_at_every_level_with_any_number_of_threads() {
             for round in 0..4 {
                 let count = ids.iter().product::<usize>();
                 let mut values: Vec<i64> = (0..count).map(|_| random.below(9) as i64).collect();
-                let bad = [-1, 9, i64::MAX, i64::MIN, 100, i64::from(i32::MIN), 1 << 40][random.below(7) as usize];
+                let bad = [-1, 9, i64::MAX, i64::MIN, 100, i64::from(i32::MIN), 1 << 40][random.below(7)];
                 if round > 0 && count > 0 {
-                    values[random.below(count as u64) as usize] = bad;
+                    values[random.below(count)] = bad;
                 }
                 let mut inputs = vec![floats(x), integers(dtype, ids, &values)];
                 inputs.extend((!source.is_empty()).then(|| floats(source)));
@@ -269,4 +267,19 @@ fn every_kernel_is_verified() {
     failures.iter().for_each(|f| println!("{f}"));
     assert!(failures.is_empty(), "{} of {count} kernels are not proved", failures.len());
     assert!(count > 1000, "{count}");
+}
+
+#[test]
+fn a_grid_of_a_negative_size_is_an_error() {
+    let module = module("func @main(%x: f32[n, 300]) -> f32[n, 300] where n in 1..=8 { %0 = neg %x\n return %0 }");
+    let options = Options { opt_level: 0, threads: 1, ..Options::host().unwrap() };
+    let mut programs = lower(&module, &options).unwrap();
+    for statement in &mut programs[0].kernels[0].body {
+        if let Stmt::Par { vars, level: Level::Grid, .. } = statement {
+            vars.iter_mut().for_each(|v| v.1 = Expr::scalar(ScalarOp::Sub {}, [Expr::name("n"), Expr::Int(5)]));
+        }
+    }
+    let executable = Executable::compile(programs, options.isa, 1).unwrap();
+    let refused = executable.run(&[floats(&[2, 300])], &Bindings::new()).unwrap_err();
+    assert!(refused.code == "grid-size" && refused.message.contains("-3"), "{refused}");
 }

@@ -183,7 +183,12 @@ impl Executable {
         let symbols = symbol_values(kernel, bindings)?;
         let mut items: usize = 1;
         for extent in &code.grid {
-            let n = usize::try_from(eval(extent, &symbol)?).unwrap_or(0);
+            let n = eval(extent, &symbol)?;
+            let n = usize::try_from(n).map_err(|_| {
+                let message =
+                    format!("kernel `{}` has `{extent}` items along an axis of its grid, that is {n}", kernel.name);
+                Diagnostic::new("grid-size", message)
+            })?;
             items = items.checked_mul(n).ok_or_else(|| Diagnostic::new("dim-overflow", "the grid is too large"))?;
         }
         self.run_items(code, &Arguments(pointers), &symbols, items).map_err(|outside| {
