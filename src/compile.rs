@@ -24,16 +24,19 @@ pub struct Options {
     pub threads: usize,
     /// Instruction set of the micro-kernels.
     pub isa: Isa,
+    /// Whether every kernel is proved to stay inside its buffers; one that is not is an error.
+    pub verify: bool,
 }
 
 impl Options {
-    /// The default level, the best instruction set of this machine unless `TILEWRIGHT_CPU` names one, all cores.
+    /// The default level, the best instruction set of this machine unless `TILEWRIGHT_CPU` names one, all cores. Kernels
+    /// are verified in debug builds.
     ///
     /// Errors: `cpu-feature` if `TILEWRIGHT_CPU` is unknown or not available here.
     pub fn host() -> Result<Options, Diagnostic> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (opt_level, numerics, precision) = (DEFAULT_OPT_LEVEL, Numerics::default(), Precision::default());
-        Ok(Options { opt_level, numerics, precision, threads, isa: host_isa()? })
+        Ok(Options { opt_level, numerics, precision, threads, isa: host_isa()?, verify: cfg!(debug_assertions) })
     }
 }
 
@@ -51,7 +54,7 @@ pub const MAX_OPT_LEVEL: u8 = 2;
 
 impl Options {
     fn lowering(&self) -> LowerOptions {
-        LowerOptions { opt_level: self.opt_level, numerics: self.numerics }
+        LowerOptions { opt_level: self.opt_level, numerics: self.numerics, verify: self.verify }
     }
 
     fn isa_name(&self) -> &'static str {
@@ -130,18 +133,19 @@ impl Target {
     }
 }
 
-/// Verifies a module and lowers each function to a program of kernels for a GPU's target `sm_*`.
+/// Verifies a module and lowers each function to a program of kernels for a GPU's target `sm_*`. Of the options, level and
+/// numerics count.
 ///
 /// Errors: those of the verifier and of the lowering.
-pub fn lower_gpu(module: &Module, opt_level: u8, isa: &'static str) -> Result<Vec<Program>, Diagnostic> {
+pub fn lower_gpu(module: &Module, options: &Options, isa: &'static str) -> Result<Vec<Program>, Diagnostic> {
     verify(module)?;
-    lower_module(module, opt_level, &tilewright_passes::Target { isa })
+    lower_module(module, options.lowering(), &tilewright_passes::Target { isa })
 }
 
 /// Compiles a module for the first CUDA device. Cubins are kept in `TILEWRIGHT_CACHE`, else in `~/.cache/tilewright`.
 ///
 /// Errors: `no-cuda-driver`, `no-device`, `nvrtc-missing`; those of the lowering, the emitter and the compiler.
-pub fn compile_cuda(module: &Module, opt_level: u8) -> Result<CudaExecutable, Diagnostic> {
+pub fn compile_cuda(module: &Module, options: &Options) -> Result<CudaExecutable, Diagnostic> {
     let cuda = Cuda::open(0)?;
     let isa = match cuda.target()?.as_str() {
         "sm_80" => "sm_80",
@@ -156,7 +160,7 @@ pub fn compile_cuda(module: &Module, opt_level: u8) -> Result<CudaExecutable, Di
         Some(folder) => nvrtc.with_cache(&folder),
         None => nvrtc,
     };
-    CudaExecutable::compile(lower_gpu(module, opt_level, isa)?, cuda, &nvrtc)
+    CudaExecutable::compile(lower_gpu(module, options, isa)?, cuda, &nvrtc)
 }
 
 /// Compiles a module for the CPU.

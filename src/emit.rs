@@ -1,6 +1,7 @@
 //! The stages of a compilation as text: one list of names for the command line, tests and snapshots.
 
 use crate::compile::{Options, Target, lower, lower_gpu, regions};
+use clap::ValueEnum;
 use std::fmt::Write;
 use tilewright_codegen::cpu::clif::{asm_text, clif_text};
 use tilewright_codegen::cuda::emit_programs;
@@ -24,10 +25,30 @@ pub enum Stage {
     Clif,
     /// Machine code of every kernel, for this processor
     Asm,
-    /// CUDA C of whole programs with their launches, for sm_80 unless another GPU is the target
+    /// CUDA C of whole programs with their launches; the target is sm_80 unless another GPU is named
     Cuda,
     /// Memory plans: peak, buffers with their places, steps
     Plan,
+}
+
+impl Stage {
+    /// What the stage is shown for where nobody names a target: `sm_80` for a stage of GPUs, else the CPU.
+    pub fn default_target(self) -> Target {
+        if self == Stage::Cuda { Target::Sm80 } else { Target::Cpu }
+    }
+
+    /// Errors: `stage-target` where `target` does not come through this stage.
+    fn check_target(self, target: Target) -> Result<(), Diagnostic> {
+        let only = match self {
+            Stage::Clif | Stage::Asm | Stage::Plan if target.gpu().is_some() => "cpu",
+            Stage::Cuda if target.gpu().is_none() => "sm_80, sm_89 or sm_90a",
+            _every_target => return Ok(()),
+        };
+        let name = |v: Option<clap::builder::PossibleValue>| v.map_or(String::new(), |v| v.get_name().to_string());
+        let (stage, found) = (name(self.to_possible_value()), name(target.to_possible_value()));
+        let message = format!("the stage `{stage}` needs the target {only}, found `{found}`");
+        Err(Diagnostic::new("stage-target", message))
+    }
 }
 
 /// The text of `stage` for the CPU, or for `sm_80` where the stage is a GPU's. It depends on the module and the options
@@ -35,7 +56,7 @@ pub enum Stage {
 ///
 /// Errors: those of the compilation up to that stage.
 pub fn emit(module: &Module, stage: Stage, options: &Options) -> Result<String, Diagnostic> {
-    emit_for(module, stage, options, Target::Cpu)
+    emit_for(module, stage, options, stage.default_target())
 }
 
 /// The text of `stage` for a target.
@@ -54,9 +75,7 @@ pub fn emit_with_warnings(
     options: &Options,
     target: Target,
 ) -> Result<(String, Vec<Diagnostic>), Diagnostic> {
-    if let (Stage::Clif | Stage::Asm | Stage::Plan, Some(isa)) = (stage, target.gpu()) {
-        return Err(Diagnostic::new("stage-target", format!("this stage is the CPU's, found the target {isa}")));
-    }
+    stage.check_target(target)?;
     if stage == Stage::Graph {
         tilewright_ir::verify::verify(module)?;
         return Ok((tilewright_ir::text::print(module), Vec::new()));
@@ -64,9 +83,8 @@ pub fn emit_with_warnings(
     if let Stage::Optimized | Stage::Regions = stage {
         return Ok((regions(module, options, target, stage == Stage::Regions)?, Vec::new()));
     }
-    let gpu = target.gpu().or((stage == Stage::Cuda).then_some("sm_80"));
-    let programs = match gpu {
-        Some(isa) => lower_gpu(module, options.opt_level, isa)?,
+    let programs = match target.gpu() {
+        Some(isa) => lower_gpu(module, options, isa)?,
         None => lower(module, options)?,
     };
     let mut out = String::new();

@@ -78,7 +78,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>, snapshots: &mut BTreeSet<Pat
 fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
     let line = text.lines().next().and_then(|l| l.strip_prefix("// ")).ok_or("the first line is no `// emit: ..`")?;
     let (mut stages, mut error, mut levels) = (Vec::new(), false, Vec::<u8>::new());
-    let (mut isa, mut targets) = (Isa::Avx512, vec![Target::Cpu]);
+    let (mut isa, mut targets) = (Isa::Avx512, Vec::new());
     for part in line.split('|') {
         let (key, value) = part.split_once(':').ok_or("expected `key: values`")?;
         let values = value.split_whitespace();
@@ -119,12 +119,22 @@ fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
         precision: Precision::default(),
         threads: 1,
         isa,
+        verify: true,
     };
     if error {
         let name = format!("{stem}.error");
-        return Ok(vec![Show { name, stages, error, options: options(levels[0]), target: targets[0] }]);
+        return Ok(vec![Show {
+            name,
+            stages,
+            error,
+            options: options(levels[0]),
+            target: targets.first().copied().unwrap_or_default(),
+        }]);
     }
     let mut shows = Vec::new();
+    if targets.is_empty() {
+        targets.push(Target::Cpu);
+    }
     for stage in stages {
         let stage_name = name_of(stage);
         for &target in &targets {

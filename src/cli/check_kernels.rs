@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let nvrtc = match Nvrtc::load() {
         Ok(nvrtc) => nvrtc,
         Err(missing) if args.allow_missing && missing.code == "nvrtc-missing" => {
-            eprintln!("{missing}");
+            super::note(&format!("{missing}\n"));
             counts.skipped = texts.len() * TARGETS.len();
             return last_line(&counts);
         }
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
                     Err(wrong) => {
                         counts.failed += 1;
                         let place = Place::Named(path.display().to_string().into());
-                        progress.suspend(|| eprintln!("{}", wrong.at(place, target)));
+                        progress.suspend(|| super::note(&format!("{}\n", wrong.at(place, target))));
                     }
                 }
             }

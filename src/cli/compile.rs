@@ -15,9 +15,12 @@ pub(super) struct Args {
     /// What to show
     #[arg(long, value_enum, default_value_t = Stage::Kernel)]
     emit: Stage,
-    /// What to compile for
-    #[arg(long, value_enum, default_value_t)]
-    target: Target,
+    /// What to compile for; the CPU if absent, sm_80 for the stage `cuda`
+    #[arg(long, value_enum)]
+    target: Option<Target>,
+    /// Only this function and those that it calls; every function if absent
+    #[arg(long)]
+    function: Option<String>,
     #[command(flatten)]
     compile: CompileArgs,
     /// Write to this file instead of the terminal
@@ -26,10 +29,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
-    let module = super::load_module(&args.file)?;
+    let module = super::load_module(&args.file, args.function.as_deref())?;
     let options = args.compile.options()?;
-    let (text, warnings) = emit_with_warnings(&module, args.emit, &options, args.target)?;
-    warnings.iter().for_each(|w| eprintln!("{w}"));
+    let target = args.target.unwrap_or(args.emit.default_target());
+    let (text, warnings) = emit_with_warnings(&module, args.emit, &options, target)?;
+    warnings.iter().for_each(|w| super::note(&format!("{w}\n")));
     match &args.output {
         Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),
         None => super::print(&text),

@@ -1,7 +1,7 @@
 //! `tilewright` without a command: a small transformer from the DSL through every stage.
 
+use super::compare::{compare, verdict, worse};
 use super::random::Random;
-use super::run::largest_error;
 use crate::compile::{MAX_OPT_LEVEL, Options, compile, lower, lower_gpu};
 use crate::models::{Gpt2Config, Outputs, gpt2};
 use std::time::{Duration, Instant};
@@ -12,32 +12,35 @@ use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::kernel::{Program, Step};
 use tilewright_ir::types::{Bindings, DType};
 
+/// Prints a line.
+macro_rules! say {
+    ($($text:tt)*) => { super::print(&(format!($($text)*) + "\n"))? };
+}
+
 /// Tokens of the demonstration.
 const TOKENS: usize = 16;
 
 pub(super) fn run() -> Result<(), Diagnostic> {
     let config = small();
-    println!(
+    say!(
         "A GPT-2 of {} layers, {} wide, from the DSL; sizes `seq` and `past` are symbols.\n",
-        config.layers, config.width
+        config.layers,
+        config.width
     );
     let module = gpt2(&config)?;
-    println!("--- graph (`tilewright compile FILE --emit graph`)\n");
-    print!("{}", tilewright_ir::text::print(&module));
+    say!("--- graph (`tilewright compile FILE --emit graph`)\n");
+    super::print(&tilewright_ir::text::print(&module))?;
     let options = Options::host()?;
     savings(&module, &options)?;
     let start = Instant::now();
     let executable = compile(&module, &options)?;
     let compiled = start.elapsed();
     if let Some(kernel) = first_kernel(executable.programs()) {
-        println!(
-            "--- one kernel of the block (`--emit kernel`)\n\n{}",
-            tilewright_ir::kernel::text::print_kernel(kernel)
-        );
+        say!("--- one kernel of the block (`--emit kernel`)\n\n{}", tilewright_ir::kernel::text::print_kernel(kernel));
     }
-    let for_gpu = lower_gpu(&module, options.opt_level, "sm_80")?;
+    let for_gpu = lower_gpu(&module, &options, "sm_80")?;
     if let Some(kernel) = first_kernel(for_gpu.iter()) {
-        println!("--- the same kernel for a GPU (`--emit cuda`)\n\n{}", tilewright_codegen::cuda::emit(kernel)?);
+        say!("--- the same kernel for a GPU (`--emit cuda`)\n\n{}", tilewright_codegen::cuda::emit(kernel)?);
     }
     let bindings = Bindings::from([("seq".into(), TOKENS as i64), ("past".into(), 0)]);
     let inputs = inputs(&module, &bindings)?;
@@ -51,17 +54,13 @@ pub(super) fn run() -> Result<(), Diagnostic> {
     let entry = module.entry()?;
     let expected = interp::run(&module, &entry.name, &inputs, &bindings, Mode::Meaning)?;
     let interpreted = start.elapsed();
-    let error = largest_error(&outputs, &expected);
-    println!("--- run\n\nlogits {:?}, caches {} tensors", outputs[0].shape(), outputs.len() - 1);
-    println!("largest difference from the interpreter, relative to 1 + |x|: {error:.2e}");
+    let differences = compare(&module, &outputs, &expected)?;
+    let error = differences.iter().map(|d| d.error).fold(0.0, worse);
+    say!("--- run\n\nlogits {:?}, caches {} tensors", outputs[0].shape(), outputs.len() - 1);
+    say!("largest difference from the interpreter, relative to 1 + |x|: {error:.2e}");
     let [compiled, first, again, interpreted] = [compiled, first, again, interpreted].map(milliseconds);
-    println!(
-        "compiled in {compiled}, first run {first} (packs the weights), next run {again}, interpreter {interpreted}"
-    );
-    if error.is_nan() || error > 1e-4 {
-        return Err(Diagnostic::new("check", format!("the result differs from the interpreter by {error:.2e}")));
-    }
-    Ok(())
+    say!("compiled in {compiled}, first run {first} (packs the weights), next run {again}, interpreter {interpreted}");
+    verdict(&differences, &expected)
 }
 
 fn milliseconds(d: Duration) -> String {
@@ -83,16 +82,16 @@ fn small() -> Gpt2Config {
 
 /// What fusion changes: kernels and bytes of intermediate values, level by level.
 fn savings(module: &Module, options: &Options) -> Result<(), Diagnostic> {
-    println!("\n--- what fusion saves in the block\n");
-    println!("opt-level  kernels  intermediate values");
+    say!("\n--- what fusion saves in the block\n");
+    say!("opt-level  kernels  intermediate values");
     for opt_level in 0..=MAX_OPT_LEVEL {
         let programs = lower(module, &Options { opt_level, ..options.clone() })?;
         let Some(block) = programs.iter().find(|p| &*p.name == "block") else { continue };
         let launches = block.steps.iter().filter(|s| matches!(s, Step::Launch(_))).count();
         let stored = block.work.iter().filter(|b| b.alias_of.is_none()).count();
-        println!("{opt_level:>9}  {launches:>7}  {stored:>19}");
+        say!("{opt_level:>9}  {launches:>7}  {stored:>19}");
     }
-    println!();
+    say!("");
     Ok(())
 }
 

@@ -95,15 +95,19 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
     let (mut written, mut answer) = (0u32, String::new());
     let mut show = |text: &str| {
         answer += text;
-        if args.json { Ok(()) } else { super::print(text) }
+        if args.json { Ok(true) } else { super::print_while_read(text) }
     };
     while written < args.max_tokens && model.past() < model.capacity() {
         let token = sampling.choose(&logits);
         if tokenizer.end() == Some(token) {
             break;
         }
-        show(&stream.push(token)?)?;
+        let read = show(&stream.push(token)?)?;
         written += 1;
+        // Nobody would see the rest.
+        if !read {
+            break;
+        }
         logits = model.read(&[token])?.logits;
     }
     let decoded = start.elapsed();
@@ -119,18 +123,18 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
         return super::print(&format!("{report}\n"));
     }
     super::print("\n")?;
-    eprintln!("compiled in {:.2} s", compiled.as_secs_f64());
-    eprintln!("prompt: {prompt} tokens, {read:.1} tokens/s (packing included)");
-    eprintln!("answer: {written} tokens, {decoded:.1} tokens/s");
+    super::note(&format!("compiled in {:.2} s\n", compiled.as_secs_f64()));
+    super::note(&format!("prompt: {prompt} tokens, {read:.1} tokens/s (packing included)\n"));
+    super::note(&format!("answer: {written} tokens, {decoded:.1} tokens/s\n"));
     if let Some(peak) = peak_rss_mb() {
-        eprintln!("peak memory: {peak} MB");
+        super::note(&format!("peak memory: {peak} MB\n"));
     }
     Ok(())
 }
 
 fn print_profile(model: &LanguageModel, what: &str) {
     if let Some(profile) = model.profile() {
-        eprint!("{what}:\n{profile}");
+        super::note(&format!("{what}:\n{profile}"));
         profile.clear();
     }
 }

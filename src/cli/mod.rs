@@ -3,6 +3,7 @@
 
 mod bench;
 mod check_kernels;
+mod compare;
 mod compile;
 mod demo;
 mod embed;
@@ -19,6 +20,7 @@ use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::Module;
 use tilewright_ir::types::DType;
 
 #[derive(Parser)]
@@ -74,15 +76,26 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(diagnostic) => {
-            eprintln!("{diagnostic}");
+            note(&format!("{diagnostic}\n"));
             // A compiler that is not installed says nothing about the input.
             ExitCode::from(if diagnostic.code == "nvrtc-missing" { 2 } else { 1 })
         }
     }
 }
 
-/// A module from a `.tw` text or an op-program file (safetensors).
-pub(crate) fn load_module(path: &std::path::Path) -> Result<tilewright_ir::graph::Module, Diagnostic> {
+/// A module from a `.tw` text or an op-program file (safetensors); of it what `function` needs, if one is named.
+fn load_module(path: &std::path::Path, function: Option<&str>) -> Result<Module, Diagnostic> {
+    let module = load_all(path)?;
+    match function {
+        Some(name) => {
+            tilewright_ir::verify::verify(&module)?;
+            module.part(name)
+        }
+        None => Ok(module),
+    }
+}
+
+fn load_all(path: &std::path::Path) -> Result<Module, Diagnostic> {
     let bytes = crate::formats::map_file(path)?;
     if path.extension().is_some_and(|e| e == "safetensors") {
         let file = crate::formats::Safetensors::open(path)?;
@@ -95,11 +108,20 @@ pub(crate) fn load_module(path: &std::path::Path) -> Result<tilewright_ir::graph
 
 /// Writes to standard output. A reader that has seen enough and closes the pipe is no error.
 pub(crate) fn print(text: &str) -> Result<(), Diagnostic> {
+    print_while_read(text).map(drop)
+}
+
+/// [`print`], and whether somebody still reads.
+fn print_while_read(text: &str) -> Result<bool, Diagnostic> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Diagnostic::new("output", format!("cannot write to standard output: {e}")))
-        }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Diagnostic::new("output", format!("cannot write to standard output: {e}"))),
     }
+}
+
+/// Writes to standard error; where that is closed, nobody wants to know.
+fn note(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -19,6 +19,9 @@ pub struct CompileArgs {
     /// Precision of products
     #[arg(long, global = true, value_enum, default_value_t = Precision::Highest)]
     pub precision: Precision,
+    /// Prove that every kernel stays inside its buffers; one that is not proved is an error. Debug builds always do
+    #[arg(long, global = true)]
+    pub verify: bool,
 }
 
 impl CompileArgs {
@@ -26,7 +29,9 @@ impl CompileArgs {
     pub fn options(&self) -> Result<Options, Diagnostic> {
         let host = Options::host()?;
         let threads = self.threads.map_or(host.threads, usize::from);
-        Ok(Options { opt_level: self.opt_level, numerics: self.numerics, precision: self.precision, threads, ..host })
+        let verify = self.verify || host.verify;
+        let (opt_level, numerics, precision) = (self.opt_level, self.numerics, self.precision);
+        Ok(Options { opt_level, numerics, precision, threads, verify, ..host })
     }
 }
 

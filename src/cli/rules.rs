@@ -62,6 +62,9 @@ fn check_files(files: &[PathBuf], json: bool) -> Result<(), Diagnostic> {
             .map_err(|e| Diagnostic::new("text", format!("{} is not UTF-8: {e}", path.display())))?;
         sets.push(rules::RuleSet::parse(&path.display().to_string(), text)?);
     }
+    if let Some((path, _)) = files.iter().zip(&sets).find(|(_, set)| set.rules.is_empty()) {
+        return Err(Diagnostic::new("no-rules", format!("{} has no rules", path.display())));
+    }
     let rules: Vec<_> = sets.iter().flat_map(|s| &s.rules).collect();
     let bar = bar("checking rules", rules.len());
     let mut failed = 0;

@@ -1,5 +1,6 @@
 //! `tilewright run`: run a graph on random or given inputs.
 
+use super::compare::{compare, verdict, worse};
 use super::options::CompileArgs;
 use super::progress::spinner;
 use super::random::Random;
@@ -33,13 +34,18 @@ pub(super) struct Args {
     /// Seed of random inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Compare with the interpreter
+    /// Run this function; `main`, else the last one, if absent
+    #[arg(long)]
+    function: Option<String>,
+    /// Compare with the interpreter. Integers and bools must be equal; floats may differ by 1e-9 (f64) or 1e-4 (f32)
+    /// times 1 + |x|, or by 8 units in the last place (f16, bf16) of 1 + the largest |x|; the coarsest float computed on
+    /// the way to a result counts
     #[arg(long)]
     check: bool,
     /// Write the results to this .safetensors file, as `result0`, `result1`, ...
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// One JSON object: results, times in seconds, largest difference
+    /// One JSON object: results, times in seconds, differences. Numbers that JSON has not are "nan", "inf", "-inf"
     #[arg(long)]
     json: bool,
     /// Print the time of each kernel of a second run
@@ -55,7 +61,7 @@ enum Device {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
-    let module = super::load_module(&args.file)?;
+    let module = super::load_module(&args.file, args.function.as_deref())?;
     tilewright_ir::verify::verify(&module)?;
     let entry = module.entry()?;
     let bindings = symbols(entry, &args.set, args.inputs.is_some())?;
@@ -80,12 +86,12 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
             if args.profile {
                 executable.enable_profile();
                 executable.run(&inputs, &bindings)?;
-                executable.profile().iter().for_each(|p| eprint!("{p}"));
+                executable.profile().iter().for_each(|p| super::note(&p.to_string()));
             }
             outputs
         }
         Device::Cuda => {
-            let executable = compile_cuda(&module, options.opt_level)?;
+            let executable = compile_cuda(&module, &options)?;
             report.insert("compile_s".into(), start.elapsed().as_secs_f64().into());
             // The first run loads code and memory; the time is that of the launches of the second.
             spinner("running", || executable.run(&inputs, &bindings))?;
@@ -99,61 +105,83 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         let tensors: Vec<(&str, &Array)> = names.iter().map(String::as_str).zip(&outputs).collect();
         crate::formats::safetensors::write(path, &tensors, &BTreeMap::new())?;
     }
-    let error = if args.check {
+    let mut results: Vec<serde_json::Value> = outputs.iter().map(describe).collect();
+    let mut passed = Ok(());
+    if args.check {
         let expected = spinner("interpreting", interpreted)?;
-        Some(largest_error(&outputs, &expected))
-    } else {
-        None
-    };
-    report.insert("results".into(), outputs.iter().map(describe).collect());
-    report.insert("error".into(), error.into());
-    super::print(&if args.json { format!("{}\n", serde_json::Value::from(report)) } else { readable(&report) })?;
-    match error {
-        // The tolerance of f32 arithmetic on graphs of a few layers; NaN where the interpreter has a number fails, too.
-        Some(worst) if worst > 1e-4 || worst.is_nan() => {
-            Err(Diagnostic::new("check", format!("the result differs from the interpreter by {worst:.3e}")))
+        let differences = compare(&module, &outputs, &expected)?;
+        for (result, d) in results.iter_mut().zip(&differences) {
+            result["error"] = number(d.error);
+            result["tolerance"] = number(d.tolerance);
         }
-        Some(_) | None => Ok(()),
+        report.insert("error".into(), number(differences.iter().map(|d| d.error).fold(0.0, worse)));
+        passed = verdict(&differences, &expected);
+        report.insert("passed".into(), passed.is_ok().into());
+    }
+    report.insert("results".into(), results.into());
+    super::print(&if args.json { format!("{}\n", serde_json::Value::from(report)) } else { readable(&report) })?;
+    passed
+}
+
+/// A number, or the name of one that JSON has not.
+fn number(x: f64) -> serde_json::Value {
+    match x {
+        x if x.is_nan() => "nan".into(),
+        f64::INFINITY => "inf".into(),
+        f64::NEG_INFINITY => "-inf".into(),
+        x => x.into(),
+    }
+}
+
+/// The first elements; none of block encodings, whose elements are no numbers of their own.
+fn first_values(a: &Array) -> Vec<serde_json::Value> {
+    let (dtype, (_, size)) = (a.dtype(), a.dtype().block());
+    let floats = a.to_f64().unwrap_or_default().into_iter().take(6);
+    let whole = |bytes: &[u8]| {
+        // Little-endian, with the sign in the bytes above.
+        let fill = if dtype.is_signed() && bytes[size - 1] >= 128 { 0xff } else { 0 };
+        let mut wide = [fill; 8];
+        wide[..size].copy_from_slice(bytes);
+        if dtype.is_signed() { i64::from_le_bytes(wide).into() } else { u64::from_le_bytes(wide).into() }
+    };
+    // The shortest decimal of an f32 is not that of its value as f64.
+    let short = |x: f64| format!("{}", x as f32).parse().map_or_else(|_| number(x), number);
+    match dtype {
+        DType::F64 => floats.map(number).collect(),
+        d if d.is_float() => floats.map(short).collect(),
+        _integer => floats.zip(a.bytes().chunks_exact(size)).map(|(_, bytes)| whole(bytes)).collect(),
     }
 }
 
 fn describe(a: &Array) -> serde_json::Value {
-    let first: Vec<String> = a.to_f64().unwrap_or_default().iter().take(6).map(|x| format!("{x:.6}")).collect();
+    let first = first_values(a);
     let more = a.len() > first.len();
     serde_json::json!({ "dtype": a.dtype().to_string(), "shape": a.shape(), "first": first, "more": more })
 }
 
 fn readable(report: &serde_json::Map<String, serde_json::Value>) -> String {
     let seconds = |key: &str| report.get(key).and_then(serde_json::Value::as_f64);
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
+    let short =
+        |v: &serde_json::Value| if v.is_f64() { format!("{:.6}", v.as_f64().unwrap_or(f64::NAN)) } else { text(v) };
+    let error = |v: &serde_json::Value| v.as_f64().map_or_else(|| text(v), |x| format!("{x:.3e}"));
     let mut out = String::new();
     if let (Some(compiled), Some(ran)) = (seconds("compile_s"), seconds("run_s")) {
         out += &format!("compiled in {:.1} ms, ran in {:.3} ms\n", compiled * 1e3, ran * 1e3);
     }
     for (i, result) in report.get("results").and_then(|r| r.as_array()).into_iter().flatten().enumerate() {
-        let text = |key: &str| result[key].as_str().map_or_else(|| result[key].to_string(), str::to_string);
-        let first: Vec<&str> = result["first"].as_array().into_iter().flatten().filter_map(|x| x.as_str()).collect();
+        let first: Vec<String> = result["first"].as_array().into_iter().flatten().map(short).collect();
         let more = if result["more"] == true { ", ..." } else { "" };
-        out += &format!("result {i}: {}{} [{}{more}]\n", text("dtype"), text("shape"), first.join(", "));
+        out += &format!("result {i}: {}{} [{}{more}]", text(&result["dtype"]), result["shape"], first.join(", "));
+        if let (Some(found), Some(most)) = (result.get("error"), result.get("tolerance")) {
+            out += &format!(", differs from the interpreter by {}, may by {}", error(found), error(most));
+        }
+        out += "\n";
     }
-    if let Some(error) = seconds("error") {
-        out += &format!("largest difference from the interpreter, relative to 1 + |x|: {error:.3e}\n");
+    if let Some(found) = report.get("error") {
+        out += &format!("largest difference from the interpreter: {}\n", error(found));
     }
     out
-}
-
-/// Largest |a - b| / (1 + |b|); NaN equals NaN, and equal infinities are equal.
-pub(super) fn largest_error(a: &[Array], b: &[Array]) -> f64 {
-    let mut worst = 0.0f64;
-    for (x, y) in a.iter().zip(b) {
-        for (x, y) in x.to_f64().unwrap_or_default().into_iter().zip(y.to_f64().unwrap_or_default()) {
-            if x == y || (x.is_nan() && y.is_nan()) {
-                continue;
-            }
-            let error = (x - y).abs() / (1.0 + y.abs());
-            worst = if error.is_nan() { f64::NAN } else { worst.max(error) };
-        }
-    }
-    worst
 }
 
 /// Values of the symbols: those that the user chose, and small ones where no given input will say them.
@@ -169,7 +197,9 @@ fn symbols(entry: &Function, set: &[String], given: bool) -> Result<Bindings, Di
             let want = format!("`{name}` must be in {}..={} by {}, found {value}", decl.low, decl.high, decl.step);
             return Err(Diagnostic::new("symbol", want));
         }
-        bindings.insert(decl.name.clone(), value);
+        if bindings.insert(decl.name.clone(), value).is_some() {
+            return Err(Diagnostic::new("symbol", format!("`{name}` is set twice")));
+        }
     }
     let said = |name: &str| entry.params.iter().any(|p| p.ty.shape.contains(&Dim::symbol(name)));
     for s in entry.symbols.iter().filter(|s| !given || !said(&s.name)) {

@@ -82,14 +82,8 @@ impl Runner<'_> {
     pub fn new<'a>(module: &'a Module, options: &Options) -> Result<Runner<'a>, Diagnostic> {
         Ok(match options.device {
             Device::Interpreter => Runner::Interpreter(module),
-            Device::Cpu => {
-                let host = compile::Options::host()?;
-                let threads = options.threads.unwrap_or(host.threads);
-                let host =
-                    compile::Options { opt_level: options.opt_level, numerics: options.numerics, threads, ..host };
-                Runner::Cpu(Box::new(compile(module, &host)?))
-            }
-            Device::Cuda => Runner::Cuda(Box::new(compile::compile_cuda(module, options.opt_level)?)),
+            Device::Cpu => Runner::Cpu(Box::new(compile(module, &compiling(options)?)?)),
+            Device::Cuda => Runner::Cuda(Box::new(compile::compile_cuda(module, &compiling(options)?)?)),
         })
     }
 
@@ -103,4 +97,11 @@ impl Runner<'_> {
             Runner::Cuda(executable) => executable.run(inputs, &Bindings::new()),
         }
     }
+}
+
+/// How to compile on this machine. Errors: `cpu-feature`.
+fn compiling(options: &Options) -> Result<compile::Options, Diagnostic> {
+    let host = compile::Options::host()?;
+    let threads = options.threads.unwrap_or(host.threads);
+    Ok(compile::Options { opt_level: options.opt_level, numerics: options.numerics, threads, ..host })
 }

@@ -108,7 +108,10 @@ impl LanguageModel {
         }
         if self.past + tokens.len() > self.capacity {
             let (past, new, capacity) = (self.past, tokens.len(), self.capacity);
-            let message = format!("{past} tokens and {new} more do not fit into a context of {capacity}");
+            let message = match past {
+                0 => format!("{new} tokens do not fit into a context of {capacity}"),
+                past => format!("{new} tokens after {past} do not fit into a context of {capacity}"),
+            };
             return Err(Diagnostic::new("context-full", message));
         }
         let ids: Vec<i64> = tokens.iter().map(|&t| i64::from(t)).collect();

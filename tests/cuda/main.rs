@@ -7,4 +7,6 @@ mod device;
 mod host;
 mod kernels;
 mod models;
+#[path = "../support/random.rs"]
+mod random;
 mod texts;

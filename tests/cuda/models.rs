@@ -1,7 +1,8 @@
 //! The programs: parts of small transformers with odd sizes, and their inputs.
 
+use crate::random::Random;
 use std::path::Path;
-use tilewright::compile::{MAX_OPT_LEVEL, lower_gpu};
+use tilewright::compile::{MAX_OPT_LEVEL, Options, lower_gpu};
 use tilewright::formats::Safetensors;
 use tilewright::formats::op_program::OpProgram;
 use tilewright::models::{Gpt2Config, LlamaConfig, Outputs, WeightTypes, gpt2, llama};
@@ -138,6 +139,31 @@ fn others() -> Module {
     tilewright_ir::text::parse("others.tw", text).unwrap_or_else(|d| panic!("{d}"))
 }
 
+/// Folds of bools and of small integers, over short, long and outer axes.
+fn small_numbers() -> Module {
+    let text = "func @main(%x: bool[n, 300], %y: bool[4, 6, 50], %z: bool[m], %i: i8[n, 300], %u: u16[n, 40]) ->
+         (bool[n], bool[n], bool[n], bool[n], bool[300], bool[300], bool[4, 6], bool[4, 50], bool[], bool[],
+          i64[n], i8[n], i8[n], u16[n], u16[40]) where n in 1..=64, m in 1..=9000 {
+       %0 = sum %x axes=[1]
+       %1 = prod %x axes=[1]
+       %2 = reduce_max %x axes=[1]
+       %3 = reduce_min %x axes=[1]
+       %4 = sum %x axes=[0]
+       %5 = prod %x axes=[0]
+       %6 = prod %y axes=[2]
+       %7 = sum %y axes=[1]
+       %8 = sum %z axes=[0]
+       %9 = prod %z axes=[0]
+       %10 = argmax %x axis=1
+       %11 = sum %i axes=[1]
+       %12 = reduce_max %i axes=[1]
+       %13 = reduce_min %u axes=[1]
+       %14 = sum %u axes=[0]
+       return %0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14
+     }";
+    tilewright_ir::text::parse("small_numbers.tw", text).unwrap_or_else(|d| panic!("{d}"))
+}
+
 /// The text of a program that `scripts/gpu-suite.sh` runs is that of the module here; `TILEWRIGHT_UPDATE=1` writes it.
 #[test]
 fn files_of_programs_are_these_modules() {
@@ -177,6 +203,7 @@ pub fn cases() -> Vec<Case> {
         case("llama_q4_1", llama_model(DType::Q4_1), &[("seq", 5), ("past", 3)]),
         case("blocks", blocks(), &[("n", 5)]),
         case("others", others(), &[("n", 5), ("m", 2500)]),
+        case("small_numbers", small_numbers(), &[("n", 5), ("m", 2500)]),
     ]
 }
 
@@ -195,27 +222,24 @@ pub fn op_programs() -> Vec<Case> {
     index.as_array().unwrap().iter().map(case).collect()
 }
 
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-
-    fn unit(&mut self) -> f32 {
-        (self.next() % (1 << 20)) as f32 / (1 << 19) as f32 - 1.0
-    }
-
     fn array(&mut self, ty: &Type, bindings: &Bindings) -> Array {
         let shape = ty.concrete(bindings).unwrap();
         let n: usize = shape.iter().product();
         let mut bytes = Vec::new();
         match ty.dtype {
+            // So many hold that whole folds are `true` and `false`, and that the extreme one is not always the first.
+            DType::Bool => {
+                let rare = self.below(2) == 0;
+                (0..n).for_each(|_| bytes.push(u8::from((self.below(100) == 0) == rare)));
+            }
+            // So small that sums do not wrap, which the kernel interpreter does not do.
+            DType::I8 => (0..n).for_each(|_| bytes.push((self.below(5) as i8 - 2) as u8)),
+            DType::U16 => (0..n).for_each(|_| bytes.extend((self.below(1000) as u16).to_le_bytes())),
             DType::I64 => (0..n).for_each(|_| bytes.extend((self.next() % 37).to_le_bytes())),
-            DType::F16 => (0..n).for_each(|_| bytes.extend(half::f16::from_f32(self.unit()).to_le_bytes())),
-            DType::Bf16 => (0..n).for_each(|_| bytes.extend(half::bf16::from_f32(self.unit()).to_le_bytes())),
-            DType::F32 => (0..n).for_each(|_| bytes.extend(self.unit().to_le_bytes())),
+            DType::F16 => (0..n).for_each(|_| bytes.extend(half::f16::from_f32(self.signed()).to_le_bytes())),
+            DType::Bf16 => (0..n).for_each(|_| bytes.extend(half::bf16::from_f32(self.signed()).to_le_bytes())),
+            DType::F32 => (0..n).for_each(|_| bytes.extend(self.signed().to_le_bytes())),
             d => {
                 let (per, size) = d.block();
                 for _ in 0..n / per {
@@ -223,7 +247,7 @@ impl Random {
                     (0..size).for_each(|_| bytes.push(self.next() as u8));
                     let scales = if d == DType::Q4_1 { 2 } else { 1 };
                     for i in 0..scales {
-                        let scale = half::f16::from_f32(0.02 * self.unit()).to_le_bytes();
+                        let scale = half::f16::from_f32(0.02 * self.signed()).to_le_bytes();
                         bytes[start + 2 * i..start + 2 * i + 2].copy_from_slice(&scale);
                     }
                 }
@@ -250,7 +274,8 @@ impl Case {
 
     /// Programs and plan at a level.
     pub fn lowered(&self, opt_level: u8) -> (Vec<Program>, Plan) {
-        let programs = lower_gpu(&self.module, opt_level, "sm_80").unwrap_or_else(|d| panic!("{}: {d}", self.name));
+        let programs = lower_gpu(&self.module, &level_options(opt_level), "sm_80")
+            .unwrap_or_else(|d| panic!("{}: {d}", self.name));
         let main = programs.iter().position(|p| &*p.name == "main").unwrap();
         let plan = Plan::new(&programs, main, &self.bindings).unwrap_or_else(|d| panic!("{}: {d}", self.name));
         (programs, plan)
@@ -259,6 +284,11 @@ impl Case {
 
 pub fn levels() -> std::ops::RangeInclusive<u8> {
     0..=MAX_OPT_LEVEL
+}
+
+/// The default options at a level.
+pub fn level_options(opt_level: u8) -> Options {
+    Options { opt_level, ..Options::host().unwrap() }
 }
 
 /// Compares results; `tolerance` is relative to 1 + |x|.

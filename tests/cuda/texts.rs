@@ -1,9 +1,10 @@
 //! The text of programs as snapshots, and through NVRTC for every target.
 
-use crate::models::{cases, levels};
+use crate::models::{cases, level_options, levels, swiglu};
 use tilewright::compile::{Options, Target};
 use tilewright::emit::{Stage, emit, emit_for};
 use tilewright_codegen::cuda::emit_programs;
+use tilewright_passes::egraph::Numerics;
 use tilewright_runtime::device::cuda::{Nvrtc, per_kernel};
 
 /// The text of a program whose lines are those of a file, not of a test.
@@ -56,7 +57,7 @@ fn every_program_compiles_under_nvrtc() {
         // Level 0 has the same templates, many times.
         for level in levels().skip(1) {
             for isa in ["sm_80", "sm_89", "sm_90a"] {
-                let programs = tilewright::compile::lower_gpu(&case.module, level, isa).unwrap();
+                let programs = tilewright::compile::lower_gpu(&case.module, &level_options(level), isa).unwrap();
                 let emitted = emit_programs(&programs).unwrap();
                 let start = std::time::Instant::now();
                 let done = nvrtc.compile(&case.name, &emitted.text, isa).unwrap_or_else(|d| panic!("{d}"));
@@ -71,4 +72,13 @@ fn every_program_compiles_under_nvrtc() {
             }
         }
     }
+}
+
+#[test]
+fn programs_for_gpus_obey_the_numerics() {
+    let kernels = |numerics| {
+        let options = Options { numerics, ..Options::host().unwrap() };
+        emit_for(&swiglu(), Stage::Kernel, &options, Target::Sm80).unwrap()
+    };
+    assert_ne!(kernels(Numerics::by_name("exact").unwrap()), kernels(Numerics::by_name("approx").unwrap()));
 }

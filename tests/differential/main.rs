@@ -125,7 +125,7 @@ fn check(built: &Built, case: &Case) -> Result<(), String> {
         // Rules with a domain may make another NaN or infinity of one.
         let numerics = if case.special { Numerics::Exact } else { Numerics::default() };
         let options = Options { opt_level, numerics, threads: 1, ..Options::host().unwrap() };
-        let options = Options { isa, ..options };
+        let options = Options { isa, verify: true, ..options };
         kernels(built, &options, &runs).map_err(|e| format!("kernels, level {opt_level}, {isa:?}: {e}"))?;
         machine_code(built, &options, &runs).map_err(|e| format!("cpu, level {opt_level}, {isa:?}: {e}"))?;
     }

@@ -5,6 +5,7 @@ use crate::infer;
 use crate::op::{GraphOp, Literal, Name};
 use crate::types::{SymbolDecl, Type};
 use indexmap::IndexMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Number of a node in its function.
@@ -40,6 +41,18 @@ pub struct Node {
     pub places: Vec<Place>,
     /// Name scope such as `blocks.3.attn`; empty at the top.
     pub scope: Arc<str>,
+}
+
+impl Node {
+    /// The functions that the node runs.
+    pub fn callees(&self) -> Vec<&Name> {
+        match &self.op {
+            GraphOp::Call { function } => vec![function],
+            GraphOp::Cond { yes, no } => vec![yes, no],
+            GraphOp::Scan { body, .. } => vec![body],
+            _runs_none => Vec::new(),
+        }
+    }
 }
 
 /// How a parameter is used between calls.
@@ -79,7 +92,7 @@ pub struct Function {
     pub results: Vec<Value>,
 }
 
-/// Named functions; the first is the entry, and a function is declared before its callers are run.
+/// Named functions; which is the entry says [`Module::entry`]. A function is declared before its callers are run.
 #[derive(Clone, Debug, Default)]
 pub struct Module {
     /// Functions by name, in order of declaration.
@@ -93,6 +106,32 @@ impl Module {
             .get("main")
             .or_else(|| self.functions.last().map(|(_, f)| f))
             .ok_or_else(|| Diagnostic::new("empty-module", "the module has no function"))
+    }
+
+    /// The functions that `name` needs, itself among them, as a module whose entry it is.
+    ///
+    /// Errors: `no-function`; `function-entry` if it needs `main`, which would be the entry.
+    pub fn part(&self, name: &str) -> Result<Module, Diagnostic> {
+        let Some(start) = self.functions.get_index_of(name) else {
+            let known: Vec<String> = self.functions.keys().take(8).map(|n| format!("`{n}`")).collect();
+            let more = if self.functions.len() > known.len() { ", .." } else { "" };
+            let message = format!("the module has no function `{name}`, only {}{more}", known.join(", "));
+            return Err(Diagnostic::new("no-function", message));
+        };
+        let (mut needed, mut todo) = (BTreeSet::from([start]), vec![start]);
+        while let Some(f) = todo.pop() {
+            for callee in self.functions[f].nodes.iter().flat_map(Node::callees) {
+                todo.extend(self.functions.get_index_of(callee).filter(|&i| needed.insert(i)));
+            }
+        }
+        // The entry is the last one, wherever it was declared.
+        let order = needed.iter().copied().filter(|&i| i != start).chain([start]);
+        let functions: IndexMap<Name, Function> =
+            order.map(|i| (self.functions[i].name.clone(), self.functions[i].clone())).collect();
+        if name != "main" && functions.contains_key("main") {
+            return Err(Diagnostic::new("function-entry", format!("`{name}` calls `main`, which stays the entry")));
+        }
+        Ok(Module { functions })
     }
 }
 

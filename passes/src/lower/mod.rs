@@ -54,11 +54,14 @@ pub struct Options {
     pub opt_level: u8,
     /// What level 2 may change about rounding.
     pub numerics: Numerics,
+    /// Whether every kernel must pass the verifier of kernels, which takes about a fifth of the time of a compilation.
+    pub verify: bool,
 }
 
 impl From<u8> for Options {
+    /// The level with everything else by default: kernels are verified in debug builds.
     fn from(opt_level: u8) -> Options {
-        Options { opt_level, numerics: Numerics::Reassociate }
+        Options { opt_level, numerics: Numerics::Reassociate, verify: cfg!(debug_assertions) }
     }
 }
 
@@ -83,7 +86,8 @@ pub fn regions(
 
 /// One program per function, in module order.
 ///
-/// Errors: `call-depth` for too many calls inside one another; broken invariants.
+/// Errors: `call-depth` for too many calls inside one another; broken invariants, with [`Options::verify`] kernels that are
+/// not proved to stay inside their buffers among them.
 pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Target) -> Result<Vec<Program>, Diagnostic> {
     let options = options.into();
     control::depth(module)?;
@@ -91,7 +95,24 @@ pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Targe
         Some(narrow) => lower_function(module, &narrow, &options, target),
         None => lower_function(module, f, &options, target),
     };
-    module.functions.values().map(lower).collect()
+    let programs: Vec<Program> = module.functions.values().map(lower).collect::<Result<_, _>>()?;
+    if options.verify {
+        programs.iter().try_for_each(proved)?;
+    }
+    Ok(programs)
+}
+
+/// Errors: `bug` with what the verifier says of the first kernel that it refuses.
+fn proved(program: &Program) -> Result<(), Diagnostic> {
+    for kernel in &program.kernels {
+        tilewright_ir::kernel::verify::verify(kernel).map_err(|refused| {
+            let (name, of) = (&kernel.name, &program.name);
+            let mut d = Diagnostic::bug(format!("kernel `{name}` of `{of}` is not proved: {}", refused.message));
+            d.labels = refused.labels;
+            refused.notes.into_iter().fold(d.note(refused.code), Diagnostic::note)
+        })?;
+    }
+    Ok(())
 }
 
 struct Lower<'m> {

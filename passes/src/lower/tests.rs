@@ -3,7 +3,7 @@
 use super::{Target, lower_module};
 use tilewright_ir::array::Array;
 use tilewright_ir::graph::{Function, Module, Param, Role, Value};
-use tilewright_ir::kernel::{Program, Step};
+use tilewright_ir::kernel::{Expr, Program, Step};
 use tilewright_ir::op::{DotDims, GraphOp, Literal, ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
 
@@ -167,4 +167,16 @@ fn running_sums_of_bools_are_kernels_everywhere() {
             }
         }
     }
+}
+
+#[test]
+fn a_kernel_that_is_not_proved_is_an_error_that_names_it() {
+    let mut program = softmax(1);
+    super::proved(&program).unwrap();
+    let kernel = &mut program.kernels[0];
+    kernel.arguments.iter_mut().flat_map(|b| &mut b.axes).for_each(|axis| axis.1 = Expr::Int(1));
+    let name = kernel.name.to_string();
+    let refused = super::proved(&program).unwrap_err();
+    assert!(refused.code == "bug" && refused.message.contains(&name), "{refused}");
+    assert!(refused.notes.iter().any(|n| n == "kernel-bounds"), "{refused}");
 }
