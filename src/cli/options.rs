@@ -4,6 +4,9 @@ use crate::compile::{DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_passes::egraph::Numerics;
 
+/// More threads a core than this are a warning.
+const MANY: usize = 4;
+
 /// How to compile, on the command line.
 #[derive(clap::Args, Clone, Debug)]
 pub struct CompileArgs {
@@ -29,6 +32,10 @@ impl CompileArgs {
     pub fn options(&self) -> Result<Options, Diagnostic> {
         let host = Options::host()?;
         let threads = self.threads.map_or(host.threads, usize::from);
+        if threads > MANY * host.threads {
+            let message = format!("{threads} threads share {} cores and mostly wait for each other", host.threads);
+            super::note(&format!("{}\n", Diagnostic::warning("threads", message)));
+        }
         let verify = self.verify || host.verify;
         let (opt_level, numerics, precision) = (self.opt_level, self.numerics, self.precision);
         Ok(Options { opt_level, numerics, precision, threads, verify, ..host })

@@ -5,7 +5,8 @@ use std::path::Path;
 use tilewright_ir::diag::{Diagnostic, Place};
 
 /// Writes the file at `path` with `write`: to a temporary name in the same folder, then renamed, so that no half-written
-/// file is ever seen under the name.
+/// file is ever seen under the name. Links are followed; what is no file of bytes, such as a pipe or `/dev/null`, is
+/// written to as it is.
 ///
 /// Errors: `file`, with the path.
 pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Diagnostic> {
@@ -17,6 +18,17 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::R
     if path.is_dir() {
         return Err(failed("expected a file to write, found a directory".into()));
     }
+    let cannot = |e| failed(format!("cannot write the file: {e}"));
+    if path.metadata().is_ok_and(|m| !m.is_file()) {
+        // Renaming would put a file in the place of the device.
+        let fill = || {
+            let mut out = std::io::BufWriter::new(std::fs::OpenOptions::new().write(true).open(path)?);
+            write(&mut out)?;
+            out.flush()
+        };
+        return fill().map_err(cannot);
+    }
+    let path = &path.canonicalize().unwrap_or_else(|_new| path.to_path_buf());
     let mut temporary = last.to_os_string();
     temporary.push(format!(".{}.part", std::process::id()));
     let temporary = path.with_file_name(temporary);
@@ -28,6 +40,6 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::R
     fill().and_then(|()| std::fs::rename(&temporary, path)).map_err(|e| {
         // The first error is the one to tell; the file may not even exist.
         let _ = std::fs::remove_file(&temporary);
-        failed(format!("cannot write the file: {e}"))
+        cannot(e)
     })
 }

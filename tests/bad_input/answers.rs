@@ -133,3 +133,30 @@ fn wishes_that_contradict_themselves_are_errors() {
     place.write("none.rules", "// nothing\n");
     place.refused(&["rules", "check", "none.rules"], &["error["]);
 }
+
+#[test]
+fn outputs_go_where_links_lead() {
+    let place = Place::new();
+    place.write("g.tw", HALVES);
+    place.write("file", "old");
+    for (link, to) in [("to_file", place.path("file")), ("to_device", "/dev/null".into())] {
+        std::os::unix::fs::symlink(&to, place.path(link)).unwrap();
+        place.runs(&["compile", "g.tw", "--output", link]);
+        assert_eq!(std::fs::read_link(place.path(link)).unwrap(), to);
+    }
+    assert!(std::fs::read_to_string(place.path("file")).unwrap().contains("program main"));
+}
+
+#[test]
+fn many_threads_a_core_are_a_warning() {
+    let place = Place::new();
+    place.write("g.tw", HALVES);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let warned = |threads: usize| {
+        let ended = place.run(&["run", "g.tw", "--threads", &threads.to_string()]);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stderr.contains("warning[threads]")
+    };
+    assert!(!warned(cores.min(1024)));
+    assert_eq!(warned(1024), 1024 > 4 * cores);
+}
