@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let embeddings = spinner("embedding", || embed(&model, &encoded, usize::from(args.batch_size)))?;
     let ran = start.elapsed().as_secs_f64();
     if let Some(profile) = model.profile() {
-        eprint!("{profile}");
+        super::note(&profile.to_string());
     }
     if args.json {
         let report = Report {
@@ -137,7 +137,7 @@ fn encode(tokenizer: &Tokenizer, i: usize, text: &str, limit: usize) -> Result<E
         return Err(Diagnostic::new("token", format!("text {i} has no tokens")));
     }
     if whole > ids.len() {
-        eprintln!("warning: text {i} has {whole} tokens, cut to {limit}");
+        super::note(&format!("warning: text {i} has {whole} tokens, cut to {limit}\n"));
     }
     Ok(Encoded { ids, whole })
 }
