@@ -1,8 +1,7 @@
 //! Attention, f32. `gflops` counts the masked half too.
 
 use super::numpy::NumpyRandom;
-use super::{More, Prepared, Row, SECOND, giga, mean_size, row};
-use crate::compile::Options;
+use super::{More, Prepared, Row, SECOND, Setup, giga, mean_size, row};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Attention, Graph};
@@ -35,7 +34,7 @@ const CASES: [Case; 6] = [
 /// Measures every case, and hands each row over as it comes.
 ///
 /// Errors: those of the compiler and of `show`.
-pub fn attention(options: &Options, mut show: impl FnMut(Row) -> Result<(), Diagnostic>) -> Result<(), Diagnostic> {
+pub fn attention(setup: &Setup, mut show: impl FnMut(Row) -> Result<(), Diagnostic>) -> Result<(), Diagnostic> {
     for c in CASES {
         let query = [c.batch, c.heads, c.queries, c.size];
         let memory = [c.batch, c.groups, c.keys, c.size];
@@ -45,12 +44,12 @@ pub fn attention(options: &Options, mut show: impl FnMut(Row) -> Result<(), Diag
         let mut random = NumpyRandom::new(0);
         let input = |s: [usize; 4]| Array::from_f32(&s, &random.normal(s.iter().product()));
         let inputs: Vec<Array> = [query, memory, memory].into_iter().map(input).collect::<Result<_, _>>()?;
-        let prepared = Prepared::new(&module, &inputs, options)?;
+        let mut prepared = Prepared::new(&module, &inputs, setup)?;
         let check = mean_size(prepared.result()?);
         let times = prepared.measure(SECOND)?;
         let flops = 4.0 * (c.batch * c.heads * c.queries * c.keys * c.size) as f64;
         let more = More { gflops: giga(flops, times.median), check, ..More::default() };
-        show(row("attention", c.name.into(), &times, options, more))?;
+        show(row("attention", c.name.into(), &times, setup, more))?;
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! Memory-bound fused operations, f32. `gb_s` counts each input and the output once.
 
 use super::numpy::NumpyRandom;
-use super::{More, Prepared, Row, SECOND, giga, mean_size, row};
-use crate::compile::Options;
+use super::{More, Prepared, Row, SECOND, Setup, giga, mean_size, row};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Graph, Tensor};
@@ -25,7 +24,7 @@ const CASES: [Case; 6] = [
 /// Measures every case, and hands each row over as it comes.
 ///
 /// Errors: those of the compiler and of `show`.
-pub fn elementwise(options: &Options, mut show: impl FnMut(Row) -> Result<(), Diagnostic>) -> Result<(), Diagnostic> {
+pub fn elementwise(setup: &Setup, mut show: impl FnMut(Row) -> Result<(), Diagnostic>) -> Result<(), Diagnostic> {
     for (name, shapes, function) in CASES {
         let g = Graph::new("main");
         let operand = |(i, s): (usize, &&[usize])| g.input(&format!("x{i}"), DType::F32, s.to_vec());
@@ -34,13 +33,13 @@ pub fn elementwise(options: &Options, mut show: impl FnMut(Row) -> Result<(), Di
         let mut random = NumpyRandom::new(0);
         let input = |s: &&[usize]| Array::from_f32(s, &random.normal(s.iter().product()));
         let inputs: Vec<Array> = shapes.iter().map(input).collect::<Result<_, _>>()?;
-        let prepared = Prepared::new(&module, &inputs, options)?;
+        let mut prepared = Prepared::new(&module, &inputs, setup)?;
         let check = mean_size(prepared.result()?);
         let times = prepared.measure(SECOND)?;
         let bytes = 4 * (inputs.iter().map(Array::len).sum::<usize>() + inputs[0].len());
         let gb_s = giga(bytes as f64, times.median);
         let more = More { bytes: Some(bytes), gb_s, check, ..More::default() };
-        show(row("elementwise", name.into(), &times, options, more))?;
+        show(row("elementwise", name.into(), &times, setup, more))?;
     }
     Ok(())
 }

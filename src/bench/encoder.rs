@@ -1,8 +1,7 @@
 //! Sentence embeddings by an encoder: texts x tokens; in "32x64 padded" the texts have 8 to 64 tokens.
 
 use super::numpy::NumpyRandom;
-use super::{More, Row, SECOND, mean_size, measure, rate, row};
-use crate::compile::Options;
+use super::{More, Row, SECOND, Setup, mean_size, measure, rate, row};
 use crate::embed::{EncoderFolder, SentenceEncoder};
 use std::path::Path;
 use tilewright_ir::array::Array;
@@ -19,17 +18,17 @@ const IDS: (i64, i64) = (1000, 30000);
 /// Errors: those of the folder, of the compiler and of `show`; an index outside for a vocabulary of less than 30000.
 pub fn encoder(
     folder: &Path,
-    options: &Options,
+    setup: &Setup,
     mut show: impl FnMut(Row) -> Result<(), Diagnostic>,
 ) -> Result<(), Diagnostic> {
     let folder = EncoderFolder::open(folder)?;
-    let model = SentenceEncoder::new(&folder, options)?;
+    let model = SentenceEncoder::new(&folder, &setup.options)?;
     for (name, batch, seq, padded) in SHAPES {
         let (tokens, mask) = inputs(batch, seq, padded)?;
         let result = Array::from_f32(&[batch, model.width()], &model.run(&tokens, &mask)?)?;
         let times = measure(SECOND, || model.run(&tokens, &mask).map(drop))?;
         let more = More { sentences_s: rate(batch, times.median), check: mean_size(&result), ..More::default() };
-        show(row("encoder", name.into(), &times, options, more))?;
+        show(row("encoder", name.into(), &times, setup, more))?;
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! Matrix products `[m, k] x [k, n]`; the right one is a weight, packed when it is first used.
 
 use super::numpy::NumpyRandom;
-use super::{More, Prepared, Row, SECOND, digits, giga, row};
-use crate::compile::Options;
+use super::{More, Prepared, Row, SECOND, Setup, digits, giga, row};
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::Graph;
@@ -27,7 +26,7 @@ const MOST: usize = 1 << 31;
 /// Measures one product.
 ///
 /// Errors: `bench-size` for operands without elements or of more than 2^31; those of the compiler.
-pub fn gemm(sizes: Gemm, options: &Options) -> Result<Row, Diagnostic> {
+pub fn gemm(sizes: Gemm, setup: &Setup) -> Result<Row, Diagnostic> {
     let Gemm { m, k, n, dtype } = sizes;
     let fits = |a: usize, b: usize| a.checked_mul(b).is_some_and(|c| (1..=MOST).contains(&c));
     if !(fits(m, k) && fits(k, n) && fits(m, n)) {
@@ -40,7 +39,7 @@ pub fn gemm(sizes: Gemm, options: &Options) -> Result<Row, Diagnostic> {
     let mut random = NumpyRandom::new(0);
     let (a, b) = (random.normal(m * k), random.normal(k * n));
     let inputs = [array(dtype, &[m, k], &a)?, array(dtype, &[k, n], &b)?];
-    let prepared = Prepared::new(&module, &inputs, options)?;
+    let mut prepared = Prepared::new(&module, &inputs, setup)?;
     let error = largest_error(prepared.result()?, &a, &b, sizes);
     let check = super::mean_size(prepared.result()?);
     let times = prepared.measure(SECOND)?;
@@ -52,7 +51,7 @@ pub fn gemm(sizes: Gemm, options: &Options) -> Result<Row, Diagnostic> {
         check,
         ..More::default()
     };
-    Ok(row("gemm", format!("{m}x{k}x{n}"), &times, options, more))
+    Ok(row("gemm", format!("{m}x{k}x{n}"), &times, setup, more))
 }
 
 fn array(dtype: DType, shape: &[usize], data: &[f32]) -> Result<Array, Diagnostic> {

@@ -2,8 +2,7 @@
 
 use super::machine::peak_rss_mb;
 use super::numpy::NumpyRandom;
-use super::{More, Prepared, Row, digits, giga, mean_size, row};
-use crate::compile::Options;
+use super::{More, Prepared, Row, Setup, digits, giga, mean_size, row};
 use std::time::{Duration, Instant};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
@@ -22,13 +21,13 @@ const EPSILON: f64 = 1e-5;
 /// making the graph, compiling it, packing the weights and the first run.
 ///
 /// Errors: those of the compiler and of `show`.
-pub fn gpt2(options: &Options, mut show: impl FnMut(Row) -> Result<(), Diagnostic>) -> Result<(), Diagnostic> {
+pub fn gpt2(setup: &Setup, mut show: impl FnMut(Row) -> Result<(), Diagnostic>) -> Result<(), Diagnostic> {
     let weights = weights()?;
     for tokens in [128, 512] {
         let ids = Array::from_i64(&[1, tokens], &NumpyRandom::new(1).integers(0, VOCABULARY as i64, tokens))?;
         let inputs: Vec<Array> = [ids].into_iter().chain(weights.iter().cloned()).collect();
         let start = Instant::now();
-        let prepared = Prepared::new(&forward(tokens)?, &inputs, options)?;
+        let mut prepared = Prepared::new(&forward(tokens)?, &inputs, setup)?;
         let first = start.elapsed().as_secs_f64();
         let check = mean_size(prepared.result()?);
         let times = prepared.measure(Duration::from_secs(3))?;
@@ -40,7 +39,7 @@ pub fn gpt2(options: &Options, mut show: impl FnMut(Row) -> Result<(), Diagnosti
             check,
             ..More::default()
         };
-        show(row("gpt2_forward", format!("1x{tokens}"), &times, options, more))?;
+        show(row("gpt2_forward", format!("1x{tokens}"), &times, setup, more))?;
     }
     Ok(())
 }

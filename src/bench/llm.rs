@@ -1,8 +1,7 @@
 //! A language model from a GGUF file: prompts of 128 and 512 tokens, greedy decoding of 64 tokens after 16 and after 512.
 
 use super::machine::{Others, peak_rss_mb};
-use super::{More, Row, Times, digits, rate, row};
-use crate::compile::Options;
+use super::{More, Row, Setup, Times, digits, rate, row};
 use crate::formats::Gguf;
 use crate::generate::{LanguageModel, Sampling};
 use crate::models::Outputs;
@@ -22,14 +21,10 @@ const SENTENCES: [u32; 14] = [378, 3575, 282, 4649, 314, 7042, 30, 378, 3575, 28
 /// Measures the model in `file`, and hands each row over. `tokens` are the first ones after 512.
 ///
 /// Errors: those of the file, of the compiler and of `show`; `token` for a vocabulary of less than 11453.
-pub fn llm(
-    file: &Path,
-    options: &Options,
-    mut show: impl FnMut(Row) -> Result<(), Diagnostic>,
-) -> Result<(), Diagnostic> {
+pub fn llm(file: &Path, setup: &Setup, mut show: impl FnMut(Row) -> Result<(), Diagnostic>) -> Result<(), Diagnostic> {
     let start = Instant::now();
     let gguf = Gguf::open(file)?;
-    let mut model = LanguageModel::open(&gguf, CONTEXT, Outputs::default(), options)?;
+    let mut model = LanguageModel::open(&gguf, CONTEXT, Outputs::default(), &setup.options)?;
     let load = digits(start.elapsed().as_secs_f64(), 3);
     let mut reads: [Vec<Duration>; 3] = Default::default();
     let mut decodes: [Vec<Duration>; 3] = Default::default();
@@ -62,7 +57,7 @@ pub fn llm(
     for i in [1, 2] {
         let times = Times::of(std::mem::take(&mut reads[i]), &others);
         let more = More { tokens_s: rate(PROMPTS[i], times.median), ..More::default() };
-        show(row("llm_prefill", PROMPTS[i].to_string(), &times, options, more))?;
+        show(row("llm_prefill", PROMPTS[i].to_string(), &times, setup, more))?;
     }
     for (i, name) in [(0, "llm_decode_short"), (2, "llm_decode")] {
         let times = Times::of(std::mem::take(&mut decodes[i]), &others);
@@ -73,7 +68,7 @@ pub fn llm(
             tokens: Some(tokens.iter().copied().take(8).collect()),
             ..More::default()
         };
-        show(row(name, format!("{DECODED} after {}", PROMPTS[i]), &times, options, more))?;
+        show(row(name, format!("{DECODED} after {}", PROMPTS[i]), &times, setup, more))?;
     }
     Ok(())
 }

@@ -31,6 +31,15 @@ use tilewright_ir::types::Bindings;
 use tilewright_runtime::buffer::Buffer;
 use tilewright_runtime::executable::Executable;
 
+/// How to measure.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How to compile.
+    pub options: Options,
+    /// Whether the time of each kernel is printed to standard error, of one more run.
+    pub profile: bool,
+}
+
 /// One measurement. Keys and units are those of the peers' scripts; what does not apply is left out.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -147,7 +156,8 @@ fn measure(budget: Duration, mut run: impl FnMut() -> Result<(), Diagnostic>) ->
 }
 
 /// A row of these times.
-fn row(bench: &'static str, shape: String, times: &Times, options: &Options, more: More) -> Row {
+fn row(bench: &'static str, shape: String, times: &Times, setup: &Setup, more: More) -> Row {
+    let options = &setup.options;
     Row {
         bench,
         peer: "tilewright",
@@ -190,24 +200,31 @@ struct Prepared {
     buffers: Vec<Buffer>,
     /// Of a first run.
     results: Vec<Array>,
+    profile: bool,
 }
 
 impl Prepared {
     /// Compiles `module` and runs it once. No size is symbolic, no input donated.
-    fn new(module: &Module, inputs: &[Array], options: &Options) -> Result<Prepared, Diagnostic> {
-        let executable = compile(module, options)?;
+    fn new(module: &Module, inputs: &[Array], setup: &Setup) -> Result<Prepared, Diagnostic> {
+        let executable = compile(module, &setup.options)?;
         let results = executable.run(inputs, &Bindings::new())?;
         let buffers = inputs.iter().map(|a| executable.share(a)).collect::<Result<_, _>>()?;
-        Ok(Prepared { executable, buffers, results })
+        Ok(Prepared { executable, buffers, results, profile: setup.profile })
     }
 
     fn result(&self) -> Result<&Array, Diagnostic> {
         self.results.first().ok_or_else(|| Diagnostic::bug("a bench without a result"))
     }
 
-    fn measure(&self, budget: Duration) -> Result<Times, Diagnostic> {
+    fn measure(&mut self, budget: Duration) -> Result<Times, Diagnostic> {
         let bindings = Bindings::new();
-        measure(budget, || self.executable.run_buffers(&self.buffers, &bindings).map(drop))
+        let times = measure(budget, || self.executable.run_buffers(&self.buffers, &bindings).map(drop))?;
+        if self.profile {
+            self.executable.enable_profile();
+            self.executable.run_buffers(&self.buffers, &bindings)?;
+            self.executable.profile().iter().for_each(|p| eprint!("{p}"));
+        }
+        Ok(times)
     }
 }
 

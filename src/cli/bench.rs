@@ -1,7 +1,7 @@
 //! `tilewright bench`: measure the work of the peers' scripts.
 
 use super::options::CompileArgs;
-use crate::bench::{self, Gemm, Row};
+use crate::bench::{self, Gemm, Row, Setup};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
@@ -16,6 +16,9 @@ pub(super) struct Args {
     /// One JSON object a line
     #[arg(long, global = true)]
     json: bool,
+    /// Print the time of each kernel of one more run; not of encoder and llm
+    #[arg(long, global = true)]
+    profile: bool,
 }
 
 #[derive(clap::Subcommand)]
@@ -62,7 +65,7 @@ enum GemmDType {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
-    let options = args.compile.options()?;
+    let setup = Setup { options: args.compile.options()?, profile: args.profile };
     let show = |row: Row| {
         let json = || serde_json::to_string(&row).map_err(|e| Diagnostic::bug(format!("a row has no JSON: {e}")));
         super::print(&if args.json { format!("{}\n", json()?) } else { format!("{row}\n") })
@@ -73,12 +76,12 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
                 GemmDType::F32 => DType::F32,
                 GemmDType::Bf16 => DType::Bf16,
             };
-            show(bench::gemm(Gemm { m: *m, k: *k, n: *n, dtype }, &options)?)
+            show(bench::gemm(Gemm { m: *m, k: *k, n: *n, dtype }, &setup)?)
         }
-        Work::Elementwise => bench::elementwise(&options, show),
-        Work::Attention => bench::attention(&options, show),
-        Work::Gpt2 => bench::gpt2(&options, show),
-        Work::Encoder { model } => bench::encoder(model, &options, show),
-        Work::Llm { model } => bench::llm(model, &options, show),
+        Work::Elementwise => bench::elementwise(&setup, show),
+        Work::Attention => bench::attention(&setup, show),
+        Work::Gpt2 => bench::gpt2(&setup, show),
+        Work::Encoder { model } => bench::encoder(model, &setup, show),
+        Work::Llm { model } => bench::llm(model, &setup, show),
     }
 }
