@@ -47,6 +47,16 @@ pub fn lower_region(region: &Region, symbols: &[SymbolDecl], target: &Target) ->
     })
 }
 
+/// What computes a region on a CPU.
+pub(super) enum Template {
+    /// Tiles of scores, one pass.
+    Attention(Box<Attention>, &'static UKernelShape),
+    /// One product of matrices.
+    Contraction(Box<Contraction>, &'static UKernelShape),
+    /// Loops of a [`Schedule`].
+    Loops,
+}
+
 /// Where a region's kernels write, and their name.
 #[derive(Clone, Copy)]
 struct To<'a> {
@@ -67,23 +77,34 @@ impl Lower<'_> {
             return self.launch_blocks(region, kernel_name, &inputs, &outputs);
         }
         let to = To { outputs: &outputs, name: kernel_name };
+        match self.template(region) {
+            Template::Attention(attention, row) => self.attention(&attention, row, to),
+            Template::Contraction(c, row) => self.contraction(&c, row, to),
+            Template::Loops => {
+                let kernel = schedule::region_kernel(region, Schedule::choose(region), kernel_name, &self.f.symbols)?;
+                self.push_when(kernel, arguments(region, to), None);
+                Ok(())
+            }
+        }
+    }
+
+    /// The first template of a CPU that takes a region.
+    pub(super) fn template(&self, region: &Region) -> Template {
+        let apart = region.with_own_inputs();
         let f32_row = ukernel::find(self.target.isa, DType::F32);
-        if let (Some(attention), Some(row)) = (schedule::attention(region), f32_row) {
-            return self.attention(&attention, row, to);
+        if let (Some(attention), Some(row)) = (schedule::attention(&apart), f32_row) {
+            return Template::Attention(Box::new(attention), row);
         }
         let weight =
-            |input: usize| self.f.params.iter().any(|p| p.name == region.inputs[input].0 && p.role == Role::Weight);
-        let product = schedule::contraction(region, &weight);
+            |input: usize| self.f.params.iter().any(|p| p.name == apart.inputs[input].0 && p.role == Role::Weight);
+        let product = schedule::contraction(&apart, &weight);
         let row = product.as_ref().and_then(|c| ukernel::find(self.target.isa, c.b_dtype));
-        if let (Some(c), Some(row)) = (product, row)
-            && c.fits(row)
-            && (c.direct(row) || c.when_packed() != When::Never)
-        {
-            return self.contraction(&c, row, to);
+        match (product, row) {
+            (Some(c), Some(row)) if c.fits(row) && (c.direct(row) || c.when_packed() != When::Never) => {
+                Template::Contraction(Box::new(c), row)
+            }
+            (Some(_) | None, _) => Template::Loops,
         }
-        let kernel = schedule::region_kernel(region, Schedule::choose(region), kernel_name, &self.f.symbols)?;
-        self.push_when(kernel, arguments(region, to), None);
-        Ok(())
     }
 
     /// The kernels of a region on a GPU.

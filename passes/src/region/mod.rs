@@ -228,6 +228,22 @@ pub struct Region {
 }
 
 impl Region {
+    /// The region with an input of its own for each load, so that a template may put panels in place of one.
+    pub fn with_own_inputs(&self) -> Region {
+        let mut out = self.clone();
+        let mut seen = BTreeSet::new();
+        for (term, _) in &mut out.terms {
+            if let Term::Load { input, .. } = term
+                && !seen.insert(*input)
+            {
+                let again = out.inputs[*input].clone();
+                *input = out.inputs.len();
+                out.inputs.push(again);
+            }
+        }
+        out
+    }
+
     /// Whether every fold can be computed before the loop over the output's innermost axis, once per point of the outer.
     pub fn folds_are_rows(&self) -> bool {
         let Some(last) = self.rank.checked_sub(1) else { return false };

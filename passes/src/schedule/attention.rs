@@ -79,7 +79,8 @@ impl Attention {
     }
 }
 
-/// The region's attention, if all its folds are one-pass sums that share axis, key and mask.
+/// The region's attention, if all its folds are one-pass sums that share axis, key and mask. Each load has an input of
+/// its own, see [`Region::with_own_inputs`].
 pub fn attention(region: &Region) -> Option<Attention> {
     let (j, key, mask, onlines) = onlines(region)?;
     let product = reachable(region, key);
@@ -129,7 +130,7 @@ pub fn attention(region: &Region) -> Option<Attention> {
     let row_axes: Vec<AxisId> = region.free[q].iter().filter(alone).copied().collect();
     let m = row_axes.iter().copied().max_by_key(|&x| region.axes[x].1.as_const().unwrap_or(i64::MAX));
     let rows = row_axes.iter().try_fold(Dim::constant(1), |p, &x| p.checked_mul(&region.axes[x].1))?;
-    if !inputs_apart(region, k.input, &sums) || (0..region.rank).any(|x| Some(x) != e && !key_axes.contains(&x)) {
+    if (0..region.rank).any(|x| Some(x) != e && !key_axes.contains(&x)) {
         return None;
     }
     let limits = mask.map_or_else(Vec::new, |t| limits(&region.terms, t, j));
@@ -207,16 +208,4 @@ fn weight_of(
     let (k_stride, n_stride) = (at.axes.remove(&j)?, at.axes.remove(&e)?);
     let columns = Columns { offset: at.offset, batch: at.axes.into_iter().collect(), k_stride, n_stride };
     Some((Weight::Rows(operand(&v), columns), Some(e)))
-}
-
-/// Whether inputs that may be packed are read nowhere else.
-fn inputs_apart(region: &Region, k: usize, sums: &[(TermId, Weight)]) -> bool {
-    let packed = sums.iter().filter_map(|(_, w)| match w {
-        Weight::Rows(v, _) => Some(v.input),
-        Weight::Term(_) => None,
-    });
-    packed.chain([k]).all(|input| {
-        let reads = region.terms.iter().filter(|(t, _)| matches!(t, Term::Load { input: i, .. } if *i == input));
-        reads.count() == 1
-    })
 }

@@ -220,9 +220,7 @@ impl Sides<'_> {
             DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => b.block && self.region.inputs[a.input].1.dtype == DType::F32,
             _other => false,
         };
-        // The kernel has panels in place of the columns' input, which therefore is read nowhere else.
-        let reads = |(t, _): &&(Term, DType)| matches!(t, Term::Load { input, .. } if *input == b.input);
-        if !fits || a.block || self.region.terms.iter().filter(reads).count() != 1 {
+        if !fits || a.block {
             return None;
         }
         self.merged(a, b, b_dtype).or_else(|| self.batched(a, b, b_dtype))

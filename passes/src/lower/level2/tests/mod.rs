@@ -3,6 +3,7 @@
 
 mod trivial;
 
+use super::super::launch::Template;
 use super::super::{Lower, Target, lower_module};
 use super::*;
 use crate::egraph::Numerics;
@@ -50,6 +51,7 @@ fn number(e: &Expr, bindings: &Bindings) -> i64 {
                 "add" => a + b,
                 "sub" => a - b,
                 "mul" => a * b,
+                "eq" => i64::from(a == b),
                 "ge" => i64::from(a >= b),
                 "lt" => i64::from(a < b),
                 other => panic!("{other}"),
@@ -243,7 +245,8 @@ fn projections_are_products_of_matrices() {
     let out = head(0).attention(&head(1), &head(2), Attention { causal: true, ..Attention::default() });
     let out = out.permute(&[0, 2, 1, 3]).reshape([b.clone(), s.clone(), 8.into()]);
     let p = check(&g, &[&(out.matmul(&wo) + &x)], &[("b", 2), ("s", 5)]);
-    assert_eq!(p.steps.iter().filter(|s| matches!(s, Step::Pack(_))).count(), 2);
+    // Both weights, and for many rows keys and values, which are parts of one buffer with the queries.
+    assert_eq!(p.steps.iter().filter(|s| matches!(s, Step::Pack(_))).count(), 4);
 }
 
 /// What must be stored before a barrier is known once, however often barriers read one value.
@@ -256,4 +259,57 @@ fn barriers_that_read_a_value_twice() {
     text += "  return %64\n}\n";
     let module = tilewright_ir::text::parse("graph", &text).unwrap();
     assert_eq!(program(&module, None).steps.len(), 65);
+}
+
+/// Asserts that every cut gets the template whose price it has, and gives the kinds.
+fn templates(module: &Module) -> Vec<&'static str> {
+    let target = Target { isa: "avx512" };
+    let options = Options { opt_level: 2, numerics: Numerics::Reassociate };
+    let f = module.entry().unwrap();
+    let Choice { import, graph, cover } = choose(f, &options, &target).unwrap().unwrap();
+    let kinds: Vec<cover::Kind> = cover.cuts.iter().map(|c| c.kind.clone()).collect();
+    let cuts = cover.cuts.into_iter().map(|c| Cut { outputs: c.outputs, nodes: c.nodes, inputs: c.inputs });
+    let cuts: Vec<Cut> = cuts.collect();
+    let mut plan = Plan::new(f, &import, &graph, &cuts).unwrap();
+    plan.sources().unwrap();
+    let lower = Lower::empty(module, f, &target);
+    let class = |id: Id| Ok(format!("class{id}").into());
+    let template = |(i, kind): (usize, &cover::Kind)| {
+        let outputs = plan.outputs(i);
+        let part = cut::Part { outputs: &outputs, nodes: &cuts[i].nodes, inputs: &cuts[i].inputs };
+        let memory = plan.memory(&part, &|v| Ok(f.node(v).op.info().name.into()), &class).unwrap();
+        let region = coalesce(cut::region(&graph, &memory, &part).unwrap());
+        let found = match lower.template(&region) {
+            Template::Attention(..) => "attention",
+            Template::Contraction(..) => "contraction",
+            Template::Loops => "loops",
+        };
+        let priced = match kind {
+            cover::Kind::Attention { .. } => "attention",
+            cover::Kind::Contraction(_) => "contraction",
+            cover::Kind::Copy | cover::Kind::Pointwise | cover::Kind::Row | cover::Kind::Generic => "loops",
+        };
+        assert_eq!(found, priced, "kernel {i}, a {kind:?}");
+        priced
+    };
+    kinds.iter().enumerate().map(template).collect()
+}
+
+#[test]
+fn kernels_are_what_their_prices_are_for() {
+    let g = Dsl::new("main");
+    let x = g.input("x", F, [1, 128, 768]);
+    let weight = |name: &str, a: i64, b: i64| g.weight(name, F, [a, b]);
+    // Queries, keys and values are parts of one product.
+    let all = x.layer_norm(None, None, 1e-5).matmul(&weight("qkv", 768, 2304));
+    let part = |i: i64| all.slice(-1, i * 768, (i + 1) * 768).rearrange("b s (h d) -> b h s d", &[("h", 12)]);
+    let causal = Attention { causal: true, ..Attention::default() };
+    let out = part(0).attention(&part(1), &part(2), causal).rearrange("b h s d -> b s (h d)", &[]);
+    let y = out.matmul(&weight("out", 768, 768)).gelu_tanh() + x;
+    let found = templates(&g.finish(&[&y]).unwrap());
+    assert!(found.contains(&"attention"), "{found:?}");
+    // A product of a matrix with its own transpose.
+    let g = Dsl::new("main");
+    let x = g.input("x", F, [64, 96]);
+    assert_eq!(templates(&g.finish(&[&x.matmul(&x.transpose(0, 1)).exp()]).unwrap()), ["contraction"]);
 }
