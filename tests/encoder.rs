@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use tilewright::compile::{MAX_OPT_LEVEL, Options, compile};
+use tilewright::conformance::{self, Device, run_set};
 use tilewright::embed::{EncoderFolder, SentenceEncoder};
 use tilewright::formats::{Safetensors, safetensors};
 use tilewright::models::{Activation, EncoderConfig, EncoderFamily, EncoderHead, encoder};
@@ -11,6 +12,7 @@ use tilewright_ir::array::Array;
 use tilewright_ir::graph::{Module, Role};
 use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::types::{Bindings, DType};
+use tilewright_passes::egraph::Numerics;
 
 /// Reproducible numbers in -1..1.
 fn noise(seed: u64, count: usize) -> Vec<f64> {
@@ -317,4 +319,21 @@ fn tokens_that_the_model_lacks_are_errors() {
     assert_eq!(model.embed(&[&[1], &[]]).unwrap_err().code, "token");
     assert_eq!(model.embed(&[&[1; 21]]).unwrap_err().code, "text-length");
     assert_eq!(model.embed(&[&[1; 20]]).unwrap().len(), 1);
+}
+
+/// A trained ALBERT (rxnmapper's, MIT) on two reactions, against numbers by transformers.
+#[test]
+fn a_trained_albert_gives_the_recorded_logits() {
+    let data = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data"));
+    let interpreter = (Device::Interpreter, DType::F64, 0);
+    for (device, float, opt_level) in
+        [interpreter].into_iter().chain((0..=MAX_OPT_LEVEL).map(|l| (Device::Cpu, DType::F32, l)))
+    {
+        let numerics = Numerics::default();
+        let options = conformance::Options { device, grads: false, opt_level, numerics, float, threads: None };
+        let report = run_set("rxn_albert", data, &options).unwrap();
+        assert_eq!(report.to_string(), format!("rxn_albert on {device}: 1 passed, 0 failed, 0 skipped"));
+        // No run is equal to another's f32 run: something was compared.
+        assert!(report.largest_part > 1e-4, "{}", report.largest_part);
+    }
 }

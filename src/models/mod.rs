@@ -1,6 +1,6 @@
 //! Model families as DSL programs: configuration from a checkpoint, the module, its weights by name.
 //!
-//! Encoders are in [`encoder`]; the rest of this page is about language models.
+//! Encoders are in [`mod@encoder`]; the rest of this page is about language models.
 //!
 //! A model's block is one function, called once per layer with that layer's weights: the module does not grow with depth
 //! but for the calls. Sizes: the symbols `seq` (new tokens in this call) and `past` (tokens in the caches before it); the
