@@ -311,6 +311,17 @@ fn padding_changes_nothing() {
 }
 
 #[test]
+fn a_mean_of_zero_stays_zero() {
+    let module = encoder(&tiny(EncoderFamily::Bert, DType::F64)).unwrap();
+    let zero = |a: &Array| Array::from_f64(a.shape(), &vec![0.0; a.len()]).unwrap();
+    let weights = weights(&module).iter().map(|(name, a)| (name.clone(), zero(a))).collect();
+    let (tokens, mask) = padded(TEXTS, 8, 0);
+    let results =
+        run(&module, "main", &inputs(&module, &weights, &tokens, &mask), &Bindings::new(), Mode::Meaning).unwrap();
+    assert!(results[0].to_f64().unwrap().iter().all(|x| *x == 0.0));
+}
+
+#[test]
 fn tokens_that_the_model_lacks_are_errors() {
     let place = tempfile::tempdir().unwrap();
     let model = SentenceEncoder::new(&folder(EncoderFamily::Bert, &place), &Options::host().unwrap()).unwrap();
