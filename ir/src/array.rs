@@ -96,6 +96,18 @@ impl Array {
         Array::new(DType::F64, shape, Bytes::new(data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()))
     }
 
+    /// A scalar float of any plain dtype, rounded to it once. Errors: `dtype-mismatch` for others.
+    pub fn from_number(dtype: DType, x: f64) -> Result<Array, Diagnostic> {
+        let bytes = match dtype {
+            DType::F64 => x.to_le_bytes().to_vec(),
+            DType::F32 => (x as f32).to_le_bytes().to_vec(),
+            DType::F16 => f16::from_f32(round_to_odd(x)).to_le_bytes().to_vec(),
+            DType::Bf16 => bf16::from_f32(round_to_odd(x)).to_le_bytes().to_vec(),
+            other => return Err(Diagnostic::new("dtype-mismatch", format!("expected a float dtype, found {other}"))),
+        };
+        Array::new(dtype, &[], Bytes::new(bytes))
+    }
+
     /// An i64 array. Errors: `array-size`.
     pub fn from_i64(shape: &[usize], data: &[i64]) -> Result<Array, Diagnostic> {
         Array::new(DType::I64, shape, Bytes::new(data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()))

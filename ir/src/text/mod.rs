@@ -21,6 +21,7 @@ mod print;
 mod same;
 
 pub(crate) use names::is_ident;
+pub use names::value as value_name;
 pub use parse::parse;
-pub use print::{print, print_node};
+pub use print::{print, print_node, print_noted};
 pub use same::difference;

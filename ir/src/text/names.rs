@@ -61,7 +61,7 @@ pub(super) fn unquoted(token: &str) -> Option<String> {
 }
 
 /// `%name`, `%3` or `%3#1`. Numbers count the nodes after the parameters.
-pub(crate) fn value(f: &Function, v: Value) -> String {
+pub fn value(f: &Function, v: Value) -> String {
     let i = v.node.index();
     let mut out = match f.params.get(i) {
         Some(p) => format!("%{}", shown(&p.name)),

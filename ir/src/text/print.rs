@@ -11,10 +11,15 @@ use std::fmt::{Display, Write};
 ///
 /// Any module can be printed, also one that does not verify; only the text of one that does will parse.
 pub fn print(module: &Module) -> String {
+    print_noted(module, &|_, _| Vec::new())
+}
+
+/// [`print`] with comment lines before nodes: those that `notes` has for a node, without the slashes.
+pub fn print_noted(module: &Module, notes: &dyn Fn(&Function, NodeId) -> Vec<String>) -> String {
     let mut out = String::new();
     for (i, f) in module.functions.values().enumerate() {
         out.push_str(if i > 0 { "\n" } else { "" });
-        function(&mut out, f);
+        function(&mut out, f, notes);
     }
     out
 }
@@ -31,7 +36,7 @@ fn list<T>(out: &mut String, items: &[T], item: impl Fn(&mut String, &T)) {
     }
 }
 
-fn function(out: &mut String, f: &Function) {
+fn function(out: &mut String, f: &Function, notes: &dyn Fn(&Function, NodeId) -> Vec<String>) {
     put(out, format_args!("func @{}(", names::shown(&f.name)));
     let params: Vec<_> = f.params.iter().enumerate().collect();
     list(out, &params, |out, (i, p)| {
@@ -54,7 +59,10 @@ fn function(out: &mut String, f: &Function) {
         }
     });
     out.push_str(" {\n");
-    for (i, n) in f.nodes.iter().enumerate().skip(f.params.len()) {
+    for ((i, n), id) in f.nodes.iter().enumerate().zip((0u32..).map(NodeId)).skip(f.params.len()) {
+        for line in notes(f, id).iter().flat_map(|note| note.lines()) {
+            put(out, format_args!("  // {line}\n"));
+        }
         put(out, format_args!("  %{} = ", i - f.params.len()));
         node(out, f, n);
         out.push('\n');
