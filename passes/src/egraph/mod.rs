@@ -4,6 +4,7 @@ pub mod check;
 mod compile;
 pub mod cover;
 mod eval;
+pub mod export;
 pub mod facts;
 pub mod index;
 pub mod lang;
