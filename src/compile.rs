@@ -1,12 +1,16 @@
 //! From a module to something that runs: the stages in order.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::Module;
+use tilewright_ir::graph::{Function, Module, NodeId};
 use tilewright_ir::kernel::Program;
+use tilewright_ir::op::Name;
+use tilewright_ir::text::{print_noted, value_name};
 use tilewright_ir::verify::verify;
 use tilewright_passes::egraph::Numerics;
+use tilewright_passes::egraph::export::Note;
 use tilewright_passes::{LowerOptions, lower_module};
 use tilewright_runtime::device::cuda::{Cuda, CudaExecutable, Nvrtc};
 use tilewright_runtime::executable::Executable;
@@ -91,17 +95,58 @@ pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnos
     lower_module(module, options.lowering(), &tilewright_passes::Target { isa: options.isa_name() })
 }
 
-/// What level 2 chooses, as text: the terms that are left, or, with `prices`, the kernels and what else was possible.
-///
-/// Errors: `stage-level` at lower levels, which choose nothing; those of the verifier and of the lowering.
-pub fn regions(module: &Module, options: &Options, target: Target, prices: bool) -> Result<String, Diagnostic> {
+/// The module, verified, and the target, where level 2 has something to show.
+fn chosen(module: &Module, options: &Options, target: Target) -> Result<tilewright_passes::Target, Diagnostic> {
     if options.opt_level < 2 {
-        let message = format!("regions are chosen at level 2, found level {}", options.opt_level);
+        let message = format!("kernels are chosen at level 2, found level {}", options.opt_level);
         return Err(Diagnostic::new("stage-level", message));
     }
     verify(module)?;
-    let isa = target.gpu().unwrap_or(options.isa_name());
-    tilewright_passes::regions(module, options.lowering(), &tilewright_passes::Target { isa }, prices)
+    Ok(tilewright_passes::Target { isa: target.gpu().unwrap_or(options.isa_name()) })
+}
+
+/// The kernels that level 2 chooses with their prices and what else was possible, as text.
+///
+/// Errors: `stage-level` at lower levels, which choose nothing; those of the verifier and of the lowering.
+pub fn regions(module: &Module, options: &Options, target: Target) -> Result<String, Diagnostic> {
+    tilewright_passes::regions(module, options.lowering(), &chosen(module, options, target)?)
+}
+
+/// The module that level 2 leaves, verified. Its functions have the parameters and results of the given ones.
+///
+/// Errors: those of [`regions`].
+pub fn optimized(module: &Module, options: &Options, target: Target) -> Result<Module, Diagnostic> {
+    Ok(optimized_with_notes(module, options, target)?.0)
+}
+
+/// [`optimized`], and its text, in which comments say where kernels begin.
+///
+/// Errors: those of [`regions`].
+pub fn optimized_with_notes(
+    module: &Module,
+    options: &Options,
+    target: Target,
+) -> Result<(Module, String), Diagnostic> {
+    let all = tilewright_passes::optimized(module, options.lowering(), &chosen(module, options, target)?)?;
+    let mut out = Module::default();
+    let mut notes: BTreeMap<(Name, NodeId), Vec<Note>> = BTreeMap::new();
+    for exported in all {
+        for note in exported.notes {
+            notes.entry((exported.function.name.clone(), note.at)).or_default().push(note);
+        }
+        out.functions.insert(exported.function.name.clone(), exported.function);
+    }
+    verify(&out).map_err(|d| Diagnostic::bug(format!("the optimised module is no module: {}", d.message)))?;
+    let lines = |f: &Function, id: NodeId| {
+        let line = |note: &Note| {
+            let stores: Vec<String> = note.stores.iter().map(|v| value_name(f, *v)).collect();
+            let stores = if stores.is_empty() { String::new() } else { format!(", stores {}", stores.join(", ")) };
+            format!("{}{stores}", note.text)
+        };
+        notes.get(&(f.name.clone(), id)).into_iter().flatten().map(line).collect()
+    };
+    let text = print_noted(&out, &lines);
+    Ok((out, text))
 }
 
 /// What code is made for.

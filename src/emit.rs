@@ -1,6 +1,6 @@
 //! The stages of a compilation as text: one list of names for the command line, tests and snapshots.
 
-use crate::compile::{Options, Target, lower, lower_gpu, regions};
+use crate::compile::{Options, Target, lower, lower_gpu, optimized_with_notes, regions};
 use clap::ValueEnum;
 use std::fmt::Write;
 use tilewright_codegen::cpu::clif::{asm_text, clif_text};
@@ -15,7 +15,7 @@ use tilewright_runtime::plan::{plan_programs, print_plan};
 pub enum Stage {
     /// The graph, verified
     Graph,
-    /// The index terms that level 2 leaves of each function
+    /// The graph that level 2 leaves, with comments where its kernels begin
     Optimized,
     /// What level 2 chooses: a body of index terms per kernel, its price, and what else was possible
     Regions,
@@ -80,8 +80,11 @@ pub fn emit_with_warnings(
         tilewright_ir::verify::verify(module)?;
         return Ok((tilewright_ir::text::print(module), Vec::new()));
     }
-    if let Stage::Optimized | Stage::Regions = stage {
-        return Ok((regions(module, options, target, stage == Stage::Regions)?, Vec::new()));
+    if stage == Stage::Optimized {
+        return Ok((optimized_with_notes(module, options, target)?.1, Vec::new()));
+    }
+    if stage == Stage::Regions {
+        return Ok((regions(module, options, target)?, Vec::new()));
     }
     let programs = match target.gpu() {
         Some(isa) => lower_gpu(module, options, isa)?,

@@ -15,10 +15,10 @@ use clap::ValueEnum;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use tilewright::compile::{Options, Precision, Target};
+use tilewright::compile::{Options, Precision, Target, optimized};
 use tilewright::emit::{Stage, emit_for};
 use tilewright_codegen::cpu::ukernel::Isa;
-use tilewright_ir::text::parse;
+use tilewright_ir::text::{difference, parse};
 use tilewright_passes::egraph::Numerics;
 
 /// What one trial shows.
@@ -163,7 +163,15 @@ fn check(file: &Path, text: &str, show: &Show) -> Result<(), Failed> {
     let name = format!("{}.tw", file.file_stem().unwrap_or_default().to_string_lossy());
     let shown = parse(&name, text).and_then(|module| {
         tilewright_ir::verify::verify(&module)?;
-        let each = |&stage: &Stage| emit_for(&module, stage, &show.options, show.target);
+        let each = |&stage: &Stage| {
+            let text = emit_for(&module, stage, &show.options, show.target)?;
+            if stage == Stage::Optimized {
+                // What is shown is a program: the same one again.
+                let (again, same) = (parse(&name, &text)?, optimized(&module, &show.options, show.target)?);
+                assert_eq!(difference(&again, &same), None, "{text}");
+            }
+            Ok(text)
+        };
         show.stages.iter().map(each).collect::<Result<String, _>>()
     });
     let shown = match shown {

@@ -8,6 +8,7 @@
 // Helpers of tests may fail like tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
 
+mod back;
 mod bound;
 mod compose;
 mod data;
@@ -118,6 +119,7 @@ fn check(built: &Built, case: &Case) -> Result<(), String> {
         }
         runs.push((bindings, inputs, want));
     }
+    back::check(built, case.special, &runs).map_err(|e| format!("back from the e-graph: {e}"))?;
     let isas: Vec<Isa> = Isa::ALL.iter().rev().copied().filter(|i| i.available()).collect();
     for opt_level in LEVELS {
         // All instruction sets take turns, since each has its own kernels.

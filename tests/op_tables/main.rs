@@ -12,7 +12,7 @@ use data::{Data, same, values};
 use draw::{Case, helpers};
 use random::Random;
 use std::collections::{BTreeMap, BTreeSet};
-use tilewright::compile::{Options, compile};
+use tilewright::compile::{Options, Target, compile, optimized};
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::array::Array;
 use tilewright_ir::graph::{Function, Module, Param, Role, Value};
@@ -64,14 +64,29 @@ enum Outcome {
 fn compare(module: &Module, inputs: &[Array], bindings: &Bindings, level: u8, tolerance: f64) -> Outcome {
     let Ok(exact) = interp::run(module, "main", inputs, bindings, Mode::Strict) else { return Outcome::NoMeaning };
     let options = Options { opt_level: level, threads: 1, isa: Isa::best(), ..Options::host().unwrap() };
+    if level == 2 {
+        let back = optimized(module, &options, Target::Cpu);
+        let found = match back.and_then(|m| interp::run(&m, "main", inputs, bindings, Mode::Strict)) {
+            Ok(found) => found,
+            Err(d) => return Outcome::Differs(format!("back from the e-graph: {d}")),
+        };
+        if let Some(how) = difference(&found, &exact, inputs, tolerance) {
+            return Outcome::Differs(format!("back from the e-graph: {how}"));
+        }
+    }
     let found = match compile(module, &options).and_then(|e| e.run(inputs, bindings)) {
         Ok(found) => found,
         Err(d) if d.code == "cpu-unsupported" => return Outcome::Refused(d.code),
         Err(d) => return Outcome::Differs(d.to_string()),
     };
-    for (x, y) in found.iter().zip(&exact) {
+    difference(&found, &exact, inputs, tolerance).map_or(Outcome::Agrees, Outcome::Differs)
+}
+
+/// Where results differ from what they should be, by more than the tolerance.
+fn difference(found: &[Array], exact: &[Array], inputs: &[Array], tolerance: f64) -> Option<String> {
+    for (x, y) in found.iter().zip(exact) {
         if (x.dtype(), x.shape()) != (y.dtype(), y.shape()) {
-            return Outcome::Differs(format!("{}{:?} for {}{:?}", x.dtype(), x.shape(), y.dtype(), y.shape()));
+            return Some(format!("{}{:?} for {}{:?}", x.dtype(), x.shape(), y.dtype(), y.shape()));
         }
         if let Some(i) = same(x, y, tolerance) {
             let (a, b) = (x.to_f64().unwrap()[i], y.to_f64().unwrap()[i]);
@@ -80,10 +95,10 @@ fn compare(module: &Module, inputs: &[Array], bindings: &Bindings, level: u8, to
                 if all.len() == x.len() { format!("{:?}", all[i]) } else { format!("{all:?}") }
             };
             let operands: Vec<String> = inputs.iter().map(of).collect();
-            return Outcome::Differs(format!("element {i} is {a:?}, expected {b:?}, of {}", operands.join(" and ")));
+            return Some(format!("element {i} is {a:?}, expected {b:?}, of {}", operands.join(" and ")));
         }
     }
-    if found.len() == exact.len() { Outcome::Agrees } else { Outcome::Differs("too few results".into()) }
+    (found.len() != exact.len()).then(|| "too few results".into())
 }
 
 /// Relative error that is allowed; 0 asks for the same number, the sign of zero included.

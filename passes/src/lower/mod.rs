@@ -10,7 +10,7 @@ mod wide;
 
 pub use launch::lower_region;
 
-use crate::egraph::Numerics;
+use crate::egraph::{self, Numerics};
 use crate::fuse;
 use crate::region::{Builder, Source};
 use crate::schedule;
@@ -65,23 +65,35 @@ impl From<u8> for Options {
     }
 }
 
-/// What level 2 chooses for each function, as text: with `prices` what the stage `regions` shows, else the terms alone.
+/// The kernels that level 2 chooses for each function with their prices, as text: what the stage `regions` shows.
 ///
 /// Errors: those of [`lower_module`].
-pub fn regions(
-    module: &Module,
-    options: impl Into<Options>,
-    target: &Target,
-    prices: bool,
-) -> Result<String, Diagnostic> {
+pub fn regions(module: &Module, options: impl Into<Options>, target: &Target) -> Result<String, Diagnostic> {
     let options = options.into();
     let mut out = String::new();
     for f in module.functions.values() {
         let narrow = wide::narrowed(module, f)?;
-        let text = level2::text(narrow.as_ref().unwrap_or(f), &options, target, prices)?;
+        let text = level2::text(narrow.as_ref().unwrap_or(f), &options, target)?;
         out += &format!("func @{}: {text}\n", f.name);
     }
     Ok(out)
+}
+
+/// What level 2 leaves of each function, as functions of the Graph IR with notes where kernels begin: what the stage
+/// `optimized` shows.
+///
+/// Errors: those of [`lower_module`].
+pub fn optimized(
+    module: &Module,
+    options: impl Into<Options>,
+    target: &Target,
+) -> Result<Vec<egraph::export::Exported>, Diagnostic> {
+    let options = options.into();
+    let each = |f: &Function| {
+        let narrow = wide::narrowed(module, f)?;
+        level2::optimized(module, narrow.as_ref().unwrap_or(f), &options, target)
+    };
+    module.functions.values().map(each).collect()
 }
 
 /// One program per function, in module order.

@@ -25,7 +25,7 @@ mod tests;
 
 pub use context::{Context, InputFacts};
 pub use device::{Capabilities, Device, Positive, Rates};
-pub use print::{origins, print_cover, print_terms, rewritten};
+pub use print::{origins, print_cover, rewritten};
 
 use super::facts::Graph;
 use super::lang::{AxisId, ENode};
@@ -111,6 +111,20 @@ pub enum Kind {
     },
     /// Anything else, in plain loops: a matrix product without a micro-kernel among it.
     Generic,
+}
+
+impl Kind {
+    /// Its name in texts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Copy => "copy",
+            Kind::Pointwise => "pointwise",
+            Kind::Row => "row",
+            Kind::Contraction(_) => "contraction",
+            Kind::Attention { .. } => "attention",
+            Kind::Generic => "generic",
+        }
+    }
 }
 
 /// One kernel of a cover.

@@ -118,17 +118,15 @@ fn seconds(value: f64) -> String {
 
 fn kind(names: &Names<'_>, kind: &Kind) -> String {
     let list = |axes: &[u8]| axes.iter().map(|&a| names.axis(a)).collect::<Vec<_>>().join(" ");
+    let name = kind.name();
     match kind {
-        Kind::Copy => "copy".into(),
-        Kind::Pointwise => "pointwise".into(),
-        Kind::Row => "row".into(),
-        Kind::Generic => "generic".into(),
+        Kind::Copy | Kind::Pointwise | Kind::Row | Kind::Generic => name.into(),
         Kind::Contraction(products) => {
             let one =
                 |p: &super::Product| format!("({}) x ({}) over ({})", list(&p.rows), list(&p.columns), list(&p.depth));
-            format!("contraction {}", products.iter().map(one).collect::<Vec<_>>().join(", "))
+            format!("{name} {}", products.iter().map(one).collect::<Vec<_>>().join(", "))
         }
-        Kind::Attention { key, .. } => format!("attention over keys of depth ({})", list(&key.depth)),
+        Kind::Attention { key, .. } => format!("{name} over keys of depth ({})", list(&key.depth)),
     }
 }
 
@@ -174,13 +172,6 @@ fn print_cut(out: &mut String, graph: &Graph, cut: &Cut) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "  %{number}[{axes}] = {text}{stored}");
     }
-}
-
-/// The terms that were chosen, producers before readers, without prices: what is left of the function.
-pub fn print_terms(cover: &Cover, graph: &Graph) -> String {
-    let mut out = String::new();
-    cover.cuts.iter().for_each(|cut| print_cut(&mut out, graph, cut));
-    out
 }
 
 /// The cover as text: the answer to which kernels there are and why.

@@ -9,13 +9,14 @@ mod units;
 
 use super::{Lower, Options, Target};
 use crate::egraph::cover::{self, Context, CoverLimits, Device, cover};
+use crate::egraph::export::{Exported, Note, Piece, export};
 use crate::egraph::{self, Attr, AxisId, ENode, Graph, Head, Import, Limits, lang::axis_bit};
 use crate::region::{Region, coalesce, cut};
 use egg::Id;
 use order::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, NodeId, Role, Value};
+use tilewright_ir::graph::{Function, Module, NodeId, Role, Value};
 use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::GraphOp;
@@ -120,15 +121,43 @@ pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<D
     Ok(None)
 }
 
-/// What level 2 chooses for a function, as text: the terms alone, or kernels with prices and what else was possible.
+/// The kernels that level 2 chooses for a function with their prices and what else was possible, as text.
 ///
 /// Errors: those of the lowering.
-pub(super) fn text(f: &Function, options: &Options, target: &Target, prices: bool) -> Result<String, Diagnostic> {
+pub(super) fn text(f: &Function, options: &Options, target: &Target) -> Result<String, Diagnostic> {
     Ok(match choose(f, options, target)? {
-        Ok(Choice { graph, cover, .. }) if !prices => format!("terms\n{}", cover::print_terms(&cover, &graph)),
         Ok(Choice { import, graph, cover }) => cover::print_cover(&cover, &graph, f, &import),
         Err(warning) => format!("{warning}\n"),
     })
+}
+
+/// What level 2 leaves of a function, as a function again, with a note where each kernel begins. A function beyond a
+/// limit stays as it is, which its note says.
+///
+/// Errors: those of the lowering.
+pub(super) fn optimized(
+    module: &Module,
+    f: &Function,
+    options: &Options,
+    target: &Target,
+) -> Result<Exported, Diagnostic> {
+    let Choice { import, graph, cover } = match choose(f, options, target)? {
+        Ok(choice) => choice,
+        Err(warning) => {
+            let at = Lower::value(f.params.len(), 0).node;
+            let notes = vec![Note { at, text: warning.message, stores: Vec::new() }];
+            return Ok(Exported { function: f.clone(), notes });
+        }
+    };
+    let wanted = wanted(f, &import, &graph);
+    let named = cover.cuts.into_iter().enumerate().filter_map(|(number, cut)| {
+        let what = format!("kernel {number}: {}", cut.kind.name());
+        Some((needed(cut, &wanted, &import, &graph)?, what))
+    });
+    let cuts: Vec<(Cut, String)> = named.collect();
+    let piece = cuts.iter().map(|(cut, what)| Piece { outputs: &cut.outputs, nodes: &cut.nodes, what: what.clone() });
+    let pieces: Vec<Piece<'_>> = piece.collect();
+    export(module, f, &import, &graph, &pieces)
 }
 
 /// Classes of roots that a cover has to compute.

@@ -10,7 +10,6 @@ use crate::egraph::Numerics;
 use crate::egraph::testing::sample;
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Attention, Graph as Dsl, RopeLayout, Tensor, concat};
-use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::interp_kernel::{self, Data, Tensor as Memory};
 use tilewright_ir::kernel::{Expr, Program, Space, Step, text::print_kernel, verify};
