@@ -118,8 +118,10 @@ impl Emitter<'_> {
         let at = self.b.append_block_param(header, types::I64);
         self.b.ins().jump(header, &[low.into()]);
         self.b.switch_to_block(header);
-        let more = self.b.ins().icmp(IntCC::SignedLessThan, at, high);
-        self.b.ins().brif(more, inside, &[], after, &[]);
+        // The way out is named first: Cranelift walks the blocks that the header dominates from the last one named, and
+        // moves what a loop does not change out of it only while it has not walked past the loop's end.
+        let done = self.b.ins().icmp(IntCC::SignedGreaterThanOrEqual, at, high);
+        self.b.ins().brif(done, after, &[], inside, &[]);
         self.b.seal_block(inside);
         self.b.switch_to_block(inside);
         body(self, at)?;
