@@ -27,7 +27,7 @@ impl Emitter<'_> {
         let mut points = BTreeMap::new();
         for (i, index) in map.iter().enumerate() {
             if let Index::Term(t) = index {
-                let at = self.emit(*t)?;
+                let at = self.operand(*t)?;
                 let at = if self.by_team() { self.gathered(*t, at) } else { IndexDim::Checked { at } };
                 points.insert(i, at);
             }

@@ -2,7 +2,9 @@
 //! is emitted in the deepest frame that binds one of its axes, so folds that do not depend on a loop leave it.
 
 use super::Schedule;
+use super::held::{Strip, Trace, worth_holding};
 use super::index::{ceil, dim, literal, mul};
+use super::same_row::same_row;
 use super::write::{buffer, grid, kernel, load, point, range, repeat, store};
 use crate::region::{AxisId, Region, Term, TermId};
 use std::collections::BTreeMap;
@@ -24,6 +26,14 @@ pub(super) struct Frame {
     pub(super) binds: BTreeMap<AxisId, Bind>,
     pub(super) stmts: Block,
     pub(super) memo: BTreeMap<TermId, Expr>,
+    /// The pass over a row that it is the body of.
+    pub(super) strip: Option<Strip>,
+    /// Number of the passes in it.
+    pub(super) scope: Option<usize>,
+    /// Rows that an ended pass in it has stored: their buffers, and the elements of the tiles.
+    pub(super) rows: BTreeMap<TermId, (Ident, i64)>,
+    /// Rows that it stores.
+    pub(super) filled: BTreeMap<TermId, (Ident, i64)>,
 }
 
 pub(super) struct Emitter<'r> {
@@ -38,6 +48,14 @@ pub(super) struct Emitter<'r> {
     /// Terms that become part of their only user's expression, where a whole team computes a tile; none on the CPU.
     pub(super) inlined: Vec<bool>,
     pub(super) named: Vec<bool>,
+    /// Terms whose rows are held between passes, with the elements of their buffers.
+    pub(super) held: BTreeMap<TermId, i64>,
+    /// The passes so far.
+    pub(super) trace: Trace,
+    /// Those that have ended: the order in which they run.
+    pub(super) ended: Vec<usize>,
+    /// Whether a term is what asks for the next one.
+    inner: bool,
     count: usize,
 }
 
@@ -78,8 +96,10 @@ impl Roles {
         let last = region.rank.saturating_sub(1);
         let shared = |axis: AxisId| region.outputs.iter().all(|o| o.axes.contains(&axis));
         let size = |axis: AxisId| dim(&region.axes[axis].1);
+        // A loop over the only axis would leave one thread to do all.
+        let points = matches!(schedule, Schedule::Point) || (matches!(schedule, Schedule::Scalar) && last == 0);
         for axis in 0..region.rank {
-            if axis == last && !matches!(schedule, Schedule::Point) {
+            if axis == last && !points {
                 continue;
             }
             if shared(axis) {
@@ -91,8 +111,10 @@ impl Roles {
             }
         }
         match schedule {
-            Schedule::Point => {}
-            Schedule::Scalar => roles.row = Some(("j".into(), size(last), Bind::Point(Expr::name("j")))),
+            Schedule::Point | Schedule::Scalar if points => {}
+            Schedule::Point | Schedule::Scalar => {
+                roles.row = Some(("j".into(), size(last), Bind::Point(Expr::name("j"))))
+            }
             Schedule::Pointwise { tile } | Schedule::Row { tile } => {
                 let whole = region.axes[last].1.as_const().filter(|n| (1..=WHOLE).contains(n));
                 let (tile, open) = tile_of(&region.axes[last].1, tile);
@@ -114,14 +136,30 @@ impl Roles {
     }
 }
 
-/// The kernel of a region; its arguments are the region's inputs in order, then its outputs.
+/// The kernel of a region; its arguments are the region's inputs in order, then its outputs. Rows that several passes need
+/// are held where that pays.
 pub fn region_kernel(
     region: &Region,
     schedule: Schedule,
     name: &str,
     symbols: &[SymbolDecl],
 ) -> Result<Kernel, Diagnostic> {
-    let mut e = Emitter::new(region);
+    let row = matches!(schedule, Schedule::Row { .. }).then(|| region.rank.checked_sub(1)).flatten();
+    let one = same_row(region, row);
+    let (_, passes) = written(&one, schedule, BTreeMap::new(), (name, symbols))?;
+    let held = worth_holding(&one, &passes, symbols);
+    let region = if held.is_empty() { region } else { &one };
+    Ok(written(region, schedule, held, (name, symbols))?.0)
+}
+
+/// The kernel that holds the rows of `held`, and its passes.
+fn written(
+    region: &Region,
+    schedule: Schedule,
+    held: BTreeMap<TermId, i64>,
+    (name, symbols): (&str, &[SymbolDecl]),
+) -> Result<(Kernel, Trace), Diagnostic> {
+    let mut e = Emitter { held, ..Emitter::new(region) };
     let roles = Roles::new(region, schedule);
     e.frames.push(Frame::with(roles.grid));
     let last = region.rank.saturating_sub(1);
@@ -130,14 +168,22 @@ pub fn region_kernel(
         e.store_looped(i, &roles.single)?;
     }
     if let Some((var, high, bind)) = roles.row.clone() {
+        if !e.held.is_empty() {
+            e.folds_of_points()?;
+        }
+        let tile = if let Bind::Tile { size, .. } = &bind { Some(*size) } else { None };
         e.frames.push(Frame::with(BTreeMap::from([(last, bind)])));
+        if let Some(size) = tile {
+            e.strip(last, size, true);
+        }
         for i in (0..region.outputs.len()).filter(|&i| in_row(i)) {
             e.store_looped(i, &roles.single)?;
         }
         e.close(var, high)?;
     }
     let body = e.pop()?.stmts;
-    Ok(e.kernel(name, symbols, roles.vars, body))
+    let passes = e.passes();
+    Ok((e.kernel(name, symbols, roles.vars, body), passes))
 }
 
 impl Frame {
@@ -159,7 +205,9 @@ impl<'r> Emitter<'r> {
         }
         let (named, inlined) = (vec![false; region.inputs.len()], Vec::new());
         let (frames, views, strip) = (Vec::new(), Vec::new(), super::TILE);
-        Emitter { region, frames, arguments, views, product: None, strip, inlined, named, count: 0 }
+        let (held, trace, ended) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (product, inner, count) = (None, false, 0);
+        Emitter { region, frames, arguments, views, product, strip, inlined, named, held, trace, ended, inner, count }
     }
 
     /// The kernel around a body at grid.
@@ -173,7 +221,9 @@ impl<'r> Emitter<'r> {
     }
 
     pub(super) fn pop(&mut self) -> Result<Frame, Diagnostic> {
-        self.frames.pop().ok_or_else(|| Diagnostic::bug("no frame is open"))
+        let mut frame = self.frames.pop().ok_or_else(|| Diagnostic::bug("no frame is open"))?;
+        self.end_pass(&mut frame);
+        Ok(frame)
     }
 
     pub(super) fn last(&mut self) -> Result<&mut Frame, Diagnostic> {
@@ -253,11 +303,28 @@ impl<'r> Emitter<'r> {
         })
     }
 
+    /// The value of a term, in the deepest frame that binds one of its axes.
     pub(super) fn emit(&mut self, term: TermId) -> Emitted {
         let place = self.place(term);
+        let inner = std::mem::take(&mut self.inner);
+        self.note(term, place, inner);
         if let Some(e) = self.frames[place].memo.get(&term) {
             return Ok(e.clone());
         }
+        if let Some(value) = self.read_row(term, place)? {
+            return Ok(self.remember(term, place, value));
+        }
+        let value = self.computed(term, place)?;
+        self.keep_row(term, place, value)
+    }
+
+    /// The value of an operand of a term.
+    pub(super) fn operand(&mut self, term: TermId) -> Emitted {
+        self.inner = true;
+        self.emit(term)
+    }
+
+    fn computed(&mut self, term: TermId, place: usize) -> Emitted {
         if let Some((_, access)) = self.product.clone().filter(|p| p.0 == term) {
             let name = self.fresh("c");
             self.frames[place].stmts.push(load(&name, access));
@@ -274,7 +341,7 @@ impl<'r> Emitter<'r> {
             Term::Load { input, map, open } => return self.load(term, *input, map, *open, place),
             Term::Product => return Err(Diagnostic::bug("a product without a contraction")),
             Term::Map(op, args) => {
-                let args = args.iter().map(|&a| self.emit(a)).collect::<Result<Vec<_>, _>>()?;
+                let args = args.iter().map(|&a| self.operand(a)).collect::<Result<Vec<_>, _>>()?;
                 Expr::Scalar(op.clone(), args)
             }
             Term::Fold { axis, .. } | Term::Online { axis, .. } | Term::Moment { axis, .. } => {

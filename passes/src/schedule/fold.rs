@@ -2,7 +2,7 @@
 //! moments of a variance, and online sums of exponentials with one running maximum for all that share a key.
 
 use super::emit::{Bind, Emitted, Emitter, Frame, tile_of};
-use super::index::{dim, identity, mul};
+use super::index::{ceil, dim, identity, mul};
 use super::write::{buffer, scalar, select};
 use crate::region::{AxisId, Index, Term, TermId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -220,8 +220,12 @@ impl Emitter<'_> {
             let pass = Pass { axis, strip, start: start.clone(), size, open };
             let (online, states) = self.states(&group, &pass)?;
             let high = self.trips(&pass, &online, &states)?;
+            let whole = high == ceil(dim(n), size);
             let bind = if strip { Bind::Tile { start, size, open } } else { Bind::Point(start) };
             self.frames.push(Frame::with(BTreeMap::from([(axis, bind)])));
+            if strip {
+                self.strip(axis, size, whole);
+            }
             for state in &states {
                 self.step(state, &pass)?;
             }
@@ -246,6 +250,7 @@ impl Emitter<'_> {
     ) -> Emitted {
         let bind = Bind::Tile { start: Expr::Int(0), size, open: false };
         self.frames.push(Frame::with(BTreeMap::from([(axis, bind)])));
+        self.strip(axis, size, true);
         let value = self.emit(arg)?;
         let stmts = self.pop()?.stmts;
         self.last()?.stmts.extend(stmts);

@@ -7,10 +7,12 @@ mod emit;
 mod flash;
 mod fold;
 pub mod gpu;
+mod held;
 mod index;
 mod names;
 mod online;
 mod product;
+mod same_row;
 mod search;
 mod special;
 mod write;
@@ -19,6 +21,7 @@ pub use attention::{Attention, Weight, attention};
 pub use contraction::{Columns, Contraction, When, contraction};
 pub use emit::region_kernel;
 pub use flash::attention_kernel;
+pub(crate) use held::{MOST_BYTES as MOST_HELD, READ as READ_HELD, STORE as STORE_HELD};
 pub use index::dim;
 pub use names::{apart, plain};
 pub use product::{contraction_kernel, few_rows_kernel};
@@ -48,11 +51,11 @@ pub enum Schedule {
 /// Elements of a tile along the innermost axis.
 pub const TILE: i64 = 256;
 
-/// Whether some load reads `axis` contiguously: coefficient 1 in the last dim.
-fn contiguous(region: &Region, axis: AxisId) -> bool {
-    region.terms.iter().any(|(t, _)| match t {
+/// Whether some load that depends on `with` reads `axis` contiguously: coefficient 1 in the last dim.
+fn contiguous(region: &Region, axis: AxisId, with: AxisId) -> bool {
+    region.terms.iter().zip(&region.free).any(|((t, _), free)| match t {
         Term::Load { map, .. } => match map.last() {
-            Some(Index::Affine(a)) => a.terms.contains(&(axis, 1)),
+            Some(Index::Affine(a)) => a.terms.contains(&(axis, 1)) && free.contains(&with),
             Some(Index::Term(_)) | None => false,
         },
         _other => false,
@@ -72,12 +75,15 @@ impl Schedule {
     pub fn choose(region: &Region) -> Schedule {
         let Some(last) = region.rank.checked_sub(1) else { return Schedule::Point };
         let (mut folds, mut rows, mut gathers, mut arg_folds, mut along) = (false, false, false, false, false);
+        // Loads by the folds that are contiguous along the innermost axis.
+        let mut across = false;
         for (id, (term, _)) in region.terms.iter().enumerate() {
             match term {
                 Term::Fold { axis, .. } => {
                     folds = true;
                     rows |= !region.free[id].contains(&last);
-                    along |= region.free[id].contains(&last) && contiguous(region, *axis);
+                    along |= region.free[id].contains(&last) && contiguous(region, *axis, *axis);
+                    across |= contiguous(region, last, *axis);
                 }
                 Term::Online { .. } | Term::Moment { .. } => {
                     folds = true;
@@ -99,7 +105,7 @@ impl Schedule {
             Schedule::Pointwise { tile: TILE }
         } else if rows {
             Schedule::Row { tile: TILE }
-        } else if folds && along && !contiguous(region, last) {
+        } else if folds && along && !across {
             Schedule::Point
         } else {
             Schedule::Pointwise { tile: TILE }

@@ -24,6 +24,8 @@ pub struct Context {
     pub extents: Vec<f64>,
     /// Per axis, whether its size is known now.
     pub constant: Vec<bool>,
+    /// Largest size of each axis.
+    pub longest: Vec<f64>,
     /// Stored tensors by input number.
     pub inputs: Vec<InputFacts>,
     /// Classes that kernels must store, canonical, each once: results and operands of barriers that
@@ -48,6 +50,7 @@ impl Context {
         let sizes =
             graph.analysis.axes.iter().map(|a| a.dim.eval(&bindings).map_or(1.0, |n| n.max(1) as f64)).collect();
         let constant = graph.analysis.axes.iter().map(|a| a.dim.as_const().is_some()).collect();
+        let longest = graph.analysis.axes.iter().map(|a| a.dim.bounds(&graph.analysis.symbols).1 as f64).collect();
         let mut inputs: Vec<InputFacts> = Vec::with_capacity(import.stored.len());
         let stored_at = |value: Value| import.stored.iter().position(|s| s.value == value);
         for stored in &import.stored {
@@ -85,7 +88,7 @@ impl Context {
                 roots.push(class);
             }
         }
-        Ok(Context { extents: sizes, constant, inputs, roots, orders })
+        Ok(Context { extents: sizes, constant, longest, inputs, roots, orders })
     }
 
     /// Whether an input is the same at every call.

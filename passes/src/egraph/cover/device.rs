@@ -70,6 +70,9 @@ pub struct Capabilities {
     pub query: bool,
     /// Most values that one kernel stores.
     pub most_outputs: usize,
+    /// Rows that several passes need are stored beside the kernel where that pays; else rows of known, moderate length stay
+    /// in registers.
+    pub held_rows: bool,
 }
 
 /// A device. Rates are those of all cores together.

@@ -6,11 +6,12 @@ use super::body::Written;
 use super::kind::Sum;
 use super::price::{Load, bytes, contiguous, elementwise, read, source, stored};
 use super::problem::{Problem, Step, each};
+use crate::schedule::{MOST_HELD, READ_HELD, STORE_HELD};
 use std::collections::BTreeSet;
 
 /// Elements of a tile of an elementwise kernel: the least that one core takes.
 const TILE: f64 = crate::schedule::TILE as f64;
-/// Most elements of a row that a kernel keeps between its passes.
+/// Most elements of a row that a kernel keeps in registers between its passes.
 const HELD: f64 = 16384.0;
 /// How much slower an operation on one number is than its share of a vector.
 const SCALAR: f64 = 6.0;
@@ -38,6 +39,12 @@ impl Loops<'_, '_> {
         let count = self.frames[parent].count * self.problem.extent(axis);
         self.frames.push(Frame { parent, axis, pass, count });
         self.frames.len() - 1
+    }
+
+    /// How many of `frames` are passes over the row that `frame` is one over; a point of the grid has none.
+    fn passes(&self, frames: &BTreeSet<usize>, frame: usize) -> usize {
+        let row = |f: usize| (self.frames[f].parent, self.frames[f].axis);
+        frames.iter().filter(|&&f| frame != 0 && row(f) == row(frame)).count()
     }
 
     /// The deepest of the loops around that binds one of `axes`; 0 is a point of the grid.
@@ -101,13 +108,13 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
         }
         let Some(choice) = local.choice else { continue };
         let mut held: Vec<(usize, AxisId)> = Vec::new();
-        for frame in frames {
+        for &frame in &frames {
             let count = l.frames[frame].count;
             let (parent, axis) = (l.frames[frame].parent, l.frames[frame].axis);
-            if frame != 0 && matches!(choice.step, Step::Map { .. }) {
+            if keeps(problem, written, at, axis, l.passes(&frames, frame)) {
                 // A row that an earlier pass has made is read again, not made again.
-                if held.contains(&(parent, axis)) && problem.is_constant(axis) && problem.extent(axis) <= HELD {
-                    load.cached += count * bytes(problem, local.class);
+                load.cached += count * bytes(problem, local.class);
+                if held.contains(&(parent, axis)) {
                     continue;
                 }
                 held.push((parent, axis));
@@ -158,6 +165,42 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
         }
     }
     load
+}
+
+/// Whether a kernel keeps a row that `passes` passes need, instead of making it again.
+fn keeps(problem: &Problem<'_>, written: &Written<'_>, at: usize, axis: AxisId, passes: usize) -> bool {
+    let later = passes.saturating_sub(1) as f64;
+    if !matches!(written.step(at), Some(Step::Map { .. })) {
+        return false;
+    }
+    if !problem.device.capabilities.held_rows {
+        return later > 0.0 && problem.is_constant(axis) && problem.extent(axis) <= HELD;
+    }
+    let room = problem.longest(axis) * bytes(problem, written.locals[at].class) <= MOST_HELD as f64;
+    room && later * (remade(problem, written, at, axis) - READ_HELD) > STORE_HELD
+}
+
+/// Operations to make an element of a value again in another pass along `axis`.
+fn remade(problem: &Problem<'_>, written: &Written<'_>, at: usize, axis: AxisId) -> f64 {
+    let (mut seen, mut stack, mut cost) = (BTreeSet::new(), vec![at], 0.0);
+    while let Some(at) = stack.pop() {
+        let local = &written.locals[at];
+        if local.free & axis_bit(axis) == 0 || !seen.insert(at) {
+            continue;
+        }
+        match local.choice.map(|c| &c.step) {
+            Some(Step::Map { work, special }) => {
+                cost += work + special * problem.device.special.0;
+                stack.extend(&local.kids);
+            }
+            Some(Step::Number) => cost += 1.0,
+            Some(Step::Gather(..) | Step::Fold(..)) => cost += SCALAR,
+            None | Some(Step::Load(..) | Step::At(_)) => {
+                cost += if contiguous(written, at, axis) { 1.0 } else { SCALAR };
+            }
+        }
+    }
+    cost
 }
 
 /// Operations of one step of a fold, beside exponentials.

@@ -306,6 +306,11 @@ impl<'a> Problem<'a> {
         self.context.constant.get(usize::from(axis)).copied().unwrap_or(false)
     }
 
+    /// Largest size of an axis.
+    pub fn longest(&self, axis: AxisId) -> f64 {
+        self.context.longest.get(usize::from(axis)).copied().unwrap_or(f64::INFINITY)
+    }
+
     /// Likely number of points of some axes.
     pub fn points(&self, axes: AxisSet) -> f64 {
         each(axes).map(|a| self.extent(a)).product()

@@ -3,8 +3,9 @@
 
 use super::super::emit::{Bind, Frame, tile_of};
 use super::super::index::{ceil, dim, mul};
+use super::super::same_row::rename;
 use super::{Built, EACH, MOST_THREADS, longest_fold, team, threads_for};
-use crate::region::{Affine, AxisId, Index, Region, Term, TermId};
+use crate::region::{AxisId, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::Expr;
@@ -44,44 +45,6 @@ pub(super) fn unified(region: &Region) -> Option<Region> {
         return None;
     }
     Some(rename(region, &|a| if folded.iter().any(|f| f.0 == a) { last } else { a }))
-}
-
-/// The region with axis `a` in place of `to(a)` everywhere in its terms; terms that become the same become one.
-pub(super) fn rename(region: &Region, to: &dyn Fn(AxisId) -> AxisId) -> Region {
-    let mut out = Region { terms: Vec::new(), free: Vec::new(), ..region.clone() };
-    let affine = |a: &Affine| {
-        let mut terms: BTreeMap<AxisId, i64> = BTreeMap::new();
-        for &(axis, c) in &a.terms {
-            *terms.entry(to(axis)).or_insert(0) += c;
-        }
-        Affine { base: a.base.clone(), terms: terms.into_iter().filter(|t| t.1 != 0).collect() }
-    };
-    let mut new: Vec<TermId> = Vec::new();
-    let mut seen: BTreeMap<Term, TermId> = BTreeMap::new();
-    for (id, (term, dtype)) in region.terms.iter().enumerate() {
-        let mut term = term.with_operands(&|t| new[t]);
-        match &mut term {
-            Term::Iota(a) => *a = affine(a),
-            Term::Load { map, .. } => map.iter_mut().for_each(|i| {
-                if let Index::Affine(a) = i {
-                    *a = affine(a);
-                }
-            }),
-            Term::Fold { axis, .. }
-            | Term::ArgFold { axis, .. }
-            | Term::Online { axis, .. }
-            | Term::Moment { axis, .. } => *axis = to(*axis),
-            Term::Const(_) | Term::Size(_) | Term::Map(..) | Term::Product => {}
-        }
-        let id_of = *seen.entry(term.clone()).or_insert_with(|| {
-            out.terms.push((term, *dtype));
-            out.free.push(region.free[id].iter().map(|&a| to(a)).collect());
-            out.terms.len() - 1
-        });
-        new.push(id_of);
-    }
-    out.outputs.iter_mut().for_each(|o| o.root = new[o.root]);
-    out
 }
 
 /// A block a row; `region` is [`unified`].

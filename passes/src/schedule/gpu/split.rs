@@ -1,6 +1,6 @@
 //! Regions whose outputs have different axes: one region for each set of axes, since a block stores tiles of one shape.
 
-use super::rows::rename;
+use super::super::same_row::rename;
 use crate::region::{AxisId, Region, TermId};
 use std::collections::BTreeSet;
 
