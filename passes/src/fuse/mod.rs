@@ -1,6 +1,6 @@
 //! Which values get a buffer of their own, and which are computed where they are read.
 
-use crate::region::{Builder, Source, only_ones};
+use crate::region::{Builder, Region, Source, only_ones};
 use crate::schedule::contraction;
 use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
@@ -127,8 +127,10 @@ fn fits(
     let one = kernels.len() == 1;
     Ok(match &node.op {
         GraphOp::Iota { .. } | GraphOp::Size { .. } => !into_dot,
-        GraphOp::Broadcast { .. } | GraphOp::Transpose { .. } | GraphOp::Reshape { .. } => true,
-        GraphOp::Slice { .. } | GraphOp::Flip { .. } => one || !into_dot,
+        GraphOp::Broadcast { .. } | GraphOp::Transpose { .. } | GraphOp::Reshape { .. } => {
+            keeps_products(f, i, kernels, stored)?
+        }
+        GraphOp::Slice { .. } | GraphOp::Flip { .. } => (one || !into_dot) && keeps_products(f, i, kernels, stored)?,
         GraphOp::Pad { .. } | GraphOp::Concat { .. } => one && !into_dot,
         GraphOp::Map { op } => {
             one && !feeds_dot(f, i, users, stored)
@@ -210,8 +212,36 @@ fn try_region(
     {
         return Ok(false);
     }
+    let region = with_inside(f, i, (root, true), stored)?;
+    Ok(if dot { contraction(&region, &|_| false).is_some() } else { region.folds_are_rows() })
+}
+
+/// Whether kernels that are products for the micro-kernels still are if movement `i` is inside.
+fn keeps_products(f: &Function, i: usize, kernels: &BTreeSet<usize>, stored: &[bool]) -> Result<bool, Diagnostic> {
+    for &root in kernels {
+        // Only these become regions.
+        let region = match &f.nodes[root].op {
+            GraphOp::Map { .. } | GraphOp::Dot { .. } | GraphOp::Reduce { .. } | GraphOp::Broadcast { .. } => true,
+            GraphOp::Transpose { .. } | GraphOp::Slice { .. } | GraphOp::Flip { .. } => true,
+            _other => false,
+        };
+        if !region {
+            continue;
+        }
+        let is_product = |inside| -> Result<bool, Diagnostic> {
+            Ok(contraction(&with_inside(f, i, (root, inside), stored)?, &|_| false).is_some())
+        };
+        if is_product(false)? && !is_product(true)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The region of kernel `root` with node `i` inside, or as a buffer. Nodes before `i` count as stored.
+fn with_inside(f: &Function, i: usize, (root, inside): (usize, bool), stored: &[bool]) -> Result<Region, Diagnostic> {
     let source = |v: Value| {
-        if v.node.index() < i && !always_inline(f, v.node.index()) {
+        if v.node.index() < i + usize::from(!inside) && !always_inline(f, v.node.index()) {
             Source::Buffer(Ident::from(format!("n{}_{}", v.node.index(), v.index)))
         } else if v.node.index() == i {
             Source::Inline
@@ -220,6 +250,5 @@ fn try_region(
         }
     };
     let value = Value { node: tilewright_ir::graph::NodeId(u32::try_from(root).unwrap_or(u32::MAX)), index: 0 };
-    let region = Builder::region(f, &source, value)?;
-    Ok(if dot { contraction(&region, &|_| false).is_some() } else { region.folds_are_rows() })
+    Builder::region(f, &source, value)
 }

@@ -7,7 +7,7 @@ use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::{Function, Value};
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::{DotDims, GraphOp, ReduceKind, ScalarOp};
-use tilewright_ir::types::{DType, Dim};
+use tilewright_ir::types::{DType, Dim, Type};
 
 /// Where a region gets a value from.
 pub enum Source {
@@ -24,7 +24,7 @@ pub struct Builder<'f> {
     function: &'f Function,
     source: &'f dyn Fn(Value) -> Source,
     axes: Vec<(Ident, Dim)>,
-    inputs: Vec<(Ident, tilewright_ir::types::Type)>,
+    inputs: Vec<(Ident, Type)>,
     terms: Terms,
     memo: BTreeMap<(Value, Vec<Affine>, bool), TermId>,
     places: Vec<Place>,
@@ -58,9 +58,18 @@ impl<'f> Builder<'f> {
         value: Value,
         copy: bool,
     ) -> Result<Region, Diagnostic> {
+        // A dim of size 1 has no axis: a loop over it would only keep other axes apart.
         let shape = &function.ty(value).shape;
-        let axes: Vec<(Ident, Dim)> =
-            shape.iter().enumerate().map(|(i, d)| (format!("d{i}").into(), d.clone())).collect();
+        let mut axes: Vec<(Ident, Dim)> = Vec::new();
+        let mut index: Vec<Affine> = Vec::new();
+        for (i, d) in shape.iter().enumerate() {
+            if d.is(1) {
+                index.push(Affine::constant(Dim::constant(0)));
+            } else {
+                index.push(Affine::axis(axes.len()));
+                axes.push((format!("d{i}").into(), d.clone()));
+            }
+        }
         let rank = axes.len();
         let mut builder = Builder {
             function,
@@ -72,7 +81,6 @@ impl<'f> Builder<'f> {
             places: Vec::new(),
             rank,
         };
-        let index: Vec<Affine> = (0..rank).map(Affine::axis).collect();
         let root = if copy { builder.value(value, &index, false)? } else { builder.compute(value, &index, false)? };
         let Builder { axes, inputs, terms: Terms { list: terms, free, .. }, places, .. } = builder;
         let outputs = vec![Output { root, axes: (0..rank).collect() }];
@@ -97,17 +105,25 @@ impl<'f> Builder<'f> {
         id
     }
 
-    fn input(&mut self, name: &Ident, value: Value) -> usize {
-        if let Some(i) = self.inputs.iter().position(|(n, _)| n == name) {
-            return i;
-        }
-        self.inputs.push((name.clone(), self.function.ty(value).clone()));
-        self.inputs.len() - 1
+    fn input(&mut self, name: &Ident, ty: Type) -> usize {
+        let found = self.inputs.iter().position(|(n, t)| n == name && *t == ty);
+        found.unwrap_or_else(|| {
+            self.inputs.push((name.clone(), ty));
+            self.inputs.len() - 1
+        })
     }
 
+    /// Dims of size 1 are not seen, unless the map may leave the input.
     fn load(&mut self, name: &Ident, value: Value, map: Vec<Index>, open: bool) -> TermId {
-        let input = self.input(name, value);
-        self.term(Term::Load { input, map, open }, self.function.ty(value).dtype)
+        let ty = self.function.ty(value);
+        let seen = |(index, size): &(Index, &Dim)| match index {
+            Index::Affine(at) => open || !size.is(1) || at.as_const() != Some(0),
+            Index::Term(_) => true,
+        };
+        let (map, shape): (Vec<Index>, Vec<&Dim>) = map.into_iter().zip(&ty.shape).filter(seen).unzip();
+        let seen = Type { shape: shape.into_iter().cloned().collect(), ..ty.clone() };
+        let (dtype, input) = (ty.dtype, self.input(name, seen));
+        self.term(Term::Load { input, map, open }, dtype)
     }
 
     /// `value` at `index`, loaded or computed.
