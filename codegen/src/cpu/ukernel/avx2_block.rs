@@ -3,6 +3,7 @@
 //! 16 registers are too few for all 32 columns at once: within a block the four vectors of columns go one after the other.
 
 use super::block::{BLOCK, NR, Q4_0, Q4_1, Q8_0, header_bytes, panel_block_bytes};
+use super::portable::settle;
 use std::arch::x86_64::*;
 
 /// Rows of a full tile.
@@ -52,7 +53,12 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
 ) {
     // SAFETY: offsets stay inside the rows and the panel that the caller guarantees.
     unsafe {
-        if !accumulate {
+        let mut old = [[0.0; NR]; M];
+        if accumulate {
+            for i in 0..M {
+                old[i].copy_from_slice(std::slice::from_raw_parts(c.add(i * ldc), NR));
+            }
+        } else {
             for at in 0..M * (NR / 8) {
                 _mm256_storeu_ps(c.add(at / (NR / 8) * ldc + at % (NR / 8) * 8), _mm256_setzero_ps());
             }
@@ -77,6 +83,14 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
                     }
                     _mm256_storeu_ps(at, sum);
                 }
+            }
+        }
+        for i in 0..M {
+            let row = std::slice::from_raw_parts_mut(c.add(i * ldc), NR);
+            if row.iter().any(|x| !x.is_finite()) {
+                let a = std::slice::from_raw_parts(a.add(i * lda), k / BLOCK * BLOCK);
+                let panel = std::slice::from_raw_parts(b, k / BLOCK * const { panel_block_bytes(FORMAT) });
+                settle::<FORMAT>(a, panel, &old[i], row);
             }
         }
     }

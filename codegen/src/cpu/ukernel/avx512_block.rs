@@ -4,6 +4,7 @@
 //! every lane of its index only.
 
 use super::block::{BLOCK, NR, Q4_0, Q4_1, Q8_0, header_bytes, panel_block_bytes};
+use super::portable::settle;
 use std::arch::x86_64::*;
 
 /// Rows of a full tile: 24 registers hold the sums of the tile, of the block and of the group.
@@ -61,9 +62,9 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
                 sums[i] = [_mm512_loadu_ps(c.add(i * ldc)), _mm512_loadu_ps(c.add(i * ldc + 16))];
             }
         }
+        let (first_row, panel, size) = (a, b, const { panel_block_bytes(FORMAT) });
         let (mut a, mut b) = (a, b);
         for _ in 0..k / BLOCK {
-            let size = const { panel_block_bytes(FORMAT) };
             for line in 0..size.div_ceil(64) {
                 _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(PREFETCH + 64 * line).cast());
             }
@@ -94,10 +95,28 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
             b = b.add(size);
         }
         for i in 0..M {
-            _mm512_storeu_ps(c.add(i * ldc), sums[i][0]);
-            _mm512_storeu_ps(c.add(i * ldc + 16), sums[i][1]);
+            let row = std::slice::from_raw_parts_mut(c.add(i * ldc), NR);
+            let mut old = [0.0; NR];
+            let finite = are_finite(sums[i]);
+            if accumulate && !finite {
+                old.copy_from_slice(row);
+            }
+            _mm512_storeu_ps(row.as_mut_ptr(), sums[i][0]);
+            _mm512_storeu_ps(row.as_mut_ptr().add(16), sums[i][1]);
+            if !finite {
+                let a = std::slice::from_raw_parts(first_row.add(i * lda), k / BLOCK * BLOCK);
+                settle::<FORMAT>(a, std::slice::from_raw_parts(panel, k / BLOCK * size), &old, row);
+            }
         }
     }
+}
+
+/// Whether no element is infinite or NaN.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn are_finite(x: [__m512; 2]) -> bool {
+    let zeros = [_mm512_sub_ps(x[0], x[0]), _mm512_sub_ps(x[1], x[1])];
+    _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(zeros[0], zeros[1]) == 0
 }
 
 /// Calls `$step!(t)` for the eight steps of a group, so that shifts are immediates.

@@ -12,7 +12,8 @@
 //!
 //! Every kernel rounds in the same order, so all of them give the same bits: in each group of 8 steps a product and 7 fused
 //! multiply-adds; the sums of the 4 groups added left to right; `c = fma(d, sum, c)`; for q4_1 then
-//! `c = fma(min, sum of a, c)`, where the 32 elements of `a` are halved pairwise (16, 8, 4, 2, 1).
+//! `c = fma(min, sum of a, c)`, where the 32 elements of `a` are halved pairwise (16, 8, 4, 2, 1). An element that is then not finite is computed once more, in order and with GGML's values
+//! `d * q + min`: an infinite `a` makes NaN of a quant that is 0, and a huge one overflows before its scale is small.
 
 use tilewright_ir::types::DType;
 

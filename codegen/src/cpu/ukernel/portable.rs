@@ -82,6 +82,12 @@ impl<const FORMAT: u8> Block<'_, FORMAT> {
         f32::from(nibble) - if FORMAT == Q4_0 { 8.0 } else { 0.0 }
     }
 
+    /// The value of step `p` as GGML has it.
+    fn value(&self, p: usize, column: usize) -> f32 {
+        let value = self.scale(column) * self.quant(p, column);
+        if FORMAT == Q4_1 { value + self.minimum(column) } else { value }
+    }
+
     /// `sum + d * (quants . a) + min * sum(a)`, rounded as `block.rs` says.
     fn accumulate(&self, column: usize, a: &[f32], row_sum: f32, sum: f32) -> f32 {
         let mut total = 0.0;
@@ -139,10 +145,28 @@ pub unsafe extern "C" fn product_block<const FORMAT: u8>(
         if accumulate == 0 {
             c.fill(0.0);
         }
+        let mut old = [0.0; NR];
+        old.copy_from_slice(c);
         for (a, bytes) in a.chunks_exact(BLOCK).zip(b.chunks_exact(size)) {
             let (block, row_sum) = (Block::<FORMAT> { bytes }, row_sum(a));
             for (column, sum) in c.iter_mut().enumerate() {
                 *sum = block.accumulate(column, a, row_sum, *sum);
+            }
+        }
+        settle::<FORMAT>(a, b, &old, c);
+    }
+}
+
+/// Sums that are not finite, once more and term by term: quants and minima apart, or quants without scale, may meet an
+/// infinity where their values do not. The others stay. `a` is the row, `b` the panel, `old` what `c` was.
+pub fn settle<const FORMAT: u8>(a: &[f32], b: &[u8], old: &[f32; NR], c: &mut [f32]) {
+    let size = panel_block_bytes(FORMAT);
+    for (column, sum) in c.iter_mut().enumerate().filter(|(_, sum)| !sum.is_finite()) {
+        *sum = old[column];
+        for (a, bytes) in a.chunks_exact(BLOCK).zip(b.chunks_exact(size)) {
+            let block = Block::<FORMAT> { bytes };
+            for (p, x) in a.iter().enumerate() {
+                *sum = x.mul_add(block.value(p, column), *sum);
             }
         }
     }
@@ -160,10 +184,7 @@ pub unsafe extern "C" fn strip<const FORMAT: u8>(k: usize, src: *const u8, dst: 
         let block = Block::<FORMAT> { bytes };
         for column in 0..NR {
             for p in 0..BLOCK {
-                let mut value = block.scale(column) * block.quant(p, column);
-                if FORMAT == Q4_1 {
-                    value += block.minimum(column);
-                }
+                let value = block.value(p, column);
                 let panel = column / STRIP_NR * k * STRIP_NR;
                 let row = (index * BLOCK + p) * STRIP_NR;
                 // SAFETY: below `k * 32`; written through the pointer because the room may be uninitialised.

@@ -307,3 +307,25 @@ fn shapes_of_schedules_are_these_rows() {
     let known: usize = ["avx512", "avx2", "portable"].iter().map(|isa| rows(isa).len()).sum();
     assert_eq!(known, tilewright_ir::device::ukernel::UKERNELS.len());
 }
+
+/// What is infinite or NaN is so by the definition, in each row alone; what overflows only without its scale is a number.
+#[test]
+fn products_of_blocks_with_infinities_match_the_reference() {
+    for kernel in here().filter(|kernel| kernel.b.is_block()) {
+        let mut problem = Problem::new(kernel, 64);
+        let lda = problem.lda;
+        for (row, at, value) in [(0, 5, f64::INFINITY), (1, 40, f64::NEG_INFINITY), (2, 0, 5e36), (3, 63, f64::NAN)] {
+            problem.a[row * lda + at] = f64::from(value as f32);
+        }
+        for start in [0.0, 1.5] {
+            let before = vec![start; kernel.mr * kernel.nr];
+            let c = problem.run(kernel, 0, kernel.mr, &before, kernel.nr, start != 0.0);
+            for (at, &found) in c.iter().enumerate().filter(|(at, _)| at % kernel.nr < kernel.nr - COLUMN_TAIL) {
+                let expected = start + problem.reference(at / kernel.nr, at % kernel.nr).0;
+                let close = (found - expected).abs() <= 1e-4 * expected.abs();
+                let same = found == expected || (found.is_nan() && expected.is_nan()) || close;
+                assert!(same, "{} ({}, {}): {found}, {expected}", kernel.name, at / kernel.nr, at % kernel.nr);
+            }
+        }
+    }
+}
