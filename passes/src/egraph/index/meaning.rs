@@ -68,6 +68,15 @@ fn the_same_tensor_under_two_names() {
     assert!(copies > 0);
 }
 
+/// The product gives the columns of `v` the name of the rows of `a`, so that in the joined tensor both names of `a` change.
+#[test]
+fn dims_of_a_joined_tensor_trade_names() {
+    let g = Dsl::new("main");
+    let (v, a) = (g.input("v", F, [1, 4]), g.input("a", F, [4, 4]));
+    let joined = concat(&[&v, &a], 0).unwrap();
+    assert_eq!(check(&g, &[&v.matmul(&a), &v.maximum(joined)], &[]).0, 0);
+}
+
 #[test]
 fn what_does_not_factor_means_the_same() {
     let g = Dsl::new("main");

@@ -164,15 +164,20 @@ impl<'a> Builder<'a> {
         self.plans[value.node.index()].dims.get(value.index as usize).map_or(&[], |d| &d[..])
     }
 
+    /// The atoms of one dim under the name of another.
+    fn renamed(&self, from: Var, to: Var) -> Step<Vec<(AxisId, Affine)>> {
+        let (from, to) = (self.atoms(&[from])?, self.atoms(&[to])?);
+        if from.len() != to.len() {
+            return Err("its dims were split after their names parted");
+        }
+        Ok(from.into_iter().zip(to).map(|(f, t)| (f, Affine::axis(t))).collect())
+    }
+
     /// A value read under the names `to` of its dims.
     fn view(&mut self, value: Value, to: &[Var]) -> Step<Id> {
         let mut map = Vec::new();
         for (from, to) in self.dims(value).iter().zip(to) {
-            let (from, to) = (self.atoms(&[*from])?, self.atoms(&[*to])?);
-            if from.len() != to.len() {
-                return Err("its dims were split after their names parted");
-            }
-            map.extend(from.into_iter().zip(to).map(|(f, t)| (f, Affine::axis(t))));
+            map.extend(self.renamed(*from, *to)?);
         }
         let class = self.class(value)?;
         Ok(self.at(map, class))
@@ -362,21 +367,28 @@ impl<'a> Builder<'a> {
         Ok(self.scalar(ScalarOp::Select {}, vec![inside, yes, no]))
     }
 
-    /// `at` that reads one dim of `x` at `position - offset`, the other dims under the names `to`.
+    /// `at` that reads one dim of `x` at `position - offset`, the other dims under the names `to`. All at once: another
+    /// dim may take the name that the shifted one has.
     fn shifted(&mut self, x: Value, axis: usize, to: &[Var], offset: i64) -> Step<Id> {
-        let mut names = to.to_vec();
-        names[axis] = self.dims(x)[axis];
-        let class = self.view(x, &names)?;
-        let (from, to) = (self.atoms(&[names[axis]])?, self.atoms(&[to[axis]])?);
-        match (from.as_slice(), to.as_slice()) {
-            // One element has no axis: every position reads it, and a select chooses where it counts.
-            ([], _) => Ok(class),
-            ([from], [to]) => {
-                let place = Affine { constant: offset.checked_neg().ok_or("a huge offset")?, terms: vec![(*to, 1)] };
-                Ok(self.at(vec![(*from, place)], class))
+        let mut map = Vec::new();
+        for (i, (&from, &to)) in self.dims(x).iter().zip(to).enumerate() {
+            if i != axis {
+                map.extend(self.renamed(from, to)?);
+                continue;
             }
-            ([_, ..], _) => Err("joins or pads a split axis"),
+            let (from, to) = (self.atoms(&[from])?, self.atoms(&[to])?);
+            match (from.as_slice(), to.as_slice()) {
+                // One element has no axis: every position reads it, and a select chooses where it counts.
+                ([], _) => {}
+                ([from], [to]) => {
+                    let constant = offset.checked_neg().ok_or("a huge offset")?;
+                    map.push((*from, Affine { constant, terms: vec![(*to, 1)] }));
+                }
+                ([_, ..], _) => return Err("joins or pads a split axis"),
+            }
         }
+        let class = self.class(x)?;
+        Ok(self.at(map, class))
     }
 
     fn pad(&mut self, x: Value, fill: Value, dims: &[Var], amounts: &PadAmounts) -> Step<Id> {
