@@ -169,6 +169,21 @@ fn running_sums_of_bools_are_kernels_everywhere() {
     }
 }
 
+/// Outside of what is padded lies outside of what it is joined from, too, be it one part only. Lowering proves kernels.
+#[test]
+fn one_joined_part_stays_inside_a_pad() {
+    for level in [0, 1, 2] {
+        let mut g = Graph::new(&[("x", Type::new(DType::F32, [3i64, 1]), Role::Input)]);
+        let joined = g.op(GraphOp::Concat { axis: 1 }, &[g.f.param(0)]);
+        let fill = g.op(GraphOp::Constant { value: Literal(Array::from_f32(&[], &[0.5]).unwrap()) }, &[]);
+        let none = (Dim::constant(0), Dim::constant(0));
+        let amounts = vec![none, (Dim::constant(0), Dim::constant(4))];
+        let padded = g.op(GraphOp::Pad { amounts }, &[joined, fill]);
+        let program = g.program(&[padded], level);
+        assert!(program.kernels.iter().all(|k| tilewright_ir::kernel::verify::verify(k).is_ok()), "level {level}");
+    }
+}
+
 #[test]
 fn a_kernel_that_is_not_proved_is_an_error_that_names_it() {
     let mut program = softmax(1);

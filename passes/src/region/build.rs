@@ -262,7 +262,7 @@ impl<'f> Builder<'f> {
                 let dtype = self.terms.dtype(x);
                 Ok(self.map(ScalarOp::Select {}, vec![inside, x, fill], dtype))
             }
-            GraphOp::Concat { axis } => self.concat(*axis, &node.args, index),
+            GraphOp::Concat { axis } => self.concat(*axis, &node.args, index, open),
             GraphOp::Reshape { shape: to } if only_ones(shape, to) => {
                 let mut rest = index.iter().zip(to).filter(|(_, n)| !n.is(1)).map(|(i, _)| i.clone());
                 let zero = || Affine::constant(Dim::constant(0));
@@ -284,7 +284,7 @@ impl<'f> Builder<'f> {
         a.map_or(b, |a| self.map(ScalarOp::And {}, vec![a, b], DType::Bool))
     }
 
-    fn concat(&mut self, axis: usize, args: &[Value], index: &[Affine]) -> Built {
+    fn concat(&mut self, axis: usize, args: &[Value], index: &[Affine], open: bool) -> Built {
         let mut parts = Vec::new();
         let mut start = Dim::constant(0);
         for &x in args {
@@ -292,7 +292,7 @@ impl<'f> Builder<'f> {
             let mut inner = index.to_vec();
             inner[axis] = index[axis].scaled(1, &shift)?;
             start = start.checked_add(&self.function.ty(x).shape[axis]).ok_or_else(overflow)?;
-            parts.push((start.clone(), self.value(x, &inner, args.len() > 1)?));
+            parts.push((start.clone(), self.value(x, &inner, open || args.len() > 1)?));
         }
         self.choose(&parts, &index[axis])
     }
