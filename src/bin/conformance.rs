@@ -28,7 +28,7 @@ struct Arguments {
     grads: bool,
     #[command(flatten)]
     compile: CompileArgs,
-    /// Dtype of floats: f64 or f32; the interpreter's default is f64, that of other devices f32
+    /// Dtype of floats where a set leaves it open: f64 or f32; the interpreter's default is f64, that of other devices f32
     #[arg(long)]
     float: Option<DType>,
 }

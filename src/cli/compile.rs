@@ -10,7 +10,7 @@ use tilewright_ir::diag::Diagnostic;
 /// Arguments of `compile`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A .tw file, or an op program (.safetensors)
+    /// A .tw file, or an op program or an ONNX graph in a .safetensors file
     file: PathBuf,
     /// What to show
     #[arg(long, value_enum, default_value_t = Stage::Kernel)]

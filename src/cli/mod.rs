@@ -15,10 +15,13 @@ mod random;
 mod rules;
 mod run;
 
+use crate::formats::Safetensors;
+use crate::formats::onnx::{OnnxGraph, OnnxProgram};
 use crate::formats::op_program::OpProgram;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
+use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::DType;
@@ -38,9 +41,9 @@ enum Command {
     Generate(generate::Args),
     /// Sentence embeddings by a BERT or ALBERT: a line of numbers for each text
     Embed(embed::Args),
-    /// Show a stage of the compilation of a .tw file or an op program
+    /// Show a stage of the compilation of a .tw file, an op program or an ONNX graph
     Compile(compile::Args),
-    /// Run a .tw file or an op program on random or given inputs
+    /// Run a .tw file, an op program or an ONNX graph on random or given inputs
     Run(run::Args),
     /// Measure products, fused operations, attention and models
     Bench(bench::Args),
@@ -83,7 +86,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A module from a `.tw` text or an op-program file (safetensors); of it what `function` needs, if one is named.
+/// A module from a `.tw` text or a program in a safetensors file; of it what `function` needs, if one is named.
 fn load_module(path: &std::path::Path, function: Option<&str>) -> Result<Module, Diagnostic> {
     let module = load_all(path)?;
     match function {
@@ -99,11 +102,27 @@ fn load_all(path: &std::path::Path) -> Result<Module, Diagnostic> {
     let bytes = crate::formats::map_file(path)?;
     if path.extension().is_some_and(|e| e == "safetensors") {
         let file = crate::formats::Safetensors::open(path)?;
-        return Ok(OpProgram::from_file(&file, DType::F32)?.module);
+        return program(&file);
     }
     let text = std::str::from_utf8(&bytes)
         .map_err(|e| Diagnostic::new("text", format!("{} is not UTF-8: {e}", path.display())))?;
     tilewright_ir::text::parse(&path.display().to_string(), text)
+}
+
+/// The module of a file with an op program or an ONNX graph.
+fn program(file: &Safetensors) -> Result<Module, Diagnostic> {
+    if OnnxGraph::is_in(file) {
+        return Ok(OnnxProgram::from_file(file)?.0.module);
+    }
+    Ok(OpProgram::from_file(file, DType::F32)?.module)
+}
+
+/// The inputs of such a program, which are in its file.
+fn program_inputs(file: &Safetensors) -> Result<Vec<Array>, Diagnostic> {
+    if OnnxGraph::is_in(file) {
+        return Ok(OnnxProgram::from_file(file)?.1);
+    }
+    OpProgram::from_file(file, DType::F32)?.read_inputs(file)
 }
 
 /// Writes to standard output. A reader that has seen enough and closes the pipe is no error.

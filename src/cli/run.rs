@@ -5,7 +5,6 @@ use super::options::CompileArgs;
 use super::progress::spinner;
 use super::random::Random;
 use crate::compile::{compile, compile_cuda};
-use crate::formats::op_program::OpProgram;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -18,9 +17,9 @@ use tilewright_ir::types::{Bindings, DType, Dim};
 /// Arguments of `run`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A .tw file, or an op program (.safetensors)
+    /// A .tw file, or an op program or an ONNX graph in a .safetensors file
     file: PathBuf,
-    /// Inputs by parameter name; those of an op program are in the file. Random where absent
+    /// Inputs by parameter name; those of a .safetensors file are in it. Random where absent
     #[arg(long)]
     inputs: Option<PathBuf>,
     /// Value of a symbol, such as seq=16; may be repeated
@@ -66,8 +65,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let entry = module.entry()?;
     let bindings = symbols(entry, &args.set, args.inputs.is_some())?;
     let inputs = if args.file.extension().is_some_and(|e| e == "safetensors") {
-        let file = crate::formats::Safetensors::open(&args.file)?;
-        OpProgram::from_file(&file, DType::F32)?.read_inputs(&file)?
+        super::program_inputs(&crate::formats::Safetensors::open(&args.file)?)?
     } else {
         inputs(entry, args, &bindings)?
     };

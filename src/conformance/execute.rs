@@ -60,10 +60,13 @@ impl FromStr for Device {
     }
 }
 
-/// The results of the entry function of `module`.
+/// The results of the entry function of `module`; `mode` is how the interpreter rounds.
 ///
 /// Errors: those of the device, `no-cuda-driver` among them.
-pub fn execute(module: &Module, inputs: &[Array], options: &Options) -> Result<Vec<Array>, Diagnostic> {
+pub fn execute(module: &Module, inputs: &[Array], options: &Options, mode: Mode) -> Result<Vec<Array>, Diagnostic> {
+    if options.device == Device::Interpreter {
+        return interp::run(module, &module.entry()?.name, inputs, &Bindings::new(), mode);
+    }
     Runner::new(module, options)?.run(inputs)
 }
 
@@ -87,7 +90,7 @@ impl Runner<'_> {
         })
     }
 
-    /// The results of the entry function. Errors: those of the device.
+    /// The results of the entry function; the interpreter rounds results only. Errors: those of the device.
     pub fn run(&self, inputs: &[Array]) -> Result<Vec<Array>, Diagnostic> {
         match self {
             Runner::Interpreter(module) => {

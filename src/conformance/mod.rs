@@ -6,11 +6,13 @@
 mod checks;
 mod encoder;
 mod execute;
+mod onnx;
 mod ops;
 mod smollm2;
 
 pub use encoder::{minilm, rxn_albert};
 pub use execute::{Device, Runner, execute};
+pub use onnx::onnx;
 pub use ops::ops;
 pub use smollm2::smollm2;
 
@@ -86,7 +88,7 @@ impl fmt::Display for Report {
 }
 
 /// The sets that there are.
-pub const SETS: &[&str] = &["ops", "smollm2", "minilm", "rxn_albert"];
+pub const SETS: &[&str] = &["ops", "onnx_node", "nnsmith", "smollm2", "minilm", "rxn_albert"];
 
 /// Runs the set `name` of the folder `data`.
 ///
@@ -94,6 +96,7 @@ pub const SETS: &[&str] = &["ops", "smollm2", "minilm", "rxn_albert"];
 pub fn run_set(name: &str, data: &std::path::Path, options: &Options) -> Result<Report, Diagnostic> {
     match name {
         "ops" => ops(&data.join("ops"), options),
+        "onnx_node" | "nnsmith" => onnx(name, &data.join(name), options),
         "smollm2" => smollm2(&data.join("smollm2"), options),
         "minilm" => minilm(&data.join("minilm"), options),
         "rxn_albert" => rxn_albert(&data.join("rxn_albert"), options),

@@ -6,6 +6,7 @@ use crate::formats::op_program::OpProgram;
 use serde::Deserialize;
 use std::path::Path;
 use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_ir::interp::Mode;
 use tilewright_ir::types::DType;
 
 /// A line of the index.
@@ -66,7 +67,7 @@ fn run(folder: &Path, case: &Case, options: &Options) -> Result<f64, Diagnostic>
     let file = Safetensors::open(folder.join(&case.file))?;
     let program = OpProgram::from_file(&file, options.float)?;
     let inputs = program.read_inputs(&file)?;
-    let results = execute(&program.module, &inputs, options)?;
+    let results = execute(&program.module, &inputs, options, Mode::Meaning)?;
     if results.len() != program.outputs.len() || results.is_empty() {
         let message = format!("expected {} results, found {}", program.outputs.len(), results.len());
         return Err(Diagnostic::new("conformance-result", message));

@@ -6,6 +6,7 @@
 pub mod chat;
 pub mod dequantise;
 pub mod gguf;
+pub mod onnx;
 pub mod op_program;
 pub mod safetensors;
 pub mod stream;
