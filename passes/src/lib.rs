@@ -6,4 +6,4 @@ pub mod lower;
 pub mod region;
 pub mod schedule;
 
-pub use lower::{Options as LowerOptions, Target, lower_module, optimized, regions};
+pub use lower::{Options as LowerOptions, Target, fired, lower_module, optimized, regions};

@@ -25,10 +25,16 @@ pub enum Numerics {
 }
 
 impl Numerics {
+    const NAMES: [(Numerics, &str); 4] = [
+        (Numerics::Exact, "exact"),
+        (Numerics::Rounding, "rounding"),
+        (Numerics::Reassociate, "reassociate"),
+        (Numerics::Approx, "approx"),
+    ];
+
     /// The level with this name on the command line.
     pub fn by_name(name: &str) -> Option<Numerics> {
-        let all = [Numerics::Exact, Numerics::Rounding, Numerics::Reassociate, Numerics::Approx];
-        all.into_iter().zip(["exact", "rounding", "reassociate", "approx"]).find(|row| row.1 == name).map(|row| row.0)
+        Numerics::NAMES.into_iter().find(|row| row.1 == name).map(|row| row.0)
     }
 
     /// Whether rules of a class may fire.
@@ -39,6 +45,13 @@ impl Numerics {
             Class::Reassociates | Class::Domain(_) => Numerics::Reassociate,
             Class::Approx(_) => Numerics::Approx,
         }
+    }
+}
+
+/// The name on the command line.
+impl std::fmt::Display for Numerics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(Numerics::NAMES.iter().find(|row| row.0 == *self).map_or("", |row| row.1))
     }
 }
 

@@ -24,5 +24,5 @@ pub use facts::{AxisInfo, Facts, Graph, InputInfo, Sort, Tables};
 pub use index::{Import, Root, Stored, import};
 pub use lang::{Affine, Attr, AxisId, AxisSet, ENode, Fold, GATHERED, Head, MAX_AXES, Number};
 pub use rules::{Class, Condition, ConditionKind, Rule, RuleSet, shipped};
-pub use saturate::{Limits, Saturation, Stop, saturate};
+pub use saturate::{Fired, Limits, Saturation, Stop, saturate};
 pub use term::{Line, Term};

@@ -3,8 +3,10 @@
 use super::compile::{Numerics, compile};
 use super::facts::{Facts, Graph, Tables};
 use super::lang::ENode;
-use super::rules::RuleSet;
+use super::rules::{Class, RuleSet};
 use egg::{EGraph, Language, RewriteScheduler, Runner, SearchMatches, StopReason};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
@@ -35,6 +37,17 @@ pub enum Stop {
     Nodes,
 }
 
+/// A rule that told the e-graph something new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fired {
+    /// Name of the rule.
+    pub rule: Arc<str>,
+    /// What it keeps of the numbers.
+    pub class: Class,
+    /// How many pairs of classes it made equal.
+    pub times: usize,
+}
+
 /// A grown e-graph.
 #[derive(Clone, Debug)]
 pub struct Saturation {
@@ -44,6 +57,8 @@ pub struct Saturation {
     pub iterations: usize,
     /// Why it stopped.
     pub stop: Stop,
+    /// The rules that fired, in the order of their files.
+    pub fired: Vec<Fired>,
 }
 
 /// All rules in every round, each with so many matches at most: the limit of nodes is looked at between rules only.
@@ -103,6 +118,16 @@ pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limit
             Stop::Iterations
         }
     };
+    // A rewrite is named `rule~variant~dtype`.
+    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+    for (name, count) in runner.iterations.iter().flat_map(|i| &i.applied) {
+        *times.entry(name.as_str().split('~').next().unwrap_or_default()).or_default() += count;
+    }
+    let fired = rules.rules.iter().filter_map(|rule| {
+        let times = *times.get(&*rule.name)?;
+        (times > 0).then(|| Fired { rule: rule.name.clone(), class: rule.class.clone(), times })
+    });
+    let fired = fired.collect();
     let mut graph = runner.egraph;
     graph.rebuild();
     prune(&mut graph);
@@ -110,5 +135,5 @@ pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limit
         let count = graph.analysis.conflicts;
         return Err(Diagnostic::bug(format!("rewriting merged {count} pairs of classes whose facts contradict")));
     }
-    Ok(Saturation { graph, iterations, stop })
+    Ok(Saturation { graph, iterations, stop, fired })
 }

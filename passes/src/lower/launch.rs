@@ -76,16 +76,17 @@ impl Lower<'_> {
             let inputs: Vec<Ident> = region.inputs.iter().map(|(n, _)| n.clone()).collect();
             return self.launch_blocks(region, kernel_name, &inputs, &outputs);
         }
-        let to = To { outputs: &outputs, name: kernel_name };
+        let (to, first) = (To { outputs: &outputs, name: kernel_name }, self.kernels.len());
         match self.template(region) {
-            Template::Attention(attention, row) => self.attention(&attention, row, to),
-            Template::Contraction(c, row) => self.contraction(&c, row, to),
+            Template::Attention(attention, row) => self.attention(&attention, row, to)?,
+            Template::Contraction(c, row) => self.contraction(&c, row, to)?,
             Template::Loops => {
                 let kernel = schedule::region_kernel(region, Schedule::choose(region), kernel_name, &self.f.symbols)?;
                 self.push_when(kernel, arguments(region, to), None);
-                Ok(())
             }
         }
+        schedule::with_cost(&mut self.kernels[first..], schedule::cost(region).as_ref());
+        Ok(())
     }
 
     /// The first template of a CPU that takes a region.

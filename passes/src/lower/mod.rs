@@ -17,11 +17,12 @@ use crate::schedule;
 use buffers::{Buffers, Kept};
 use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::flops::cost;
 use tilewright_ir::graph::{Function, Module, NodeId, Value};
 use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::{Kernel, KernelAttr, Program, ProgramParam, Step, expr::Ident};
 use tilewright_ir::op::GraphOp;
-use tilewright_ir::types::Dim;
+use tilewright_ir::types::{Dim, Type};
 
 /// What machine programs are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,15 @@ pub fn optimized(
         let narrow = wide::narrowed(module, f)?;
         level2::optimized(module, narrow.as_ref().unwrap_or(f), &options, target)
     };
+    module.functions.values().map(each).collect()
+}
+
+/// The rules that fire in each function at level 2, in module order. They depend on [`Options::numerics`], not on a target.
+///
+/// Errors: those of [`lower_module`].
+pub fn fired(module: &Module, options: impl Into<Options>) -> Result<Vec<Vec<egraph::Fired>>, Diagnostic> {
+    let options = options.into();
+    let each = |f: &Function| level2::fired(wide::narrowed(module, f)?.as_ref().unwrap_or(f), &options);
     module.functions.values().map(each).collect()
 }
 
@@ -198,7 +208,17 @@ impl Lower<'_> {
         Ok(())
     }
 
+    /// The steps of a stored node.
     fn node(&mut self, i: usize) -> Result<(), Diagnostic> {
+        let (f, first) = (self.f, self.kernels.len());
+        self.steps_of(i)?;
+        let node = &f.nodes[i];
+        let args: Vec<&Type> = node.args.iter().map(|&a| f.ty(a)).collect();
+        schedule::with_cost(&mut self.kernels[first..], cost(&node.op, &args, &node.types).as_ref());
+        Ok(())
+    }
+
+    fn steps_of(&mut self, i: usize) -> Result<(), Diagnostic> {
         let f = self.f;
         let node = &f.nodes[i];
         let out = Lower::value(i, 0);

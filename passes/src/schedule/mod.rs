@@ -3,6 +3,7 @@
 mod access;
 mod attention;
 mod contraction;
+mod cost;
 mod emit;
 mod flash;
 mod fold;
@@ -19,6 +20,7 @@ mod write;
 
 pub use attention::{Attention, Weight, attention};
 pub use contraction::{Columns, Contraction, When, contraction};
+pub use cost::{cost, with_cost};
 pub use emit::region_kernel;
 pub use flash::attention_kernel;
 pub(crate) use held::{MOST_BYTES as MOST_HELD, READ as READ_HELD, STORE as STORE_HELD};

@@ -10,7 +10,7 @@ mod units;
 use super::{Lower, Options, Target};
 use crate::egraph::cover::{self, Context, CoverLimits, Device, cover};
 use crate::egraph::export::{Exported, Note, Piece, export};
-use crate::egraph::{self, Attr, AxisId, ENode, Graph, Head, Import, Limits, lang::axis_bit};
+use crate::egraph::{self, Attr, AxisId, ENode, Fired, Graph, Head, Import, Limits, Saturation, lang::axis_bit};
 use crate::region::{Region, coalesce, cut};
 use egg::Id;
 use order::Place;
@@ -76,12 +76,14 @@ struct Choice {
     cover: cover::Cover,
 }
 
-/// Imports, saturates, covers. A function beyond a limit of this level gives the warning that says so.
-fn choose(f: &Function, options: &Options, target: &Target) -> Result<Result<Choice, Diagnostic>, Diagnostic> {
-    let beyond = |why: String| {
-        let warning = Diagnostic::warning("level-limit", format!("`@{}` is lowered at level 1: {why}", f.name));
-        Ok(Err(warning))
-    };
+/// That a function is beyond a limit of this level, and why.
+fn beyond(f: &Function, why: &str) -> Diagnostic {
+    Diagnostic::warning("level-limit", format!("`@{}` is lowered at level 1: {why}", f.name))
+}
+
+/// Imports and saturates. A function beyond a limit of this level gives the warning that says so.
+fn saturated(f: &Function, options: &Options) -> Result<Result<(Import, Saturation), Diagnostic>, Diagnostic> {
+    let beyond = |why: String| Ok(Err(beyond(f, &why)));
     let live = f.live().iter().filter(|l| **l).count();
     if live > MOST_NODES {
         return beyond(format!("it has {live} nodes, level 2 takes up to {MOST_NODES}"));
@@ -97,13 +99,29 @@ fn choose(f: &Function, options: &Options, target: &Target) -> Result<Result<Cho
         return beyond(format!("block-encoded values would be stored: {why}"));
     }
     let rules = egraph::shipped()?;
-    let graph = egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default())?.graph;
+    let saturation = egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default())?;
+    Ok(Ok((import, saturation)))
+}
+
+/// The rules that fire in a function; none in one that is beyond a limit of this level.
+///
+/// Errors: those of the lowering.
+pub(super) fn fired(f: &Function, options: &Options) -> Result<Vec<Fired>, Diagnostic> {
+    Ok(saturated(f, options)?.map_or(Vec::new(), |(_, saturation)| saturation.fired))
+}
+
+/// Imports, saturates, covers. A function beyond a limit of this level gives the warning that says so.
+fn choose(f: &Function, options: &Options, target: &Target) -> Result<Result<Choice, Diagnostic>, Diagnostic> {
+    let (import, graph) = match saturated(f, options)? {
+        Ok((import, saturation)) => (import, saturation.graph),
+        Err(warning) => return Ok(Err(warning)),
+    };
     let device = Device::named(&target.device())?;
     let context = Context::new(f, &import, &graph, &Bindings::new())?;
     let roots: Vec<Id> = import.roots.iter().map(|r| graph.find(r.class)).collect();
     match cover(&graph, &roots, &context, &device, CoverLimits::default()) {
         Ok(cover) => Ok(Ok(Choice { import, graph, cover })),
-        Err(d) if d.code == "too-many-classes" => beyond(d.message),
+        Err(d) if d.code == "too-many-classes" => Ok(Err(beyond(f, &d.message))),
         Err(d) => Err(d),
     }
 }

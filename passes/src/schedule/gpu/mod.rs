@@ -4,7 +4,6 @@
 //! innermost axis, so that neighbouring threads read neighbouring elements.
 
 mod boxes;
-mod cost;
 mod lines;
 mod matmul;
 mod rows;
@@ -14,6 +13,7 @@ mod tiles;
 pub use lines::cumsum;
 pub use split::parts;
 
+use super::cost::{cost, with_cost};
 use super::emit::{Bind, Emitter, Frame};
 use super::index::dim;
 use crate::region::{AxisId, Index, Region, Term, TermId};
@@ -46,13 +46,10 @@ pub fn region_kernel(region: &Region, name: &str, symbols: &[SymbolDecl], target
     };
     let Built { mut emitter, vars, threads } = built;
     let body = emitter.pop()?.stmts;
-    let mut attrs = vec![KernelAttr { name: "threads".into(), args: vec![Expr::Int(threads)] }];
-    if let Some(cost) = cost::cost(region) {
-        for (name, n) in [("flops", cost.flops), ("bytes", cost.bytes)] {
-            attrs.push(KernelAttr { name: name.into(), args: vec![dim(&n)] });
-        }
-    }
-    Ok(Kernel { target: target.into(), attrs, ..emitter.kernel(name, symbols, vars, body) })
+    let attrs = vec![KernelAttr { name: "threads".into(), args: vec![Expr::Int(threads)] }];
+    let mut kernel = Kernel { target: target.into(), attrs, ..emitter.kernel(name, symbols, vars, body) };
+    with_cost(std::slice::from_mut(&mut kernel), cost(region).as_ref());
+    Ok(kernel)
 }
 
 /// A kernel that was made for one thread, for a block: a team runs it as one, one element at a time where it has no tiles.
