@@ -9,8 +9,8 @@ use tilewright_ir::kernel::Program;
 use tilewright_ir::op::Name;
 use tilewright_ir::text::{print_noted, value_name};
 use tilewright_ir::verify::verify;
-use tilewright_passes::egraph::Numerics;
 use tilewright_passes::egraph::export::Note;
+use tilewright_passes::egraph::{Fired, Numerics};
 use tilewright_passes::{LowerOptions, lower_module};
 use tilewright_runtime::device::cuda::{Cuda, CudaExecutable, Nvrtc};
 use tilewright_runtime::executable::Executable;
@@ -61,7 +61,7 @@ impl Options {
         LowerOptions { opt_level: self.opt_level, numerics: self.numerics, verify: self.verify }
     }
 
-    fn isa_name(&self) -> &'static str {
+    pub(crate) fn isa_name(&self) -> &'static str {
         match self.isa {
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
@@ -185,6 +185,22 @@ impl Target {
 pub fn lower_gpu(module: &Module, options: &Options, isa: &'static str) -> Result<Vec<Program>, Diagnostic> {
     verify(module)?;
     lower_module(module, options.lowering(), &tilewright_passes::Target { isa })
+}
+
+/// [`lower`] or [`lower_gpu`], as the target is.
+pub(crate) fn programs(module: &Module, options: &Options, target: Target) -> Result<Vec<Program>, Diagnostic> {
+    match target.gpu() {
+        Some(isa) => lower_gpu(module, options, isa),
+        None => lower(module, options),
+    }
+}
+
+/// The rewrite rules that fire in each function at level 2, in module order.
+///
+/// Errors: those of [`lower`].
+pub fn fired(module: &Module, options: &Options) -> Result<Vec<Vec<Fired>>, Diagnostic> {
+    verify(module)?;
+    tilewright_passes::fired(module, options.lowering())
 }
 
 /// Compiles a module for the first CUDA device. Cubins are kept in `TILEWRIGHT_CACHE`, else in `~/.cache/tilewright`.

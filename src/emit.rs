@@ -1,6 +1,6 @@
 //! The stages of a compilation as text: one list of names for the command line, tests and snapshots.
 
-use crate::compile::{Options, Target, lower, lower_gpu, optimized_with_notes, regions};
+use crate::compile::{Options, Target, optimized_with_notes, programs, regions};
 use clap::ValueEnum;
 use std::fmt::Write;
 use tilewright_codegen::cpu::clif::{asm_text, clif_text};
@@ -38,7 +38,7 @@ impl Stage {
     }
 
     /// Errors: `stage-target` where `target` does not come through this stage.
-    fn check_target(self, target: Target) -> Result<(), Diagnostic> {
+    pub(crate) fn check_target(self, target: Target) -> Result<(), Diagnostic> {
         let only = match self {
             Stage::Clif | Stage::Asm | Stage::Plan if target.gpu().is_some() => "cpu",
             Stage::Cuda if target.gpu().is_none() => "sm_80, sm_89 or sm_90a",
@@ -86,25 +86,30 @@ pub fn emit_with_warnings(
     if stage == Stage::Regions {
         return Ok((regions(module, options, target)?, Vec::new()));
     }
-    let programs = match target.gpu() {
-        Some(isa) => lower_gpu(module, options, isa)?,
-        None => lower(module, options)?,
-    };
+    let programs = programs(module, options, target)?;
+    let text = program_text(stage, &programs, options)?;
+    Ok((text, programs.into_iter().flat_map(|p| p.warnings).collect()))
+}
+
+/// The text of a stage that comes after the lowering.
+pub(crate) fn program_text(stage: Stage, programs: &[Program], options: &Options) -> Result<String, Diagnostic> {
     let mut out = String::new();
     match stage {
-        Stage::Graph | Stage::Optimized | Stage::Regions => {}
+        Stage::Graph | Stage::Optimized | Stage::Regions => {
+            return Err(Diagnostic::bug("a stage before the lowering is no text of programs"));
+        }
         Stage::Kernel => programs.iter().for_each(|p| out.push_str(&print_program(p))),
-        Stage::Cuda => out.push_str(&emit_programs(&programs)?.text),
-        Stage::Clif => each_kernel(&programs, &mut out, |k| clif_text(k, options.isa))?,
-        Stage::Asm => each_kernel(&programs, &mut out, |k| asm_text(k, options.isa))?,
+        Stage::Cuda => out.push_str(&emit_programs(programs)?.text),
+        Stage::Clif => each_kernel(programs, &mut out, |k| clif_text(k, options.isa))?,
+        Stage::Asm => each_kernel(programs, &mut out, |k| asm_text(k, options.isa))?,
         Stage::Plan => {
             let names: Vec<&str> = programs.iter().map(|p| &*p.name).collect();
-            for (program, plan) in programs.iter().zip(&plan_programs(&programs)?) {
+            for (program, plan) in programs.iter().zip(&plan_programs(programs)?) {
                 out.push_str(&print_plan(program, plan, &names)?);
             }
         }
     }
-    Ok((out, programs.into_iter().flat_map(|p| p.warnings).collect()))
+    Ok(out)
 }
 
 fn each_kernel(

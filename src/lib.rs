@@ -12,3 +12,4 @@ pub mod emit;
 pub mod formats;
 pub mod generate;
 pub mod models;
+pub mod snapshot;

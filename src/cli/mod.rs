@@ -1,11 +1,12 @@
 //! The command line: one file per command. Exit code 0: done; 1: the input is wrong or the work failed; 2: usage,
-//! or NVRTC is missing.
+//! or NVRTC is missing. `diff` has those of `diff(1)`.
 
 mod bench;
 mod check_kernels;
 mod compare;
 mod compile;
 mod demo;
+mod diff;
 mod embed;
 mod generate;
 mod ops;
@@ -43,6 +44,8 @@ enum Command {
     Embed(embed::Args),
     /// Show a stage of the compilation of a .tw file, an op program or an ONNX graph
     Compile(compile::Args),
+    /// Show what differs between kernel snapshots: rules, kernels, costs, schedules, text
+    Diff(diff::Args),
     /// Run a .tw file, an op program or an ONNX graph on random or given inputs
     Run(run::Args),
     /// Measure products, fused operations, attention and models
@@ -70,6 +73,8 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Compile(args) => compile::run(&args),
+        // It says by its exit code whether something differs.
+        Command::Diff(args) => return diff::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::CheckKernels(args) => check_kernels::run(&args),
