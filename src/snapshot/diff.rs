@@ -64,6 +64,9 @@ impl Diff {
 
 /// The differences from `old` to `new`.
 pub fn diff(old: &Snapshot, new: &Snapshot) -> Diff {
+    if old == new {
+        return Diff::default();
+    }
     let mut sections = matched(Kind::Function, old, new);
     sections.extend(matched(Kind::Kernel, old, new));
     let settings = match (old.sections.first(), new.sections.first()) {
@@ -103,11 +106,13 @@ fn matched(kind: Kind, old: &Snapshot, new: &Snapshot) -> Vec<SectionDiff> {
     let (before, after) = (parts(kind, old), parts(kind, new));
     let mut partner: Vec<Option<usize>> = vec![None; after.len()];
     let mut taken = vec![false; before.len()];
-    let names: BTreeMap<&str, usize> = before.iter().enumerate().map(|(i, p)| (p.section.name.as_str(), i)).collect();
+    let mut names: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    // Names that repeat are taken from the front.
+    for (i, part) in before.iter().enumerate().rev() {
+        names.entry(&part.section.name).or_default().push(i);
+    }
     for (mine, part) in partner.iter_mut().zip(&after) {
-        if let Some(&i) = names.get(part.section.name.as_str())
-            && !taken[i]
-        {
+        if let Some(i) = names.get_mut(part.section.name.as_str()).and_then(Vec::pop) {
             (*mine, taken[i]) = (Some(i), true);
         }
     }

@@ -16,7 +16,12 @@ pub(super) type Facts = Vec<(String, String)>;
 fn put(facts: &mut Facts, key: impl Into<String>, value: impl ToString) {
     // A fact is one line, a key ends at its first colon and space.
     let line = |s: String| s.replace(['\n', '\r'], " ");
-    facts.push((line(key.into()).replace(": ", ":"), line(value.to_string())));
+    let key = line(key.into()).replace(": ", ":");
+    let again =
+        facts.iter().filter(|(k, _)| k.strip_prefix(&*key).is_some_and(|k| k.is_empty() || k.starts_with(" #")));
+    let number = again.count() + 1;
+    let key = if number == 1 { key } else { format!("{key} #{number}") };
+    facts.push((key, line(value.to_string())));
 }
 
 /// A size, and its largest value where that is known: `64*n (at most 4096)`.

@@ -31,7 +31,7 @@ pub enum Kind {
     Kernel,
 }
 
-/// Facts of one thing, each a key with a value; keys are unique.
+/// Facts of one thing, each a key with a value.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Section {
     /// What it is.

@@ -20,8 +20,9 @@ pub fn text(pairs: &[Pair]) -> String {
         };
     }
     if equal < pairs.len() {
-        let s = if pairs.len() == 1 { "" } else { "s" };
-        let _ = writeln!(out, "{} of {} snapshot{s} differ", pairs.len() - equal, pairs.len());
+        let differ = pairs.len() - equal;
+        let (s, verb) = (if pairs.len() == 1 { "" } else { "s" }, if differ == 1 { "differs" } else { "differ" });
+        let _ = writeln!(out, "{differ} of {} snapshot{s} {verb}", pairs.len());
     }
     out
 }

@@ -12,5 +12,6 @@ mod large;
 mod programs;
 #[path = "../support/random.rs"]
 mod random;
+mod snapshots;
 mod texts;
 mod usage;
