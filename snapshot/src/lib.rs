@@ -86,17 +86,24 @@ pub fn texts(name: &str, source: impl Source, settings: &Settings) -> Vec<(Strin
 /// Where a snapshot differs, and where the module does not compile, with the compiler's diagnostic.
 #[macro_export]
 macro_rules! assert_kernel_snapshot {
-    ($name:expr, $module:expr $(, $key:ident = $value:tt)* $(,)?) => {
-        for (name, text) in $crate::texts(
-            $name,
-            $module,
-            &$crate::Settings::default()$(.$key($crate::__setting!($key $value)))*,
-        ) {
-            $crate::insta::with_settings!({ omit_expression => true }, {
-                $crate::insta::assert_snapshot!(name, text);
+    ($name:expr, $module:expr $(, $key:ident = $value:tt)* $(,)?) => {{
+        let settings = $crate::Settings::default()$(.$key($crate::__setting!($key $value)))*;
+        let mut failed = None;
+        for (name, text) in $crate::texts($name, $module, &settings) {
+            let checked = ::std::panic::catch_unwind(|| {
+                $crate::insta::with_settings!({ omit_expression => true }, {
+                    $crate::insta::assert_snapshot!(name, text);
+                });
             });
+            if let Err(difference) = checked {
+                failed.get_or_insert(difference);
+            }
         }
-    };
+        // Only now, so that every stage that differs can be reviewed.
+        if let Some(difference) = failed {
+            ::std::panic::resume_unwind(difference);
+        }
+    }};
 }
 
 /// The value of a setting: words are variants.

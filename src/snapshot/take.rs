@@ -85,8 +85,8 @@ impl Settings {
 
 /// A snapshot of each stage, with the name of the stage.
 ///
-/// Errors: those of the compilation up to that stage; `stage-target`, `opt-level`, and `stage-machine` for machine code, which
-/// is not the same everywhere.
+/// Errors: those of the compilation up to that stage; `stage-target`, `opt-level`, and `stage-machine` for machine code, and for
+/// Cranelift code that is not portable.
 pub fn take(module: &Module, settings: &Settings) -> Result<Vec<(String, Snapshot)>, Diagnostic> {
     if settings.options.opt_level > MAX_OPT_LEVEL {
         let message = format!("expected a level up to {MAX_OPT_LEVEL}, found {}", settings.options.opt_level);
@@ -133,11 +133,12 @@ fn snapshot(
     rules: &[Vec<Fired>],
 ) -> Result<Snapshot, Diagnostic> {
     stage.check_target(target)?;
-    if stage == Stage::Asm {
-        return Err(Diagnostic::new(
-            "stage-machine",
-            "machine code is not the same on every machine; expected another stage",
-        ));
+    // Cranelift code calls micro-kernels, which a machine must have.
+    if stage == Stage::Asm || stage == Stage::Clif && lowered.options.isa != Isa::Portable {
+        let message = format!("the stage `{}` is not the same on every machine", name(&stage));
+        let wanted =
+            if stage == Stage::Clif { "it is for the instruction set `portable`" } else { "expected another stage" };
+        return Err(Diagnostic::new("stage-machine", message).note(wanted));
     }
     let (module, options) = (lowered.module, lowered.options);
     let mut sections =
