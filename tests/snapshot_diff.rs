@@ -155,6 +155,17 @@ fn snapshots_depend_on_the_graph_alone_and_parse() {
     assert_eq!(code(Settings::default().stages([Stage::Plan]).target(Target::Sm80)), "stage-target");
 }
 
+/// Few rows and many are two kernels, of which a call runs one.
+#[test]
+fn launches_that_exclude_each_other_count_once() {
+    let module = parse("causal.tw", include_str!("cases/attention/causal.tw")).unwrap();
+    let (_, snapshot) = take(&module, &Settings::default().stages([Stage::Kernel])).unwrap().remove(0);
+    let (program, kernels) = (&snapshot.sections[1], &snapshot.sections[2..]);
+    assert_eq!(kernels.len(), 2);
+    assert_eq!((program.get("launches"), program.get("alternative launches")), (Some("1"), Some("1")));
+    assert!(kernels.iter().all(|k| k.get("when").is_some() && k.get("flops") == program.get("flops")));
+}
+
 #[test]
 fn numerics_show_in_rules_and_kernels_have_costs() {
     let module = parse("a.tw", SOFTMAX).unwrap();
