@@ -104,7 +104,7 @@ impl NumpyRandom {
 /// Where the last layer of the ziggurat ends.
 const EDGE: f64 = 3.654_152_885_361_009;
 /// Area of each layer.
-const AREA: f64 = 0.004_928_673_233_992_336;
+const AREA: f64 = 0.004_928_673_233_974_655;
 
 struct Ziggurat {
     /// Width of a layer, per unit of a 23-bit position.
@@ -123,14 +123,14 @@ impl Ziggurat {
         // The base: its rectangle and the tail have one layer's area.
         let base = AREA / density(EDGE);
         table.width[0] = (base / steps) as f32;
-        table.inside[0] = (EDGE / base * steps) as u32;
+        table.inside[0] = (EDGE / base * steps).round() as u32;
         table.density[0] = 1.0;
         let mut x = EDGE;
         for layer in (1..256).rev() {
             table.width[layer] = (x / steps) as f32;
             table.density[layer] = density(x) as f32;
             let above = (-2.0 * (AREA / x + density(x)).ln()).max(0.0).sqrt();
-            table.inside[layer] = if layer == 1 { 0 } else { (above / x * steps) as u32 };
+            table.inside[layer] = if layer == 1 { 0 } else { (above / x * steps).round() as u32 };
             x = above;
         }
         table
