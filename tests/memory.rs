@@ -185,3 +185,22 @@ fn the_plan_is_a_stage() {
     assert_eq!(text.matches("  peak at most ").count(), programs.len());
     assert!(text.contains("arena(block)") && text.contains("is donated param("), "{text}");
 }
+
+/// Results that somebody holds stay what they are; memory that nobody holds any more serves the next run.
+#[test]
+fn results_are_used_again_once_they_are_dropped() {
+    let module = parse("m.tw", "func @main(%x: f32[1000]) -> f32[1000] {\n  %0 = exp %x\n  return %0\n}\n").unwrap();
+    let executable = compile(&module, &options(1)).unwrap();
+    let run = |x: f32| {
+        let input = executable.share(&Array::from_f32(&[1000], &[x; 1000]).unwrap()).unwrap();
+        executable.run_buffers(&[input], &Bindings::new()).unwrap().remove(0)
+    };
+    let value = |b: &Buffer| f32::from_le_bytes(b.bytes(4).unwrap()[..4].try_into().unwrap());
+    let (first, second) = (run(0.0), run(1.0));
+    assert!(value(&first) == 1.0 && (value(&second) - 1f32.exp()).abs() < 1e-6);
+    let kept = second.pointer();
+    drop(second);
+    let third = run(2.0);
+    assert_eq!(third.pointer(), kept);
+    assert!(value(&first) == 1.0 && (value(&third) - 2f32.exp()).abs() < 1e-5);
+}

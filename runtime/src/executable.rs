@@ -39,6 +39,8 @@ pub struct Executable {
     scratch: Vec<Memory>,
     /// Where the buffers of a run lie; locked while one goes on.
     arena: Mutex<Option<Memory>>,
+    /// Memory of the last results, by number.
+    spare: Mutex<Vec<Option<Arc<Memory>>>>,
     plans: Vec<Plan>,
     layouts: Mutex<Layouts>,
     packed: Mutex<BTreeMap<pack::PackKey, (Buffer, Buffer)>>,
@@ -77,6 +79,7 @@ impl Executable {
             pool,
             scratch,
             arena,
+            spare: Mutex::default(),
             plans,
             layouts,
             packed,

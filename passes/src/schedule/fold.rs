@@ -292,7 +292,7 @@ impl Emitter<'_> {
                         states.push(State::Top { term, top: o.top.clone() });
                         continue;
                     }
-                    let axes = if pass.strip {
+                    let axes = if self.partial(pass) {
                         vec![(region.axes[pass.axis].0.clone(), Expr::Int(pass.size))]
                     } else {
                         self.tile_axes(&region.free[term])
@@ -353,14 +353,25 @@ impl Emitter<'_> {
                 let value = self.emit(*arg)?;
                 let valid = self.valid(pass, None)?;
                 let fill = identity(*kind, self.region.terms[*arg].1);
-                let value = match valid {
-                    Some(p) => select(p, value, fill),
-                    None => value,
+                let value = if pass.strip && !self.partial(pass) {
+                    let value = self.along(value, *arg, valid.as_ref(), fill, pass);
+                    self.reduced(of_tile(*kind), value, pass)
+                } else {
+                    match valid {
+                        Some(p) => select(p, value, fill),
+                        None => value,
+                    }
                 };
                 self.set(sum, scalar(kind.combine(self.region.terms[*arg].1), [Expr::Name(sum.clone()), value]))
             }
             State::Moment { arg, mean, moment, .. } => self.moment_step(*arg, mean, moment, pass),
         }
+    }
+
+    /// Whether a pass keeps a sum for each place of its tile: a team has a thread for each. A core folds a tile in vector
+    /// registers instead, where partial sums would be loaded and stored at every step.
+    fn partial(&self, pass: &Pass) -> bool {
+        pass.strip && self.by_team()
     }
 
     /// Remembers what a pass computed.
@@ -376,7 +387,8 @@ impl Emitter<'_> {
                 State::Moment { term, moment, .. } => (*term, Expr::Name(moment.clone())),
                 State::Plain { term, kind, sum, .. } => {
                     let value = Expr::Name(sum.clone());
-                    let value = if pass.strip { self.name(self.reduced(of_tile(*kind), value, pass))? } else { value };
+                    let value =
+                        if self.partial(pass) { self.name(self.reduced(of_tile(*kind), value, pass))? } else { value };
                     (*term, value)
                 }
             };

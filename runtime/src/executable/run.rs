@@ -59,8 +59,8 @@ impl Frame<'_> {
 }
 
 impl Executable {
-    /// Runs the entry on buffers in parameter order; donated ones may come back as results. Results that do not are new
-    /// memory. Runs on several threads wait for each other.
+    /// Runs the entry on buffers in parameter order; donated ones may come back as results. Results that do not are
+    /// memory that nobody else holds; it is used again once the caller has dropped it. Runs on several threads wait for each other.
     ///
     /// Dtypes and shapes are not checked here, only that no buffer is too small: use [`Executable::run`] for input from
     /// outside.
@@ -72,12 +72,10 @@ impl Executable {
         check_buffers(self.program(), inputs, bindings)?;
         let layout = self.layout(self.entry, bindings)?;
         let mut results = Vec::with_capacity(plan.results.len());
-        for (returned, ty) in &plan.results {
+        for (i, (returned, ty)) in plan.results.iter().enumerate() {
             results.push(match returned {
                 Returned::Param(i) => inputs[*i].clone(),
-                Returned::Written | Returned::Copied(_) => {
-                    Buffer::Owned(Arc::new(Memory::zeroed(bytes_of(ty, bindings)?)?))
-                }
+                Returned::Written | Returned::Copied(_) => Buffer::Owned(self.result_memory(i, bytes_of(ty, bindings)?)?),
             });
         }
         let given: Vec<Given<'_>> = inputs.iter().map(|b| Given { pointer: b.pointer(), owner: Some(b) }).collect();
@@ -87,6 +85,25 @@ impl Executable {
         let start = self.reserve(&mut arena, layout.peak, bindings)?;
         self.run_program(self.entry, &given, &wanted, start, bindings)?;
         Ok(results)
+    }
+
+    /// Memory for result `index`: that of an earlier run if nobody holds it any more, since fresh pages cost as much as
+    /// a short kernel does.
+    fn result_memory(&self, index: usize, bytes: usize) -> Result<Arc<Memory>, Diagnostic> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() <= index {
+            spare.resize(index + 1, None);
+        }
+        if let Some(mut memory) = spare[index].take()
+            && Arc::get_mut(&mut memory).is_some()
+            && (bytes..=bytes.saturating_mul(2)).contains(&memory.len())
+        {
+            spare[index] = Some(memory.clone());
+            return Ok(memory);
+        }
+        let memory = Arc::new(Memory::zeroed(bytes)?);
+        spare[index] = Some(memory.clone());
+        Ok(memory)
     }
 
     /// The arena's first byte, after it has grown to `peak` bytes if it was smaller.
