@@ -1,6 +1,7 @@
 //! From a module to something that runs: the stages in order.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "cuda")]
 use std::path::PathBuf;
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::diag::Diagnostic;
@@ -12,6 +13,7 @@ use tilewright_ir::verify::verify;
 use tilewright_passes::egraph::export::Note;
 use tilewright_passes::egraph::{Fired, Numerics};
 use tilewright_passes::{LowerOptions, lower_module};
+#[cfg(feature = "cuda")]
 use tilewright_runtime::device::cuda::{Cuda, CudaExecutable, Nvrtc};
 use tilewright_runtime::executable::Executable;
 
@@ -45,7 +47,8 @@ impl Options {
 }
 
 /// How products may be computed. Cheaper ones are to come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// In the dtype of their operands, sums of halves in f32
@@ -150,7 +153,8 @@ pub fn optimized_with_notes(
 }
 
 /// What code is made for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Target {
     /// This machine's processor
     #[default]
@@ -206,6 +210,7 @@ pub fn fired(module: &Module, options: &Options) -> Result<Vec<Vec<Fired>>, Diag
 /// Compiles a module for the first CUDA device. Cubins are kept in `TILEWRIGHT_CACHE`, else in `~/.cache/tilewright`.
 ///
 /// Errors: `no-cuda-driver`, `no-device`, `nvrtc-missing`; those of the lowering, the emitter and the compiler.
+#[cfg(feature = "cuda")]
 pub fn compile_cuda(module: &Module, options: &Options) -> Result<CudaExecutable, Diagnostic> {
     let cuda = Cuda::open(0)?;
     let isa = match cuda.target()?.as_str() {

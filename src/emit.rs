@@ -1,7 +1,6 @@
 //! The stages of a compilation as text: one list of names for the command line, tests and snapshots.
 
 use crate::compile::{Options, Target, optimized_with_notes, programs, regions};
-use clap::ValueEnum;
 use std::fmt::Write;
 use tilewright_codegen::cpu::clif::{asm_text, clif_text};
 use tilewright_codegen::cuda::emit_programs;
@@ -11,7 +10,8 @@ use tilewright_ir::kernel::{Kernel, Program, text::print_program};
 use tilewright_runtime::plan::{plan_programs, print_plan};
 
 /// What can be shown of a compilation, in the order in which it happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Stage {
     /// The graph, verified
     Graph,
@@ -32,6 +32,20 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Its name on the command line and in cases.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Graph => "graph",
+            Stage::Optimized => "optimized",
+            Stage::Regions => "regions",
+            Stage::Kernel => "kernel",
+            Stage::Clif => "clif",
+            Stage::Asm => "asm",
+            Stage::Cuda => "cuda",
+            Stage::Plan => "plan",
+        }
+    }
+
     /// What the stage is shown for where nobody names a target: `sm_80` for a stage of GPUs, else the CPU.
     pub fn default_target(self) -> Target {
         if self == Stage::Cuda { Target::Sm80 } else { Target::Cpu }
@@ -44,8 +58,7 @@ impl Stage {
             Stage::Cuda if target.gpu().is_none() => "sm_80, sm_89 or sm_90a",
             _every_target => return Ok(()),
         };
-        let name = |v: Option<clap::builder::PossibleValue>| v.map_or(String::new(), |v| v.get_name().to_string());
-        let (stage, found) = (name(self.to_possible_value()), name(target.to_possible_value()));
+        let (stage, found) = (self.name(), target.gpu().unwrap_or("cpu"));
         let message = format!("the stage `{stage}` needs the target {only}, found `{found}`");
         Err(Diagnostic::new("stage-target", message))
     }

@@ -3,13 +3,16 @@
 //! Every size, count and offset in a file is hostile until checked; nothing is allocated before it is known to fit the
 //! file. [`open_checkpoint`] chooses the loader by the first bytes of the file.
 
+#[cfg(feature = "models")]
 pub mod chat;
 pub mod dequantise;
 pub mod gguf;
 pub mod onnx;
 pub mod op_program;
 pub mod safetensors;
+#[cfg(feature = "models")]
 pub mod stream;
+#[cfg(feature = "models")]
 pub mod tokenizer;
 
 mod mapped;

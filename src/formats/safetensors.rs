@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Write;
 use std::path::Path;
 use tilewright_ir::array::{Array, Bytes, element_count};
 use tilewright_ir::diag::{Diagnostic, Place};
@@ -197,11 +198,22 @@ pub fn write(
 ) -> Result<(), Diagnostic> {
     let path = path.as_ref();
     let (header, order) = layout(tensors, metadata, &path.display().to_string())?;
-    write_whole(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(header.as_bytes())?;
-        order.iter().try_for_each(|array| out.write_all(array.bytes()))
-    })
+    write_whole(path, |out| write_parts(out, &header, &order))
+}
+
+/// The bytes of the file that [`write`] writes. Errors: `safetensors`, as there.
+pub fn to_bytes(tensors: &[(&str, &Array)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, Diagnostic> {
+    let (header, order) = layout(tensors, metadata, "safetensors")?;
+    let mut out = Vec::new();
+    write_parts(&mut out, &header, &order)
+        .map_err(|e| Diagnostic::bug(format!("bytes cannot be written to memory: {e}")))?;
+    Ok(out)
+}
+
+fn write_parts(out: &mut dyn Write, header: &str, order: &[&Array]) -> std::io::Result<()> {
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    order.iter().try_for_each(|array| out.write_all(array.bytes()))
 }
 
 /// The padded header, and the arrays in the order of their data: wide dtypes first, so that all are aligned.

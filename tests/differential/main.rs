@@ -25,14 +25,17 @@ use bound::Bound;
 use machine::{Built, Case, build, cases};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use random::Random;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use tilewright::compile::{Options, compile, lower};
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::array::Array;
+use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::interp_kernel::Data;
 use tilewright_ir::kernel::text::print_program;
 use tilewright_ir::text::{difference, parse, print};
+use tilewright_ir::types::DType;
 use tilewright_ir::verify::verify;
 use tilewright_passes::egraph::Numerics;
 
@@ -58,7 +61,9 @@ fn random_graphs_mean_the_same_everywhere() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let (mut nodes, mut exact, mut results) = (0usize, 0usize, 0usize);
-    let counts = std::cell::RefCell::new((&mut nodes, &mut exact, &mut results));
+    // Graphs in which a node that is no parameter has the dtype.
+    let mut dtypes: BTreeMap<DType, usize> = DType::ALL.iter().map(|d| (*d, 0)).collect();
+    let counts = std::cell::RefCell::new((&mut nodes, &mut exact, &mut results, &mut dtypes));
     // For a graph that takes long or crashes: the last one lies there.
     let trace = std::env::var_os("TILEWRIGHT_TRACE");
     let shrinking = std::cell::Cell::new(false);
@@ -78,6 +83,9 @@ fn random_graphs_mean_the_same_everywhere() {
         *counts.0 += built.module.functions.values().map(|f| f.nodes.len()).sum::<usize>();
         *counts.1 += built.bounds.iter().filter(|b| b.is_exact()).count();
         *counts.2 += built.bounds.len();
+        for dtype in computed(&built.module) {
+            *counts.3.entry(dtype).or_default() += 1;
+        }
         Ok(())
     });
     match outcome {
@@ -88,9 +96,18 @@ fn random_graphs_mean_the_same_everywhere() {
         }
         Err(TestError::Abort(reason)) => panic!("{reason}"),
     }
-    println!("{cases_wanted} graphs of {nodes} nodes, {exact} of {results} results exact");
+    println!("{cases_wanted} graphs of {nodes} nodes, {exact} of {results} results exact, with {dtypes:?}");
     // A generator whose steps never fit, or whose bounds are always loose, would test nothing.
     assert!(nodes > 10 * cases_wanted as usize && 3 * exact > results);
+    // Block encodings are operands only. A run of few graphs need not have every dtype.
+    let rare: Vec<_> = dtypes.iter().filter(|(d, n)| !d.is_block() && 200 * **n < cases_wanted as usize).collect();
+    assert!(rare.is_empty() || cases_wanted < CASES, "hardly computed: {rare:?}");
+}
+
+/// The dtypes of what a module computes.
+fn computed(module: &Module) -> BTreeSet<DType> {
+    let nodes = module.functions.values().flat_map(|f| f.nodes.iter().skip(f.params.len()));
+    nodes.flat_map(|n| &n.types).map(|t| t.dtype).collect()
 }
 
 /// All comparisons of one graph.

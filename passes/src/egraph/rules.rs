@@ -359,6 +359,14 @@ fn check_scopes(rule: &Rule, line: &Line) -> Result<(), Diagnostic> {
         }
     });
     result?;
+    // A position takes its dtype from the match, which is one of a position along the same axis.
+    let (mut matched, mut made) = (Vec::new(), Vec::new());
+    rule.left.positions(&mut matched);
+    rule.right.positions(&mut made);
+    if let Some(axis) = made.iter().find(|axis| !matched.contains(axis)) {
+        let message = format!("`(iota ?{axis})` has no dtype: it does not occur on the left");
+        return Err(error("unbound-variable", message));
+    }
     let assumed: &[Condition] = if let Class::Domain(list) = &rule.class { list } else { &[] };
     for name in rule.truth.iter().chain(&rule.profit).chain(assumed).flat_map(|c| &c.arguments) {
         if !seen.iter().any(|s| s.0 == *name) {

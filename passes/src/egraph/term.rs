@@ -49,6 +49,15 @@ pub enum Term {
 }
 
 impl Term {
+    /// Adds the axes whose positions occur: `?j` of `(iota ?j)`.
+    pub fn positions<'t>(&'t self, out: &mut Vec<&'t str>) {
+        let Term::Apply(head, args) = self else { return };
+        match (head, args.first()) {
+            (Head::Iota, Some(Term::Variable(axis))) => out.push(axis),
+            (_, Some(_) | None) => args.iter().for_each(|a| a.positions(out)),
+        }
+    }
+
     /// Calls `visit` with every variable and the names of the axes bound around it.
     pub fn variables(&self, bound: &mut Vec<Arc<str>>, visit: &mut impl FnMut(&Arc<str>, &[Arc<str>])) {
         match self {
