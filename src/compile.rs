@@ -160,17 +160,22 @@ pub enum Target {
     #[default]
     Cpu,
     /// NVIDIA GPUs of compute capability 8.0 and later
-    #[value(name = "sm_80")]
+    #[cfg_attr(feature = "cli", value(name = "sm_80"))]
     Sm80,
     /// Compute capability 8.9
-    #[value(name = "sm_89")]
+    #[cfg_attr(feature = "cli", value(name = "sm_89"))]
     Sm89,
     /// Compute capability 9.0, with its own instructions
-    #[value(name = "sm_90a")]
+    #[cfg_attr(feature = "cli", value(name = "sm_90a"))]
     Sm90a,
 }
 
 impl Target {
+    /// Its name on the command line and in cases.
+    pub fn name(self) -> &'static str {
+        self.gpu().unwrap_or("cpu")
+    }
+
     /// The name of a GPU's target; none for the CPU.
     pub fn gpu(self) -> Option<&'static str> {
         match self {

@@ -58,7 +58,7 @@ impl Stage {
             Stage::Cuda if target.gpu().is_none() => "sm_80, sm_89 or sm_90a",
             _every_target => return Ok(()),
         };
-        let (stage, found) = (self.name(), target.gpu().unwrap_or("cpu"));
+        let (stage, found) = (self.name(), target.name());
         let message = format!("the stage `{stage}` needs the target {only}, found `{found}`");
         Err(Diagnostic::new("stage-target", message))
     }
@@ -137,4 +137,22 @@ fn each_kernel(
         }
     }
     Ok(())
+}
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::{Stage, Target};
+    use clap::ValueEnum;
+
+    #[test]
+    fn stages_and_targets_have_their_names_on_the_command_line() {
+        for stage in Stage::value_variants() {
+            let name = stage.to_possible_value().map(|v| v.get_name().to_string());
+            assert_eq!(name.as_deref(), Some(stage.name()));
+        }
+        for target in Target::value_variants() {
+            let name = target.to_possible_value().map(|v| v.get_name().to_string());
+            assert_eq!(name.as_deref(), Some(target.name()));
+        }
+    }
 }

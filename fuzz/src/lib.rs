@@ -15,5 +15,7 @@ pub mod targets;
 
 #[path = "../../tests/support/files.rs"]
 mod files;
+// Its `next` is meant for tests, which see no trait.
+#[allow(clippy::should_implement_trait)]
 #[path = "../../tests/support/random.rs"]
 pub mod random;

@@ -7,7 +7,6 @@ use crate::compile::{
     DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision, Target, fired, optimized_with_notes, programs,
 };
 use crate::emit::{Stage, program_text};
-use clap::ValueEnum;
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
@@ -97,13 +96,9 @@ pub fn take(module: &Module, settings: &Settings) -> Result<Vec<(String, Snapsho
     let mut lowered = Lowered { module, options: &settings.options, done: Vec::new() };
     let one = |stage: Stage| {
         let target = settings.target.unwrap_or(stage.default_target());
-        Ok((name(&stage), snapshot(&mut lowered, stage, target, &rules)?))
+        Ok((stage.name().into(), snapshot(&mut lowered, stage, target, &rules)?))
     };
     settings.chosen().into_iter().map(one).collect()
-}
-
-fn name<T: ValueEnum>(value: &T) -> String {
-    value.to_possible_value().map_or(String::new(), |v| v.get_name().to_string())
 }
 
 /// The programs for each target, lowered once.
@@ -135,7 +130,7 @@ fn snapshot(
     stage.check_target(target)?;
     // Cranelift code calls micro-kernels, which a machine must have.
     if stage == Stage::Asm || stage == Stage::Clif && lowered.options.isa != Isa::Portable {
-        let message = format!("the stage `{}` is not the same on every machine", name(&stage));
+        let message = format!("the stage `{}` is not the same on every machine", stage.name());
         let wanted =
             if stage == Stage::Clif { "it is for the instruction set `portable`" } else { "expected another stage" };
         return Err(Diagnostic::new("stage-machine", message).note(wanted));
@@ -188,10 +183,10 @@ fn snapshot(
 
 fn settings(stage: Stage, target: Target, options: &Options) -> Facts {
     let fact = |key: &str, value: String| (key.to_string(), value);
-    let mut facts = vec![fact("stage", name(&stage))];
+    let mut facts = vec![fact("stage", stage.name().into())];
     if stage != Stage::Graph {
         let isa = if target.gpu().is_some() { String::new() } else { format!(", {}", options.isa_name()) };
-        facts.push(fact("target", format!("{}{isa}", name(&target))));
+        facts.push(fact("target", format!("{}{isa}", target.name())));
         facts.push(fact("level", options.opt_level.to_string()));
         facts.push(fact("numerics", options.numerics.to_string()));
     }

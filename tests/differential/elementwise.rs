@@ -221,7 +221,7 @@ pub fn cast(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
     let x = m.pick_or_fresh(p, DType::F32, |e| !e.tensor.dtype().is_block())?;
     let plain: Vec<DType> = DType::ALL.iter().copied().filter(|d| !d.is_block()).collect();
     let favourites = [DType::F32, DType::F16, DType::Bf16, DType::F64, DType::I64, DType::I32];
-    let to = if p.one_in(3) { p.of(&plain) } else { p.of(&favourites) };
+    let to = if p.one_in(2) { p.of(&plain) } else { p.of(&favourites) };
     let from = x.tensor.dtype();
     if from == to || (!to.is_float() && !x.bound.is_exact()) {
         return None;

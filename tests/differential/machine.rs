@@ -177,7 +177,7 @@ const ROWS: &[Row] = &[
 fn input(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
     let dtypes = [DType::F32, DType::F32, DType::F32, DType::F64, DType::F16, DType::Bf16, DType::I64, DType::I32];
     let others = [DType::U8, DType::I8, DType::U32, DType::U64, DType::I16, DType::U16, DType::Bool, DType::I64];
-    let dtype = if p.one_in(4) { p.of(&others) } else { p.of(&dtypes) };
+    let dtype = if p.one_in(3) { p.of(&others) } else { p.of(&dtypes) };
     let dims = m.dims(p, 4);
     m.fresh(p, dtype, dims)
 }

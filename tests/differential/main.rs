@@ -99,9 +99,9 @@ fn random_graphs_mean_the_same_everywhere() {
     println!("{cases_wanted} graphs of {nodes} nodes, {exact} of {results} results exact, with {dtypes:?}");
     // A generator whose steps never fit, or whose bounds are always loose, would test nothing.
     assert!(nodes > 10 * cases_wanted as usize && 3 * exact > results);
-    // Block encodings are operands only. A run of few graphs need not have every dtype.
+    // Block encodings are operands only. A run of few graphs may lack a dtype.
     let rare: Vec<_> = dtypes.iter().filter(|(d, n)| !d.is_block() && 200 * **n < cases_wanted as usize).collect();
-    assert!(rare.is_empty() || cases_wanted < CASES, "hardly computed: {rare:?}");
+    assert!(rare.is_empty() || cases_wanted < 1000, "hardly computed: {rare:?}");
 }
 
 /// The dtypes of what a module computes.

@@ -71,7 +71,7 @@ impl Target for Rules {
             Err(error) => refused(&error)?.signature,
         };
         // Checking is slow: one rule of the set, of some sets.
-        if input.len() % 8 == 0
+        if input.len().is_multiple_of(8)
             && let Some(rule) = set.rules.get(input.len() / 8 % set.rules.len().max(1))
         {
             match check_rule(rule, 1) {

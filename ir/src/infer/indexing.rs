@@ -1,5 +1,6 @@
 //! Types of indexing ops.
 
+use super::movement::overflow;
 use super::{axis_of, one, plain, shapes_differ};
 use crate::diag::Diagnostic;
 use crate::op::Axis;
@@ -62,7 +63,7 @@ pub(super) fn update_slice(x: &Type, update: &Type, start: &[Dim]) -> Result<Vec
         return Err(shapes_differ("update_slice", x, update, None));
     }
     for (i, s) in start.iter().enumerate() {
-        let end = s.checked_add(&update.shape[i]).and_then(|e| e.as_const());
+        let end = s.checked_add(&update.shape[i]).ok_or_else(overflow)?.as_const();
         let outside =
             s.as_const().is_some_and(|v| v < 0) || matches!((end, x.shape[i].as_const()), (Some(e), Some(n)) if e > n);
         if outside {

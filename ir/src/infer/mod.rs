@@ -50,7 +50,13 @@ pub fn infer(module: &Module, op: &GraphOp, args: &[&Type]) -> Result<Vec<Type>,
         }
         GraphOp::Argmax { axis } | GraphOp::Argmin { axis } => {
             plain(shown_name(op), args[0].dtype)?;
-            one(Type { dtype: DType::I64, shape: without(args[0], &[*axis])?.shape })
+            let result = Type { dtype: DType::I64, shape: without(args[0], &[*axis])?.shape };
+            // Fewer results are fine: there is nothing to find then.
+            if args[0].shape[*axis].is(0) && !result.shape.iter().any(|d| d.is(0)) {
+                let message = format!("axis {axis} of {} has no largest or smallest", args[0]);
+                return Err(Diagnostic::new("empty-axis", message));
+            }
+            one(result)
         }
         GraphOp::Cumsum { axis } => {
             plain("cumsum", args[0].dtype)?;

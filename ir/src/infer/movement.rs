@@ -9,7 +9,7 @@ fn bad(message: String) -> Diagnostic {
     Diagnostic::new("bad-attribute", message)
 }
 
-fn overflow() -> Diagnostic {
+pub(super) fn overflow() -> Diagnostic {
     Diagnostic::new("dim-overflow", "a size does not fit in 64 bits")
 }
 

@@ -54,6 +54,14 @@ pub fn requirements(f: &Function) -> Result<Vec<Requirement>, Diagnostic> {
                     add(rest, "the rest behind the end on", axis)?;
                 }
             }
+            GraphOp::Argmax { axis } | GraphOp::Argmin { axis } => {
+                // Where the axis may be empty there must be no results.
+                if size(operand(0), *axis).is_some_and(|n| n.bounds(&f.symbols).0 < 1) {
+                    let elements = |ty: Option<&Type>| ty.and_then(Type::elements);
+                    let more = elements(operand(0)).zip(elements(node.types.first()));
+                    add(more.and_then(|(all, results)| all.checked_sub(&results)), "elements of the", *axis)?;
+                }
+            }
             GraphOp::Pad { amounts } => {
                 for (axis, (low, high)) in amounts.iter().enumerate() {
                     add(Some(low.clone()), "the amount before", axis)?;
@@ -66,8 +74,6 @@ pub fn requirements(f: &Function) -> Result<Vec<Requirement>, Diagnostic> {
             | GraphOp::Size { .. }
             | GraphOp::Map { .. }
             | GraphOp::Reduce { .. }
-            | GraphOp::Argmax { .. }
-            | GraphOp::Argmin { .. }
             | GraphOp::Cumsum { .. }
             | GraphOp::Dot { .. }
             | GraphOp::Broadcast { .. }

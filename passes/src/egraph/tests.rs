@@ -71,6 +71,7 @@ fn loader_says_where() {
         ("  (neg ?a) => ?a\n", "rule-syntax", 1, 3, 14),
         ("a: exact\n  ?a => (neg ?a)\n", "rule-syntax", 2, 3, 14),
         ("a: exact\n  (sum 1 ?a) => ?a\n", "rule-syntax", 2, 3, 10),
+        ("a: exact\n  (sum ?j (neg ?j)) => (sum ?j (iota ?j))\n", "unbound-variable", 2, 3, 39),
     ];
     for (text, code, line, column, length) in cases {
         let d = RuleSet::parse("x.rules", text).unwrap_err();

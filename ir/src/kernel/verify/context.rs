@@ -234,6 +234,16 @@ impl Context {
         if f.is_empty() { vec![u] } else { f.clone() }
     }
 
+    /// The largest number that some fact says `u` is not below; 0 if none does.
+    fn least(&self, u: Unknown) -> i128 {
+        let alone = |f: &Form| {
+            let coefficient = *f.terms.get(&u).filter(|c| f.terms.len() == 1 && **c > 0)?;
+            // coefficient * u >= -constant
+            Some(-f.constant.div_euclid(coefficient))
+        };
+        self.definitions.iter().chain(&self.facts).filter_map(alone).fold(0, i128::max)
+    }
+
     fn monomial(&mut self, u: Unknown, v: Unknown) -> Unknown {
         let mut factors = self.factors(u);
         factors.extend(self.factors(v));
@@ -246,6 +256,13 @@ impl Context {
         let (fu, fv) = (Form::unknown(u), Form::unknown(v));
         if self.prove(&fu) && self.prove(&fv) {
             self.assume(Some(Form::unknown(m)));
+            // x >= n gives x * y >= n * y
+            for (x, y) in [(u, &fv), (v, &fu)] {
+                let low = self.least(x);
+                if low > 1 {
+                    self.assume(Form::unknown(m).plus(y, low.saturating_neg()));
+                }
+            }
             // x < n gives x * y <= n * y - y
             for (x, y, other) in [(u, &fv, v), (v, &fu, u)] {
                 if self.unknowns[other].extent.is_none()
