@@ -75,7 +75,9 @@ impl Executable {
         for (i, (returned, ty)) in plan.results.iter().enumerate() {
             results.push(match returned {
                 Returned::Param(i) => inputs[*i].clone(),
-                Returned::Written | Returned::Copied(_) => Buffer::Owned(self.result_memory(i, bytes_of(ty, bindings)?)?),
+                Returned::Written | Returned::Copied(_) => {
+                    Buffer::Owned(self.result_memory(i, bytes_of(ty, bindings)?)?)
+                }
             });
         }
         let given: Vec<Given<'_>> = inputs.iter().map(|b| Given { pointer: b.pointer(), owner: Some(b) }).collect();
