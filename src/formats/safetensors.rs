@@ -201,7 +201,7 @@ pub fn write(
     write_whole(path, |out| write_parts(out, &header, &order))
 }
 
-/// The bytes of the file that [`write`] writes. Errors: `safetensors`, as there.
+/// The bytes of the file that [`write()`] writes. Errors: `safetensors`, as there.
 pub fn to_bytes(tensors: &[(&str, &Array)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, Diagnostic> {
     let (header, order) = layout(tensors, metadata, "safetensors")?;
     let mut out = Vec::new();

@@ -14,7 +14,7 @@ pub fn print(module: &Module) -> String {
     print_noted(module, &|_, _| Vec::new())
 }
 
-/// [`print`] with comment lines before nodes: those that `notes` has for a node, without the slashes.
+/// [`print()`] with comment lines before nodes: those that `notes` has for a node, without the slashes.
 pub fn print_noted(module: &Module, notes: &dyn Fn(&Function, NodeId) -> Vec<String>) -> String {
     let mut out = String::new();
     for (i, f) in module.functions.values().enumerate() {
