@@ -37,6 +37,8 @@ impl Random {
         let count = count.ok_or_else(|| Diagnostic::new("array-size", format!("{ty} is too large for random data")))?;
         let dtype = ty.dtype;
         let mut bytes = Vec::new();
+        let no_room = |_| Diagnostic::new("out-of-memory", format!("no memory for random data of {ty}"));
+        bytes.try_reserve_exact(dtype.bytes(count).unwrap_or(0)).map_err(no_room)?;
         let mut push = |b: &[u8]| bytes.extend_from_slice(b);
         if dtype.is_block() {
             let (per, size) = dtype.block();

@@ -160,6 +160,7 @@ fn holds(kind: ConditionKind, vars: &[Var], graph: &Graph, subst: &Subst) -> boo
         ConditionKind::Nonempty => axis(0)
             .and_then(|a| graph.analysis.axes.get(usize::from(a)))
             .is_some_and(|info| graph.analysis.at_least_one(&info.dim)),
+        ConditionKind::Wide => facts(0).and_then(Facts::dtype).is_some_and(|d| d != DType::F16),
         ConditionKind::Unshifted => {
             let (Some(s), Some(j)) = (vars.first().and_then(|v| subst.get(*v)), axis(1)) else { return false };
             let is_max = |id: Id| {

@@ -49,6 +49,8 @@ pub enum ConditionKind {
     Indep,
     /// nonempty(?j): axis j has at least one position.
     Nonempty,
+    /// wide(?a): the dtype of a has at least the exponents of f32, so that no order of operations overflows alone.
+    Wide,
     /// positive(?a): a is a known constant above 0.
     Positive,
     /// varies(?a, ?j): axis j may be free in a.
@@ -78,6 +80,7 @@ enum Use {
 const CONDITIONS: &[(&str, ConditionKind, usize, Use)] = &[
     ("indep", ConditionKind::Indep, 2, Use::Truth),
     ("nonempty", ConditionKind::Nonempty, 1, Use::Truth),
+    ("wide", ConditionKind::Wide, 1, Use::Truth),
     ("positive", ConditionKind::Positive, 1, Use::Truth),
     ("varies", ConditionKind::Varies, 2, Use::Profit),
     ("narrow", ConditionKind::Narrow, 2, Use::Profit),
@@ -344,7 +347,7 @@ fn check_scopes(rule: &Rule, line: &Line) -> Result<(), Diagnostic> {
             rule.truth.iter().any(|c| match c.kind {
                 ConditionKind::Indep => c.arguments == [name.clone(), axis.clone()],
                 ConditionKind::Positive => c.arguments == [name.clone()],
-                ConditionKind::Nonempty | ConditionKind::Varies | ConditionKind::Narrow => false,
+                ConditionKind::Nonempty | ConditionKind::Wide | ConditionKind::Varies | ConditionKind::Narrow => false,
                 ConditionKind::Unshifted | ConditionKind::Finite | ConditionKind::Moderate => false,
                 ConditionKind::Inside | ConditionKind::UnsignedZero => false,
             })

@@ -91,7 +91,8 @@ fn prune(graph: &mut Graph) {
 
 /// Grows `graph` by the rules that `numerics` allows.
 ///
-/// Errors: those of [`compile`]; a bug if facts contradict each other, which only a wrong rule can cause.
+/// Errors: those of [`compile`]; `rules-contradict` if facts contradict each other: a wrong rule, or one
+/// that takes 0 and -0 for the same where a constant tells them apart.
 pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limits) -> Result<Saturation, Diagnostic> {
     let mut dtypes: Vec<DType> = graph.classes().filter_map(|c| Facts::dtype(&c.data)).collect();
     dtypes.sort_unstable();
@@ -133,7 +134,8 @@ pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limit
     prune(&mut graph);
     if graph.analysis.conflicts > 0 {
         let count = graph.analysis.conflicts;
-        return Err(Diagnostic::bug(format!("rewriting merged {count} pairs of classes whose facts contradict")));
+        let message = format!("rewriting merged {count} pairs of classes whose facts contradict");
+        return Err(Diagnostic::new("rules-contradict", message));
     }
     Ok(Saturation { graph, iterations, stop, fired })
 }

@@ -132,5 +132,5 @@ fn softmax_becomes_online_and_runs_agree() {
 fn a_contradiction_is_an_error() {
     let (g, _) = tiny();
     let wrong = RuleSet::parse("w", "w: exact\n  (exp ?a) => 1\nv: exact\n  (exp ?a) => 2\n").unwrap();
-    assert_eq!(saturate(g, &wrong, Numerics::Exact, Limits::default()).unwrap_err().code, "bug");
+    assert_eq!(saturate(g, &wrong, Numerics::Exact, Limits::default()).unwrap_err().code, "rules-contradict");
 }

@@ -99,8 +99,11 @@ fn saturated(f: &Function, options: &Options) -> Result<Result<(Import, Saturati
         return beyond(format!("block-encoded values would be stored: {why}"));
     }
     let rules = egraph::shipped()?;
-    let saturation = egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default())?;
-    Ok(Ok((import, saturation)))
+    match egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default()) {
+        Ok(saturation) => Ok(Ok((import, saturation))),
+        Err(d) if d.code == "rules-contradict" => beyond(d.message),
+        Err(d) => Err(d),
+    }
 }
 
 /// The rules that fire in a function; none in one that is beyond a limit of this level.
