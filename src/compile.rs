@@ -63,14 +63,6 @@ impl Options {
     fn lowering(&self) -> LowerOptions {
         LowerOptions { opt_level: self.opt_level, numerics: self.numerics, verify: self.verify }
     }
-
-    pub(crate) fn isa_name(&self) -> &'static str {
-        match self.isa {
-            Isa::Avx512 => "avx512",
-            Isa::Avx2 => "avx2",
-            Isa::Portable => "portable",
-        }
-    }
 }
 
 /// The level that is used unless the user names one.
@@ -78,15 +70,11 @@ pub const DEFAULT_OPT_LEVEL: u8 = 2;
 
 fn host_isa() -> Result<Isa, Diagnostic> {
     let Ok(name) = std::env::var("TILEWRIGHT_CPU") else { return Ok(Isa::best()) };
-    let isa = match name.as_str() {
-        "avx512" => Isa::Avx512,
-        "avx2" => Isa::Avx2,
-        "portable" => Isa::Portable,
-        _ => {
-            let message = format!("TILEWRIGHT_CPU is `{name}`, expected avx512, avx2 or portable");
-            return Err(Diagnostic::new("cpu-feature", message));
-        }
+    let unknown = || {
+        let message = format!("TILEWRIGHT_CPU is `{name}`, expected avx512, avx2 or portable");
+        Diagnostic::new("cpu-feature", message)
     };
+    let isa = Isa::ALL.iter().copied().find(|isa| isa.name() == name).ok_or_else(unknown)?;
     if isa.available() { Ok(isa) } else { Err(Diagnostic::new("cpu-feature", format!("this machine has no {name}"))) }
 }
 
@@ -95,7 +83,7 @@ fn host_isa() -> Result<Isa, Diagnostic> {
 /// Errors: those of the verifier and of the lowering.
 pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnostic> {
     verify(module)?;
-    lower_module(module, options.lowering(), &tilewright_passes::Target { isa: options.isa_name() })
+    lower_module(module, options.lowering(), &tilewright_passes::Target { isa: options.isa.name() })
 }
 
 /// The module, verified, and the target, where level 2 has something to show.
@@ -105,7 +93,7 @@ fn chosen(module: &Module, options: &Options, target: Target) -> Result<tilewrig
         return Err(Diagnostic::new("stage-level", message));
     }
     verify(module)?;
-    Ok(tilewright_passes::Target { isa: target.gpu().unwrap_or(options.isa_name()) })
+    Ok(tilewright_passes::Target { isa: target.gpu().unwrap_or(options.isa.name()) })
 }
 
 /// The kernels that level 2 chooses with their prices and what else was possible, as text.

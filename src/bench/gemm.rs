@@ -40,7 +40,7 @@ pub fn gemm(sizes: Gemm, setup: &Setup) -> Result<Row, Diagnostic> {
     let (a, b) = (random.normal(m * k), random.normal(k * n));
     let inputs = [array(dtype, &[m, k], &a)?, array(dtype, &[k, n], &b)?];
     let mut prepared = Prepared::new(&module, &inputs, setup)?;
-    let error = largest_error(prepared.result()?, &a, &b, sizes);
+    let error = largest_error(prepared.result()?, &a, &b, sizes)?;
     let check = super::mean_size(prepared.result()?);
     let times = prepared.measure(SECOND)?;
     let flops = 2.0 * m as f64 * k as f64 * n as f64;
@@ -63,8 +63,9 @@ fn array(dtype: DType, shape: &[usize], data: &[f32]) -> Result<Array, Diagnosti
 }
 
 /// Of the first four rows, against f64 sums of the exact inputs, over the root of k.
-fn largest_error(c: &Array, a: &[f32], b: &[f32], Gemm { m, k, n, .. }: Gemm) -> f64 {
-    let found = c.to_f64().unwrap_or_default();
+fn largest_error(c: &Array, a: &[f32], b: &[f32], Gemm { m, k, n, .. }: Gemm) -> Result<f64, Diagnostic> {
+    let found = c.to_f64().filter(|f| f.len() == m * n);
+    let found = found.ok_or_else(|| Diagnostic::bug("a product of another shape"))?;
     let mut worst = 0.0f64;
     let mut sums = vec![0.0f64; n];
     for i in 0..m.min(4) {
@@ -75,10 +76,10 @@ fn largest_error(c: &Array, a: &[f32], b: &[f32], Gemm { m, k, n, .. }: Gemm) ->
         for (sum, y) in sums.iter().zip(&found[i * n..]) {
             let error = (sum - y).abs();
             if error.is_nan() {
-                return error;
+                return Ok(error);
             }
             worst = worst.max(error);
         }
     }
-    worst / (k as f64).sqrt()
+    Ok(worst / (k as f64).sqrt())
 }

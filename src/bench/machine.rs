@@ -54,10 +54,6 @@ pub fn features(isa: Isa) -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = info.lines().find(|l| l.starts_with("flags")).unwrap_or_default();
     let there: Vec<&str> = flags.split_whitespace().filter(|f| INTERESTING.contains(f)).collect();
-    let used = match isa {
-        Isa::Avx512 => "avx512",
-        Isa::Avx2 => "avx2",
-        Isa::Portable => "portable",
-    };
-    format!("{} cores; {}; uses {used}", std::thread::available_parallelism().map_or(1, usize::from), there.join(" "))
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{cores} cores; {}; uses {}", there.join(" "), isa.name())
 }

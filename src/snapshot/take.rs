@@ -185,7 +185,7 @@ fn settings(stage: Stage, target: Target, options: &Options) -> Facts {
     let fact = |key: &str, value: String| (key.to_string(), value);
     let mut facts = vec![fact("stage", stage.name().into())];
     if stage != Stage::Graph {
-        let isa = if target.gpu().is_some() { String::new() } else { format!(", {}", options.isa_name()) };
+        let isa = if target.gpu().is_some() { String::new() } else { format!(", {}", options.isa.name()) };
         facts.push(fact("target", format!("{}{isa}", target.name())));
         facts.push(fact("level", options.opt_level.to_string()));
         facts.push(fact("numerics", options.numerics.to_string()));

@@ -7,9 +7,10 @@ use tilewright_ir::op::ScalarOp;
 /// `x[i] = f(x[i])` for `i < count`, arguments `(count, x)`. Numerics: those of the polynomial, for every instruction set.
 pub type Elementary = unsafe extern "C" fn(count: usize, x: *mut f32);
 
-/// The functions for one instruction set.
+/// The functions for one instruction set; those after the semicolon go through their second name beyond
+/// [`TRIG_LIMIT`](crate::cpu::poly::TRIG_LIMIT).
 macro_rules! strips {
-    ($module:ident, $features:literal, $($name:ident)*) => {
+    ($module:ident, $features:literal, $($name:ident)*; $($angle:ident, $any:ident)*) => {
         #[cfg(target_arch = "x86_64")]
         mod $module {
             use crate::cpu::poly::{self, Scalar};
@@ -26,49 +27,35 @@ macro_rules! strips {
                 }
             )*
 
-            /// # Safety
-            /// As of the others.
-            #[target_feature(enable = $features)]
-            pub unsafe extern "C" fn sin(count: usize, x: *mut f32) {
-                // SAFETY: the caller's promise.
-                for strip in unsafe { std::slice::from_raw_parts_mut(x, count) }.chunks_mut(64) {
-                    if strip.iter().any(|x| x.abs() > poly::TRIG_LIMIT) {
-                        let far = |x: f32| x.abs() > poly::TRIG_LIMIT;
-                        strip.iter_mut().for_each(|x| {
-                            *x = if far(*x) { poly::sin_any(*x) } else { poly::sin(&mut Scalar, *x) };
-                        });
-                    } else {
-                        strip.iter_mut().for_each(|x| *x = poly::sin(&mut Scalar, *x));
+            $(
+                /// # Safety
+                /// As of the others.
+                #[target_feature(enable = $features)]
+                pub unsafe extern "C" fn $angle(count: usize, x: *mut f32) {
+                    let far = |x: f32| x.abs() > poly::TRIG_LIMIT;
+                    // SAFETY: the caller's promise.
+                    for strip in unsafe { std::slice::from_raw_parts_mut(x, count) }.chunks_mut(64) {
+                        // A choice for each element would keep the others from being vectors.
+                        if strip.iter().any(|x| far(*x)) {
+                            strip.iter_mut().for_each(|x| {
+                                *x = if far(*x) { poly::$any(*x) } else { poly::$angle(&mut Scalar, *x) };
+                            });
+                        } else {
+                            strip.iter_mut().for_each(|x| *x = poly::$angle(&mut Scalar, *x));
+                        }
                     }
                 }
-            }
-
-            /// # Safety
-            /// As of the others.
-            #[target_feature(enable = $features)]
-            pub unsafe extern "C" fn cos(count: usize, x: *mut f32) {
-                // SAFETY: the caller's promise.
-                for strip in unsafe { std::slice::from_raw_parts_mut(x, count) }.chunks_mut(64) {
-                    if strip.iter().any(|x| x.abs() > poly::TRIG_LIMIT) {
-                        let far = |x: f32| x.abs() > poly::TRIG_LIMIT;
-                        strip.iter_mut().for_each(|x| {
-                            *x = if far(*x) { poly::cos_any(*x) } else { poly::cos(&mut Scalar, *x) };
-                        });
-                    } else {
-                        strip.iter_mut().for_each(|x| *x = poly::cos(&mut Scalar, *x));
-                    }
-                }
-            }
+            )*
 
             /// By the names of their ops.
             pub const FUNCTIONS: &[(&str, super::Elementary)] =
-                &[$((stringify!($name), $name),)* ("sin", sin), ("cos", cos)];
+                &[$((stringify!($name), $name),)* $((stringify!($angle), $angle),)*];
         }
     };
 }
 
-strips!(avx512, "avx512f", exp exp2 expm1 log log2 log1p tanh erf);
-strips!(avx2, "avx2,fma", exp exp2 expm1 log log2 log1p tanh erf);
+strips!(avx512, "avx512f", exp exp2 expm1 log log2 log1p tanh erf; sin, sin_any cos, cos_any);
+strips!(avx2, "avx2,fma", exp exp2 expm1 log log2 log1p tanh erf; sin, sin_any cos, cos_any);
 
 /// By the names of their ops, where this instruction set has vectors that Cranelift lacks.
 fn functions(isa: Isa) -> &'static [(&'static str, Elementary)] {
@@ -77,7 +64,9 @@ fn functions(isa: Isa) -> &'static [(&'static str, Elementary)] {
         Isa::Avx512 => avx512::FUNCTIONS,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::FUNCTIONS,
-        _narrow => &[],
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx512 | Isa::Avx2 => &[],
+        Isa::Portable => &[],
     }
 }
 
@@ -89,10 +78,9 @@ pub fn elementary(isa: Isa, op: &ScalarOp) -> Option<Elementary> {
 
 /// `<isa>_<op>` of the function at an address.
 pub fn name_at(address: usize) -> Option<String> {
-    let names = [(Isa::Avx512, "avx512"), (Isa::Avx2, "avx2")];
-    names.into_iter().find_map(|(isa, prefix)| {
-        let found = functions(isa).iter().find(|row| row.1 as usize == address)?;
-        Some(format!("{prefix}_{}", found.0))
+    Isa::ALL.iter().find_map(|isa| {
+        let found = functions(*isa).iter().find(|row| row.1 as usize == address)?;
+        Some(format!("{}_{}", isa.name(), found.0))
     })
 }
 

@@ -64,6 +64,15 @@ impl Isa {
     /// Every instruction set, the widest last.
     pub const ALL: &'static [Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512];
 
+    /// Its name in programs and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
     /// Whether this processor has it.
     pub fn available(self) -> bool {
         match self {
