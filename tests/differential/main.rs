@@ -1,7 +1,7 @@
 //! Random graphs: what machine code and kernels compute is what the interpreter says.
 //!
 //! Each graph runs on the interpreter, as machine code at every level on the instruction sets of this machine with one
-//! and two threads, and kernel by kernel on the kernel interpreter. Exact values must be equal, others within a bound
+//! and two threads, and kernel by kernel on the kernel interpreter. For GPUs there is text, or a typed refusal. Exact values must be equal, others within a bound
 //! that is derived for the graph ([`bound`]). `TILEWRIGHT_CASES` sets how many graphs, `TILEWRIGHT_SEED` another start,
 //! `TILEWRIGHT_TRACE` a file that gets each graph before it runs.
 
@@ -12,6 +12,7 @@ mod back;
 mod bound;
 mod compose;
 mod data;
+mod device;
 mod elementwise;
 mod fold;
 mod machine;
@@ -67,12 +68,13 @@ fn random_graphs_mean_the_same_everywhere() {
     // For a graph that takes long or crashes: the last one lies there.
     let trace = std::env::var_os("TILEWRIGHT_TRACE");
     let shrinking = std::cell::Cell::new(false);
+    let device = device::Device::new();
     let outcome = runner.run(&cases(), |case| {
         let built = build(&case).map_err(TestCaseError::fail)?;
         if let Some(path) = &trace {
             std::fs::write(path, print(&built.module)).unwrap();
         }
-        if let Err(reason) = check(&built, &case) {
+        if let Err(reason) = check(&built, &case, &device) {
             if !shrinking.replace(true) {
                 // Shrinking may take a minute, or end in another failure.
                 println!("{}{:?}\n{reason}\n\nshrinking", print(&built.module), built.bindings);
@@ -96,6 +98,9 @@ fn random_graphs_mean_the_same_everywhere() {
         }
         Err(TestError::Abort(reason)) => panic!("{reason}"),
     }
+    let [texts, compiled, refused] = device.counts.map(std::cell::Cell::into_inner);
+    println!("{texts} texts for GPUs, {compiled} compiled, {refused} refused");
+    assert!(refused < texts, "hardly any graph is for a GPU");
     println!("{cases_wanted} graphs of {nodes} nodes, {exact} of {results} results exact, with {dtypes:?}");
     // A generator whose steps never fit, or whose bounds are always loose, would test nothing.
     assert!(nodes > 10 * cases_wanted as usize && 3 * exact > results);
@@ -111,7 +116,7 @@ fn computed(module: &Module) -> BTreeSet<DType> {
 }
 
 /// All comparisons of one graph.
-fn check(built: &Built, case: &Case) -> Result<(), String> {
+fn check(built: &Built, case: &Case, device: &device::Device) -> Result<(), String> {
     let module = &built.module;
     verify(module).map_err(|d| d.to_string())?;
     let text = print(module);
@@ -147,6 +152,8 @@ fn check(built: &Built, case: &Case) -> Result<(), String> {
         let options = Options { isa, verify: true, ..options };
         kernels(built, &options, &runs).map_err(|e| format!("kernels, level {opt_level}, {isa:?}: {e}"))?;
         machine_code(built, &options, &runs).map_err(|e| format!("cpu, level {opt_level}, {isa:?}: {e}"))?;
+        let turn = case.seed.wrapping_add(u64::from(opt_level));
+        device.check(built, &options, turn).map_err(|e| format!("CUDA C, level {opt_level}: {e}"))?;
     }
     Ok(())
 }

@@ -116,6 +116,8 @@ pub(super) const RESERVED: &[&str] = &[
     "int_shl",
     "int_shr",
     "float_to_int",
+    "int_to_odd",
+    "double_to_odd",
     "Sum",
     "Prod",
     "Max",
@@ -266,6 +268,26 @@ __device__ inline long long index_checked(long long i, long long n) {
         "float_to_int",
         "template <class T, class F> __device__ inline T float_to_int(F x, T low, T high) {
     return x != x ? (T)0 : x <= (F)low ? low : x >= (F)high ? high : (T)x;
+}",
+    ),
+    (
+        "int_to_odd",
+        "// What f32 does not hold sets the last of at least 13 bits: a rounding to 16 bits after it is the only one.
+template <class T> __device__ inline float int_to_odd(T x) {
+    unsigned long long m = x < (T)0 ? 0ULL - (unsigned long long)x : (unsigned long long)x;
+    float scale = x < (T)0 ? -1.0f : 1.0f;
+    for (; m >> 24; scale *= 4096.0f) m = m >> 12 | (unsigned long long)((m & 4095) != 0);
+    return scale * (float)m;
+}",
+    ),
+    (
+        "double_to_odd",
+        "// The neighbour with an odd last bit where f32 does not hold x: a rounding to 16 bits after it is the only one.
+__device__ inline float double_to_odd(double x) {
+    const float y = (float)x;
+    const unsigned int u = __float_as_uint(y);
+    if ((double)y == x || y != y || u & 1u) return y;
+    return __uint_as_float((y < 0 ? -(double)y : (double)y) > (x < 0 ? -x : x) ? u - 1u : u + 1u);
 }",
     ),
     ("Sum", "struct Sum { template <class T> __device__ static T of(T a, T b) { return a + b; } };"),

@@ -8,16 +8,22 @@ use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
 impl Emitter<'_> {
-    /// The expression with its reductions computed before it and replaced by names.
-    pub fn hoist(&mut self, e: &Expr, hint: &str) -> Emitted<Expr> {
+    /// The expression, which is wanted in dtype `want`, with its reductions computed before it and replaced by names.
+    pub fn hoist(&mut self, e: &Expr, want: DType, hint: &str) -> Emitted<Expr> {
         Ok(match e {
             Expr::Scalar(op, args) => {
-                let args = args.iter().map(|a| self.hoist(a, hint)).collect::<Emitted<Vec<Expr>>>()?;
+                let of = self.dtype_in(e, Some(want))?;
+                let of = self.operands_dtype(op, args, of)?;
+                let select = matches!(op, ScalarOp::Select {});
+                let wants = args.iter().enumerate().map(|(i, a)| (a, if select && i == 0 { DType::Bool } else { of }));
+                let args = wants.map(|(a, d)| self.hoist(a, d, hint)).collect::<Emitted<Vec<Expr>>>()?;
                 Expr::Scalar(op.clone(), args)
             }
             Expr::Reduce(kind, a, axis) => {
-                let a = self.hoist(a, hint)?;
-                self.reduce(*kind, &a, axis, hint)?
+                let position = matches!(kind, TileReduce::Argmax | TileReduce::Argmin);
+                let d = self.dtype_in(a, Some(want).filter(|_| !position))?;
+                let a = self.hoist(a, d, hint)?;
+                self.reduce(*kind, &a, d, axis, hint)?
             }
             Expr::Int(_) | Expr::Real(_) | Expr::Name(_) | Expr::Binary(..) | Expr::Iota(..) | Expr::Order(..) => {
                 e.clone()
@@ -26,22 +32,23 @@ impl Emitter<'_> {
     }
 
     #[allow(clippy::too_many_lines, reason = "one arm per kind of reduction")]
-    fn reduce(&mut self, kind: TileReduce, a: &Expr, axis: &Ident, hint: &str) -> Emitted<Expr> {
+    fn reduce(&mut self, kind: TileReduce, a: &Expr, d: DType, axis: &Ident, hint: &str) -> Emitted<Expr> {
         let (op, suffix) = match kind {
             TileReduce::Sum => ("Sum", "sum"),
             TileReduce::Prod => ("Prod", "prod"),
             TileReduce::Max => ("Max", "max"),
             TileReduce::Min => ("Min", "min"),
-            TileReduce::Argmax => return self.position(TileReduce::Max, a, axis, hint),
-            TileReduce::Argmin => return self.position(TileReduce::Min, a, axis, hint),
+            TileReduce::Argmax => return self.position(TileReduce::Max, a, d, axis, hint),
+            TileReduce::Argmin => return self.position(TileReduce::Min, a, d, axis, hint),
         };
-        let d = self.dtype(a)?.unwrap_or(DType::F32);
         // A sum of bools is whether any holds, a product whether all do.
         let op = match (d, op) {
             (DType::Bool, "Sum") => "Max",
             (DType::Bool, "Prod") => "Min",
             (_number, op) => op,
         };
+        // Literals and results of C's promotions are int: only the dtype says what is folded.
+        let of = if d.is_int() { format!("{op}::of<{}>", scalar::computed(d)?) } else { format!("{op}::of") };
         let axes = self.axes(a)?;
         let Some(place) = axes.iter().position(|x| x.0 == *axis) else {
             return Err(invalid(format!("the reduced tile has no axis `{axis}`")).into());
@@ -61,7 +68,7 @@ impl Emitter<'_> {
             self.line(format!("{} = {start};", t.c));
             self.each(&axes, |this, at| {
                 let x = this.value(a, d, at)?;
-                this.line(format!("{0} = {op}::of({0}, {1});", t.c, bare(&x)));
+                this.line(format!("{0} = {of}({0}, {1});", t.c, bare(&x)));
                 Ok(())
             })?;
             let scratch = self.c_name(&format!("{}_scratch", t.c));
@@ -84,7 +91,7 @@ impl Emitter<'_> {
             self.line(format!("{ty} part = {start};"));
             self.open(format!("for (int {inner} = tid % 32; {inner} < {n}; {inner} += 32)"));
             let x = self.value(a, d, &all)?;
-            self.line(format!("part = {op}::of(part, {});", bare(&x)));
+            self.line(format!("part = {of}(part, {});", bare(&x)));
             self.close();
             self.line(format!("part = warp_reduce<{op}>(part);"));
             let bits = scalar::write(d, "part".to_string());
@@ -101,7 +108,7 @@ impl Emitter<'_> {
             this.line("#pragma unroll 8");
             this.open(format!("for (int {inner} = 0; {inner} < {n}; ++{inner})"));
             let x = this.value(a, d, &all)?;
-            this.line(format!("part = {op}::of(part, {});", bare(&x)));
+            this.line(format!("part = {of}(part, {});", bare(&x)));
             this.close();
             let value = if t.shared { scalar::write(d, "part".to_string()) } else { "part".to_string() };
             let place = this.owned(&t, at)?;
@@ -115,8 +122,8 @@ impl Emitter<'_> {
     }
 
     /// First position of the extreme value: the least index whose element equals it, NaN to NaN.
-    fn position(&mut self, kind: TileReduce, a: &Expr, axis: &Ident, hint: &str) -> Emitted<Expr> {
-        let best = self.reduce(kind, a, axis, hint)?;
+    fn position(&mut self, kind: TileReduce, a: &Expr, d: DType, axis: &Ident, hint: &str) -> Emitted<Expr> {
+        let best = self.reduce(kind, a, d, axis, hint)?;
         let axes = self.axes(a)?;
         let n = axes.iter().find(|x| x.0 == *axis).map_or(0, |x| x.1);
         let nan = |e: &Expr| Expr::scalar(ScalarOp::IsNan {}, vec![e.clone()]);
@@ -125,7 +132,7 @@ impl Emitter<'_> {
         let hit = Expr::scalar(ScalarOp::Or {}, vec![equal, both]);
         let at = Expr::Iota(axis.clone(), Box::new(Expr::Int(0)), Box::new(Expr::Int(n)));
         let position = Expr::scalar(ScalarOp::Select {}, vec![hit, at, Expr::Int(n)]);
-        self.reduce(TileReduce::Min, &position, axis, hint)
+        self.reduce(TileReduce::Min, &position, DType::I64, axis, hint)
     }
 }
 

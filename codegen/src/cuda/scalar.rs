@@ -91,6 +91,13 @@ pub(super) fn integer(d: DType, n: i64) -> Result<String, Diagnostic> {
     if n == i64::MIN {
         return Ok("(-9223372036854775807LL - 1)".to_string());
     }
+    // An unsigned number beyond int is told from a negative one by its type only.
+    if d == DType::U64 && !(0..=i64::from(i32::MAX)).contains(&n) {
+        return Ok(format!("{}ULL", n.cast_unsigned()));
+    }
+    if d == DType::U32 && !(0..=i64::from(i32::MAX)).contains(&n) {
+        return Ok(format!("{}U", n as u32));
+    }
     let wide = i32::try_from(n).is_err();
     let text = format!("{n}{}", if wide { "LL" } else { "" });
     Ok(if n < 0 { format!("({text})") } else { text })
@@ -110,15 +117,15 @@ pub(super) fn cast(from: DType, to: DType, x: String) -> Result<String, Diagnost
         let (low, high) = int_bounds(to);
         return Ok(format!("float_to_int<{ty}>({x}, {low}, {high})"));
     }
-    // f64 to bf16 through f32 would round twice.
-    if from == DType::F64 && matches!(to, DType::F16 | DType::Bf16) {
-        return Err(unsupported(format!("a cast of f64 to {to}")));
-    }
-    if matches!(to, DType::F16 | DType::Bf16)
-        && from.is_int()
-        && !matches!(from, DType::I8 | DType::U8 | DType::I16 | DType::U16)
-    {
-        return Err(unsupported(format!("a cast of {from} to {to}")));
+    // Through f32 these would round twice. An integer that f32 does not hold is infinite in f16 anyway.
+    let narrow = matches!(from, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::Bool);
+    let exact = match (from, to) {
+        (DType::F64, DType::F16 | DType::Bf16) => Some("double_to_odd"),
+        (_, DType::Bf16) if !from.is_float() && !narrow => Some("int_to_odd"),
+        (_, _) => None,
+    };
+    if let Some(f) = exact {
+        return Ok(rounded(to, format!("{f}({})", super::value::bare(&x))));
     }
     if computed(from)? == ty {
         return Ok(rounded(to, x));

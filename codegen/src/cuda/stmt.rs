@@ -118,7 +118,7 @@ impl Emitter<'_> {
                 let Binding::Tile(t) = self.lookup(name)? else {
                     return Err(invalid(format!("`{name}` is not a reg buffer")).into());
                 };
-                let value = self.hoist(value, name)?;
+                let value = self.hoist(value, t.dtype, name)?;
                 self.assign(&t, &value)
             }
             Stmt::Store { access, mods, value, add } => self.store(access, mods, value, *add),
@@ -270,9 +270,9 @@ impl Emitter<'_> {
             return Ok(());
         }
         let [name] = names else { return Err(invalid("expected one name").into()) };
-        let value = self.hoist(value, name)?;
+        let dtype = self.dtype_in(value, None)?;
+        let value = self.hoist(value, dtype, name)?;
         let axes = self.axes(&value)?;
-        let dtype = self.dtype(&value)?.unwrap_or(if matches!(value, Expr::Real(_)) { DType::F32 } else { DType::I64 });
         if axes.is_empty() && dtype == DType::I64 && !matches!(value, Expr::Name(_)) {
             let text = self.index(&value)?;
             let c = self.c_name(name);
@@ -294,8 +294,8 @@ impl Emitter<'_> {
 
     fn store(&mut self, access: &Access, mods: &LoadMods, value: &Expr, add: bool) -> Emitted<()> {
         self.plain(mods)?;
-        let value = self.hoist(value, &access.buffer)?;
-        let (_, mut axes) = self.access_type(access)?;
+        let (dtype, mut axes) = self.access_type(access)?;
+        let value = self.hoist(value, dtype, &access.buffer)?;
         let own = self.axes(&value)?;
         if let Some(a) = own.iter().find(|a| !axes.contains(a)) {
             return Err(invalid(format!("the destination `{}` has no axis `{}`", access.buffer, a.0)).into());

@@ -2,7 +2,7 @@
 
 use super::emitter::{Axes, Binding, Element, Emitted, Emitter, Stop, Tile};
 use super::{invalid, scalar, unsupported};
-use tilewright_ir::kernel::expr::{BinaryOp, Expr};
+use tilewright_ir::kernel::expr::{BinaryOp, Expr, TileReduce};
 use tilewright_ir::op::{Family, ScalarOp};
 use tilewright_ir::types::DType;
 
@@ -17,6 +17,11 @@ pub(super) fn bare(text: &str) -> &str {
         }
     }
     inner
+}
+
+/// Whether a literal in it is no integer.
+fn has_real(e: &Expr) -> bool {
+    matches!(e, Expr::Real(_)) || e.operands().into_iter().any(has_real)
 }
 
 impl Emitter<'_> {
@@ -82,8 +87,35 @@ impl Emitter<'_> {
                 _ => self.join(args)?,
             },
             Expr::Binary(..) | Expr::Iota(..) | Expr::Order(..) => Some(DType::I64),
+            Expr::Reduce(TileReduce::Argmax | TileReduce::Argmin, ..) => Some(DType::I64),
             Expr::Reduce(_, a, _) => self.dtype(a)?,
         })
+    }
+
+    /// The dtype in which an expression is computed: its own; of literals alone that of the context, or else what they
+    /// are without one, an integer unless one of them is not whole.
+    pub fn dtype_in(&self, e: &Expr, context: Option<DType>) -> Emitted<DType> {
+        if let Some(d) = self.dtype(e)? {
+            return Ok(d);
+        }
+        let real = has_real(e);
+        let fits = |d: &DType| d.is_float() || !real;
+        Ok(context.filter(fits).unwrap_or(if real { DType::F32 } else { DType::I64 }))
+    }
+
+    /// The dtype of the operands of a scalar op whose result has dtype `d`: that of the context `d`, but where the result
+    /// has another dtype than they.
+    pub fn operands_dtype(&self, op: &ScalarOp, args: &[Expr], d: DType) -> Emitted<DType> {
+        match (op, args) {
+            // A literal is cast by being written in the dtype; an expression of literals is computed first.
+            (ScalarOp::Cast { to }, [Expr::Int(_) | Expr::Real(_)]) => Ok(*to),
+            (ScalarOp::Cast { .. } | ScalarOp::IsNan {}, [x]) => self.dtype_in(x, None),
+            _ if op.info().family == Family::Comparison => {
+                let real = args.iter().any(has_real);
+                Ok(self.join(args)?.unwrap_or(if real { DType::F32 } else { DType::I64 }))
+            }
+            _ => Ok(d),
+        }
     }
 
     /// The one dtype of operands; integers of two widths meet at i64, as loaded integers do with indices.
@@ -181,7 +213,7 @@ impl Emitter<'_> {
         match op {
             ScalarOp::Cast { to } => {
                 let [x] = args else { return Err(invalid("a cast has one operand").into()) };
-                let from = self.dtype(x)?.unwrap_or(*to);
+                let from = self.operands_dtype(op, args, d)?;
                 let x = self.value(x, from, at)?;
                 Ok(scalar::cast(from, *to, x)?)
             }
@@ -191,13 +223,7 @@ impl Emitter<'_> {
                 Ok(format!("({c} ? {x} : {y})"))
             }
             _ => {
-                let operand = if d == DType::Bool {
-                    // Comparisons have operands of another dtype; literals among themselves are integers.
-                    let logic = matches!(op, ScalarOp::And {} | ScalarOp::Or {} | ScalarOp::Xor {} | ScalarOp::Not {});
-                    self.join(args)?.unwrap_or(if logic { DType::Bool } else { DType::F32 })
-                } else {
-                    d
-                };
+                let operand = self.operands_dtype(op, args, d)?;
                 let args = args.iter().map(|a| self.value(a, operand, at)).collect::<Emitted<Vec<String>>>()?;
                 Ok(scalar::apply(op, operand, &args)?)
             }

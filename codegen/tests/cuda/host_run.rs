@@ -8,14 +8,24 @@ use tilewright_ir::kernel::tree::Kernel;
 
 /// All kernels in one text, each in a namespace of its own so that their helpers do not meet.
 fn kernels_text() -> String {
-    let all: [fn() -> Kernel; 5] =
-        [kernels::swiglu, kernels::layer_norm, kernels::softmax, kernels::matmul_bias_gelu, kernels::attention_row];
+    let all: [fn() -> Kernel; 6] = [
+        kernels::swiglu,
+        kernels::layer_norm,
+        kernels::softmax,
+        kernels::matmul_bias_gelu,
+        kernels::attention_row,
+        kernels::casts,
+    ];
     let mut text = String::new();
     for kernel in all {
         let kernel = kernel();
         let body = emit(&kernel).unwrap_or_else(|d| d.to_string());
         text += &format!("namespace of_{0} {{\n{body}}}\nusing of_{0}::{0};\n", kernel.name);
     }
+    // Instructions of the device that a host has not.
+    let text = text
+        .replace("asm(\"cvt.f32.f16 %0, %1;\" : \"=f\"(y) : \"h\"(x));", "y = host_from_f16(x);")
+        .replace("asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(y) : \"f\"(x));", "y = host_to_f16(x);");
     text + "using of_swiglu::bf16_to_f32;\nusing of_swiglu::f32_to_bf16;\n"
 }
 

@@ -348,3 +348,20 @@ pub fn big_shared() -> Kernel {
     ];
     k
 }
+
+/// Casts to 16-bit floats from what f32 does not hold.
+pub fn casts() -> Kernel {
+    let dtypes = [DType::I32, DType::U32, DType::I64, DType::U64, DType::F64];
+    let (mut buffers, mut body) = (Vec::new(), Vec::new());
+    for from in dtypes {
+        let x = format!("x{from}");
+        buffers.push(buffer(Space::In, &x, from, &[("e", int(1000))]));
+        body.push(load(from.name(), &x, vec![IndexDim::All], None));
+        for to in [DType::F16, DType::Bf16] {
+            let y = format!("{to}_of_{from}");
+            buffers.push(buffer(Space::Out, &y, to, &[("e", int(1000))]));
+            body.push(store(&y, vec![IndexDim::All], Expr::cast(to, n(from.name()))));
+        }
+    }
+    kernel("casts", 64, &[], &[], buffers, body)
+}

@@ -1,4 +1,5 @@
 // Runs the emitted kernels and compares with loops in double. Sizes leave partial tiles.
+#include <algorithm>
 #include "device.hpp"
 #include "kernels.cu"
 
@@ -102,7 +103,56 @@ static void check_attention() {
     }
 }
 
+// The bits of the value of a 16-bit float dtype that is nearest to x, ties to even: what is below a quantum is looked at
+// exactly, since long double holds every 64-bit integer.
+static unsigned short nearest(long double x, int precision, int least, int most, int bias) {
+    const bool negative = x < 0;
+    if (negative) x = -x;
+    int exponent = x == 0 ? least : std::max(ilogbl(x), least);
+    long double quanta = scalbnl(x, precision - 1 - exponent), whole = floorl(quanta), rest = quanta - whole;
+    if (rest > 0.5L || (rest == 0.5L && fmodl(whole, 2) == 1)) whole += 1;
+    // A mantissa that rounds up to the next power of two carries into the exponent, and past the last one is infinity.
+    long bits = (long)whole + ((long)(exponent + bias) << (precision - 1)) - (1L << (precision - 1));
+    const long infinity = (long)(most + bias + 1) << (precision - 1);
+    if (bits > infinity || exponent > most) bits = infinity;
+    return (unsigned short)(bits | (negative ? 0x8000 : 0));
+}
+
+template <class T> static void check_casts_of(Check& check, const T* x, const unsigned short* f16, const unsigned short* bf16) {
+    for (int i = 0; i < 1000; ++i) {
+        check(f16[i], nearest((long double)x[i], 11, -14, 15, 15));
+        check(bf16[i], nearest((long double)x[i], 8, -126, 127, 127));
+    }
+}
+
+static void check_casts() {
+    Check check{"casts", 0};
+    int i32[1000];
+    unsigned u32[1000];
+    long long i64[1000];
+    unsigned long long u64[1000];
+    double f64[1000];
+    // Numbers of every length, near ties of both dtypes.
+    for (int i = 0; i < 1000; ++i) {
+        const unsigned long long random = (unsigned long long)lrand48() << 33 ^ (unsigned long long)lrand48() << 11 ^ lrand48();
+        unsigned long long x = random >> i % 64;
+        const int length = x ? 64 - __builtin_clzll(x) : 0, keep = i % 2 ? 9 : 12;
+        if (length > keep && i % 3) x = (x >> (length - keep) | 1) << (length - keep);
+        x += i % 5 == 0 ? 1 : i % 5 == 1 ? -1 : 0;
+        u64[i] = x, i64[i] = (long long)(i & 8 ? -x : x), u32[i] = (unsigned)x, i32[i] = (int)i64[i];
+        f64[i] = scalbn((double)i64[i], i % 7 == 0 ? -90 : i % 7 == 1 ? 70 : i % 7 == 2 ? -70 : -20);
+    }
+    static unsigned short y[10][1000];
+    launch(64, 1, [&] { casts(i32, y[0], y[1], u32, y[2], y[3], i64, y[4], y[5], u64, y[6], y[7], f64, y[8], y[9]); });
+    check_casts_of(check, i32, y[0], y[1]);
+    check_casts_of(check, u32, y[2], y[3]);
+    check_casts_of(check, i64, y[4], y[5]);
+    check_casts_of(check, u64, y[6], y[7]);
+    check_casts_of(check, f64, y[8], y[9]);
+}
+
 int main() {
+    check_casts();
     check_swiglu();
     check_layer_norm();
     check_softmax();
