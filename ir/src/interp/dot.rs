@@ -47,11 +47,13 @@ pub(super) fn dot(mode: Mode, dims: &DotDims, a: &Tensor, b: &Tensor) -> Result<
     Ok(match (left.as_ref().unwrap_or(&*a.data), right.as_ref().unwrap_or(&*b.data)) {
         (Data::Float(x), Data::Float(y)) => Data::Float(match (mode, dtype) {
             (Mode::Meaning, _) | (Mode::Strict, DType::F64) => product_of(batch, sizes, x, y, 0.0, |c, a, b| c + a * b),
-            (Mode::Strict, DType::F32) => {
-                // Products of f32 are exact in f64, and its sums round twice without harm (53 >= 2 * 24 + 2 bits).
-                product_of(batch, sizes, x, y, 0.0, |c, a, b| f64::from((c + f64::from((a * b) as f32)) as f32))
+            (Mode::Strict, _) => {
+                // Products of f32 are exact in f64, and its sums round twice without harm (53 >= 2 * 24 + 2 bits). Those of
+                // halves are exact in f32.
+                let step = |c, a, b| f64::from((c + f64::from((a * b) as f32)) as f32);
+                let sums = product_of(batch, sizes, x, y, 0.0, step);
+                if dtype == DType::F32 { sums } else { sums.into_iter().map(|c| round(dtype, c)).collect() }
             }
-            (Mode::Strict, _) => product_of(batch, sizes, x, y, 0.0, |c, a, b| round(dtype, c + round(dtype, a * b))),
         }),
         (Data::Int(x), Data::Int(y)) => {
             let low = product_of(batch, sizes, x, y, 0, |c: i64, a, b: i64| c.wrapping_add(b.wrapping_mul(a)));

@@ -29,8 +29,10 @@ pub enum Mode {
     /// `cast` to a float dtype that does not hold every value of the operand's, where an input was given in that dtype,
     /// and at the end, where it becomes a result.
     Meaning,
-    /// Every op rounds its result to its dtype; sums and products are folded left to right in row-major order, rounded
-    /// after every product and every addition. Elementary functions are those of f64, rounded.
+    /// Every op rounds its result to its dtype. Folds (reductions, running sums, `dot`) go left to right in row-major order in
+    /// [`DType::folded`](crate::types::DType::folded), rounded after every product and every addition: those of f16 and
+    /// bf16 run in f32 and round to their dtype once. `scatter_add` rounds every addition. Elementary functions are those
+    /// of f64, rounded.
     Strict,
 }
 

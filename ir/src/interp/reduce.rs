@@ -1,6 +1,7 @@
 //! Folds: reductions, argmax, argmin, running sums.
 
 use super::Mode;
+use super::map::rounded;
 use super::scalar::{max, min};
 use super::value::{Data, Tensor, round, strides, walk, wide, wrap};
 use crate::diag::Diagnostic;
@@ -28,15 +29,16 @@ pub(super) fn reduce(mode: Mode, kind: ReduceKind, axes: &[Axis], x: &Tensor) ->
     }
     Ok(match &*x.data {
         Data::Float(v) => {
-            let step = |y: f64| if mode == Mode::Strict { round(dtype, y) } else { y };
-            Data::Float(match kind {
+            let step = |y: f64| if mode == Mode::Strict { round(dtype.folded(), y) } else { y };
+            let folded = Data::Float(match kind {
                 // -0 is what changes no number: the sum of nothing is then made +0.
                 ReduceKind::Sum if inner.is_empty() => vec![0.0; outer.len()],
                 ReduceKind::Sum => fold(&outer, &inner, v, -0.0, |a, b| step(a + b)),
                 ReduceKind::Prod => fold(&outer, &inner, v, 1.0, |a, b| step(a * b)),
                 ReduceKind::Max => fold(&outer, &inner, v, f64::NEG_INFINITY, max),
                 ReduceKind::Min => fold(&outer, &inner, v, f64::INFINITY, min),
-            })
+            });
+            rounded(mode, dtype, folded)
         }
         Data::Int(v) => {
             let (low, high) = limits(dtype);
@@ -101,9 +103,9 @@ pub(super) fn cumsum(mode: Mode, axis: Axis, x: &Tensor) -> Result<Data, Diagnos
         }
         out
     }
-    let step = |y: f64| if mode == Mode::Strict { round(dtype, y) } else { y };
+    let step = |y: f64| if mode == Mode::Strict { round(dtype.folded(), y) } else { y };
     Ok(match &*x.data {
-        Data::Float(v) => Data::Float(run(&outer, &inner, v, |a, b| step(a + b))),
+        Data::Float(v) => rounded(mode, dtype, Data::Float(run(&outer, &inner, v, |a, b| step(a + b)))),
         Data::Int(v) => Data::Int(run(&outer, &inner, v, |a, b| wrap(dtype, a.wrapping_add(b).into()))),
         Data::Bool(v) => Data::Bool(run(&outer, &inner, v, |a, b| a | b)),
         Data::Block(_) => return Err(Diagnostic::bug("a block encoding was summed")),

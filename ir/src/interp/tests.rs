@@ -153,6 +153,21 @@ fn modes_round_where_they_say() {
     assert_eq!((on(Mode::Strict), on(Mode::Meaning)), (1.0, 1.0 + 2f64.powi(-23)));
 }
 
+/// A sum of 1024 ones in bf16 would stop at 256 if every addition were rounded to bf16.
+#[test]
+fn halves_are_folded_in_f32_and_rounded_once() {
+    let ones = Array::new(DType::Bf16, &[1024], Bytes::new(half::bf16::ONE.to_le_bytes().repeat(1024))).unwrap();
+    let sum = GraphOp::Reduce { kind: ReduceKind::Sum, axes: vec![0] };
+    let product = GraphOp::Dot { dims: DotDims { contract: (vec![0], vec![0]), ..DotDims::default() } };
+    for (op, args) in [(sum, vec![ones.clone()]), (product, vec![ones.clone(), ones.clone()])] {
+        let out = apply(Mode::Strict, op, &args).unwrap();
+        assert_eq!(out[0].to_f64().unwrap(), [1024.0]);
+    }
+    let running = apply(Mode::Strict, GraphOp::Cumsum { axis: 0 }, &[ones]).unwrap()[0].to_f64().unwrap();
+    // Each is 1 to 1024, rounded to 8 bits.
+    assert_eq!((running[256], running[257], running[1023]), (256.0, 258.0, 1024.0));
+}
+
 #[test]
 fn dot_is_the_sum_of_products_whatever_the_tiles() {
     let (m, k, n) = (3, 270, 515);

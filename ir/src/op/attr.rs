@@ -45,6 +45,16 @@ impl ReduceKind {
         }
     }
 
+    /// One line of meaning, for lists of ops.
+    pub const fn doc(self) -> &'static str {
+        match self {
+            ReduceKind::Sum => "sum over `axes`, which leave the shape; 0 for nothing; of bools, whether any is true",
+            ReduceKind::Max => "largest over `axes`, NaN wins; -inf or the smallest integer for nothing; of bools, any",
+            ReduceKind::Min => "smallest over `axes`, NaN wins; +inf or the largest integer for nothing; of bools, all",
+            ReduceKind::Prod => "product over `axes`; 1 for nothing; of bools, whether all are true",
+        }
+    }
+
     /// The scalar op that folds two elements of `dtype`; sum and maximum of truth values are "any", the others "all".
     pub fn combine(self, dtype: DType) -> ScalarOp {
         match self {

@@ -1,4 +1,4 @@
-//! Elements of constants: every bit pattern has a text, and the shortest one that reads back is printed.
+//! Elements of constants and results: every bit pattern has a text, and the shortest one that reads back is printed.
 
 use crate::array::{Array, round_to_odd};
 use crate::types::DType;
@@ -10,13 +10,32 @@ fn float(bits: u64, usual_nan: u64, shortest: String) -> String {
     if shortest == "NaN" && bits != usual_nan { format!("{bits:#x}") } else { shortest.replace("NaN", "nan") }
 }
 
+/// The shortest decimal that is nearest to this half among the halves: that of an f32 or f64 has digits that a half has not.
+fn half(dtype: DType, bits: u16) -> String {
+    let value = if dtype == DType::F16 { f16::from_bits(bits).to_f64() } else { bf16::from_bits(bits).to_f64() };
+    let decimals = (0..8).filter_map(|digits| format!("{value:.digits$e}").parse::<f64>().ok());
+    let same = |d: &f64| float_bits(dtype, d.is_sign_negative(), &d.abs().to_string()) == Some(bits.into());
+    format!("{:?}", decimals.into_iter().find(same).unwrap_or(value))
+}
+
+/// Element `index` of `array` as the text of a constant has it; `None` beyond the end, and for block encodings, whose
+/// elements are no numbers of their own.
+pub fn element_text(array: &Array, index: usize) -> Option<String> {
+    let (dtype, (per, size)) = (array.dtype(), array.dtype().block());
+    let start = index.checked_mul(size).filter(|_| per == 1)?;
+    let bytes = array.bytes().get(start..start.checked_add(size)?)?;
+    let mut wide = [0; 8];
+    wide[..size].copy_from_slice(bytes);
+    Some(element(dtype, u64::from_le_bytes(wide)))
+}
+
 /// The element `bits` (of the dtype's width, zero-extended) as text.
 fn element(dtype: DType, bits: u64) -> String {
     match dtype {
         DType::F64 => float(bits, f64::NAN.to_bits(), format!("{:?}", f64::from_bits(bits))),
         DType::F32 => float(bits, f32::NAN.to_bits().into(), format!("{:?}", f32::from_bits(bits as u32))),
-        DType::F16 => float(bits, 0x7e00, format!("{:?}", f16::from_bits(bits as u16).to_f32())),
-        DType::Bf16 => float(bits, 0x7fc0, format!("{:?}", bf16::from_bits(bits as u16).to_f32())),
+        DType::F16 => float(bits, 0x7e00, half(dtype, bits as u16)),
+        DType::Bf16 => float(bits, 0x7fc0, half(dtype, bits as u16)),
         DType::I8 => (bits as i8).to_string(),
         DType::I16 => (bits as i16).to_string(),
         DType::I32 => (bits as i32).to_string(),
@@ -137,6 +156,15 @@ mod tests {
                 assert_eq!(back(dtype, bits.into()), Some(vec![bits]), "{dtype} {bits:#x}");
             }
         }
+    }
+
+    #[test]
+    fn halves_have_no_digits_of_wider_floats() {
+        let texts = |dtype, bits: [u16; 5]| bits.map(|b| element(dtype, b.into()));
+        let bf16s = [bf16::from_f32(0.1), bf16::from_f32(-9.53), bf16::MAX, bf16::EPSILON, bf16::from_f32(100.0)];
+        assert_eq!(texts(DType::Bf16, bf16s.map(bf16::to_bits)), ["0.1", "-9.5", "3.39e38", "0.0078", "100.0"]);
+        let f16s = [f16::from_f32(0.1), f16::from_f32(-9.53), f16::MAX, f16::from_bits(1), f16::from_f32(100.0)];
+        assert_eq!(texts(DType::F16, f16s.map(f16::to_bits)), ["0.1", "-9.53", "65500.0", "6e-8", "100.0"]);
     }
 
     #[test]

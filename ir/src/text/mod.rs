@@ -20,6 +20,7 @@ mod parse;
 mod print;
 mod same;
 
+pub use literal::element_text;
 pub(crate) use names::is_ident;
 pub use names::value as value_name;
 pub use parse::parse;

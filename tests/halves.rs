@@ -1,0 +1,87 @@
+//! What a graph in f16 or bf16 means: every op rounds to its dtype, folds run in f32 and round once, and rules that keep more
+//! fire only where `numerics` allows them.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use tilewright::compile::{Options, compile};
+use tilewright_ir::array::{Array, Bytes};
+use tilewright_ir::graph::Module;
+use tilewright_ir::interp::{self, Mode};
+use tilewright_ir::types::{Bindings, DType};
+use tilewright_passes::egraph::Numerics;
+
+const DTYPES: [DType; 2] = [DType::Bf16, DType::F16];
+
+/// `x / sqrt(y * y + y)`: a division by a root, which the rule `div-sqrt` of class `rounding` makes a product with `rsqrt`.
+fn roots(dtype: DType) -> Module {
+    let text = format!(
+        "func @main(%x: {dtype}[256], %y: {dtype}[256]) -> {dtype}[256] {{
+          %0 = mul %y, %y\n %1 = add %0, %y\n %2 = sqrt %1\n %3 = div %x, %2\n return %3 }}"
+    );
+    tilewright_ir::text::parse("t.tw", &text).unwrap_or_else(|d| panic!("{d}"))
+}
+
+fn numbers(dtype: DType, from: f64) -> Array {
+    let element = |i: i32| Array::from_number(dtype, from + f64::from(i) * 0.37).unwrap().bytes().to_vec();
+    Array::new(dtype, &[256], Bytes::new((0..256).flat_map(element).collect::<Vec<u8>>())).unwrap()
+}
+
+fn interpreted(module: &Module, inputs: &[Array], mode: Mode) -> Array {
+    interp::run(module, "main", inputs, &Bindings::new(), mode).unwrap().remove(0)
+}
+
+fn compiled(module: &Module, inputs: &[Array], opt_level: u8, numerics: Numerics) -> Array {
+    let options = Options { opt_level, numerics, threads: 1, ..Options::host().unwrap() };
+    compile(module, &options).unwrap().run(inputs, &Bindings::new()).unwrap().remove(0)
+}
+
+#[test]
+fn exact_code_rounds_every_op_as_the_strict_interpreter_does() {
+    for dtype in DTYPES {
+        let (module, inputs) = (roots(dtype), [numbers(dtype, -40.0), numbers(dtype, 0.5)]);
+        let strict = interpreted(&module, &inputs, Mode::Strict);
+        for level in [0, 1, 2] {
+            assert_eq!(compiled(&module, &inputs, level, Numerics::Exact), strict, "{dtype} at level {level}");
+        }
+        assert_ne!(interpreted(&module, &inputs, Mode::Meaning), strict, "{dtype}: roundings show");
+    }
+}
+
+#[test]
+fn a_rule_of_class_rounding_changes_last_bits_only() {
+    for dtype in DTYPES {
+        let (module, inputs) = (roots(dtype), [numbers(dtype, -40.0), numbers(dtype, 0.5)]);
+        let strict = interpreted(&module, &inputs, Mode::Strict);
+        let found = compiled(&module, &inputs, 2, Numerics::Rounding);
+        assert_ne!(found, strict, "{dtype}: the rule fires");
+        assert_eq!(compiled(&module, &inputs, 1, Numerics::Rounding), strict, "{dtype}: rules are those of level 2");
+        // Two units in the last place: one of the root, one of the quotient.
+        let most = 2.0 * if dtype == DType::Bf16 { 0.0078125 } else { 0.0009765625 };
+        for (x, y) in found.to_f64().unwrap().into_iter().zip(strict.to_f64().unwrap()) {
+            assert!((x - y).abs() <= most * y.abs(), "{dtype}: {x} for {y}");
+        }
+    }
+}
+
+/// 4096 ones: a sum that rounded every addition would end at 256 in bf16 and at 2048 in f16.
+#[test]
+fn sums_and_products_run_in_f32_at_every_level() {
+    for dtype in DTYPES {
+        let text = format!(
+            "func @main(%x: {dtype}[4096]) -> ({dtype}[], {dtype}[]) {{
+              %0 = sum %x axes=[0]\n %1 = dot %x, %x contract=[0]x[0]\n return %0, %1 }}"
+        );
+        let module = tilewright_ir::text::parse("t.tw", &text).unwrap_or_else(|d| panic!("{d}"));
+        let one = Array::from_number(dtype, 1.0).unwrap().bytes().to_vec();
+        let ones = [Array::new(dtype, &[4096], Bytes::new(one.repeat(4096))).unwrap()];
+        let values = |all: Vec<Array>| -> Vec<f64> { all.iter().flat_map(|a| a.to_f64().unwrap()).collect() };
+        let strict = interp::run(&module, "main", &ones, &Bindings::new(), Mode::Strict).unwrap();
+        assert_eq!(values(strict), [4096.0, 4096.0]);
+        for level in [0, 1, 2] {
+            let options =
+                Options { opt_level: level, numerics: Numerics::Exact, threads: 1, ..Options::host().unwrap() };
+            let found = compile(&module, &options).unwrap().run(&ones, &Bindings::new()).unwrap();
+            assert_eq!(values(found), [4096.0, 4096.0], "{dtype} at level {level}");
+        }
+    }
+}
