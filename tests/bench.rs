@@ -34,6 +34,24 @@ fn a_product_is_one_line_and_exact() {
     }
 }
 
+/// Sizes that pass as numbers and do not fit the address space.
+#[test]
+#[cfg(unix)]
+fn products_without_memory_are_errors() {
+    for (m, k, n) in [("20000", "20000", "20000"), ("1", "2147483648", "1"), ("46340", "1", "46340")] {
+        for dtype in ["f32", "bf16"] {
+            let out = Command::new("sh")
+                .args(["-c", "ulimit -v 6000000; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tilewright"), "bench", "gemm"])
+                .args(["--m", m, "--k", k, "--n", n, "--dtype", dtype])
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert_eq!(out.status.code(), Some(1), "{said}");
+            assert!(said.contains("error[out-of-memory]") && said.contains(&format!("{m}x{k}x{n}")), "{said}");
+        }
+    }
+}
+
 #[test]
 fn wrong_sizes_and_files_are_errors() {
     let (ok, out, err) = bench(&["gemm", "--m", "0"]);

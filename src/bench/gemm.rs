@@ -25,7 +25,7 @@ const MOST: usize = 1 << 31;
 
 /// Measures one product.
 ///
-/// Errors: `bench-size` for operands without elements or of more than 2^31; those of the compiler.
+/// Errors: `bench-size` for operands without elements or of more than 2^31; `out-of-memory`; those of the compiler.
 pub fn gemm(sizes: Gemm, setup: &Setup) -> Result<Row, Diagnostic> {
     let Gemm { m, k, n, dtype } = sizes;
     let fits = |a: usize, b: usize| a.checked_mul(b).is_some_and(|c| (1..=MOST).contains(&c));
@@ -33,6 +33,7 @@ pub fn gemm(sizes: Gemm, setup: &Setup) -> Result<Row, Diagnostic> {
         let message = format!("operands must have 1 to {MOST} elements, found m {m}, k {k}, n {n}");
         return Err(Diagnostic::new("bench-size", message));
     }
+    room(m, k, n)?;
     let g = Graph::new("main");
     let (x, w) = (g.input("a", dtype, (m, k)), g.weight("b", dtype, (k, n)));
     let module = g.finish(&[&x.matmul(&w)])?;
@@ -52,6 +53,15 @@ pub fn gemm(sizes: Gemm, setup: &Setup) -> Result<Row, Diagnostic> {
         ..More::default()
     };
     Ok(row("gemm", format!("{m}x{k}x{n}"), &times, setup, more))
+}
+
+/// Whether there is memory for what this bench holds at the same time: f32 numbers, arrays, panels, and the f64 sums of the
+/// check. Asked for at once and before any of it is made, so that none of these can fail halfway.
+fn room(m: usize, k: usize, n: usize) -> Result<(), Diagnostic> {
+    let operands = (m * k).saturating_add(2 * k * n).saturating_mul(8);
+    let bytes = operands.saturating_add((m * n).saturating_mul(16));
+    let refused = |_| Diagnostic::new("out-of-memory", format!("no memory for {bytes} bytes of {m}x{k}x{n}"));
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(refused)
 }
 
 fn array(dtype: DType, shape: &[usize], data: &[f32]) -> Result<Array, Diagnostic> {
