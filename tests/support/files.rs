@@ -3,7 +3,8 @@
 // Each test crate takes what it needs.
 #![allow(dead_code)]
 
-fn string(out: &mut Vec<u8>, s: &[u8]) {
+/// Appends a string as GGUF has it.
+pub fn string(out: &mut Vec<u8>, s: &[u8]) {
     out.extend((s.len() as u64).to_le_bytes());
     out.extend(s);
 }

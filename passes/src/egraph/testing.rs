@@ -8,10 +8,27 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use tilewright_ir::array::Array;
+use tilewright_ir::dsl::{Tensor, concat, stack};
 use tilewright_ir::graph::{Function, Module};
 use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::{Bindings, DType, Type};
+
+/// Functions of a tensor `[4, 6]` that move elements: views that split axes, overlap and cut across each other.
+pub const MOVEMENTS: [fn(&Tensor) -> Tensor; 12] = [
+    |x| x.reshape([4, 2, 3]).permute(&[2, 0, 1]).reshape([3, 8]).exp(),
+    |x| x.slice(1, 2, 4) + x.slice(1, 1, 3),
+    |x| x.slice(1, 3, 6) * x.slice(1, 0, 3),
+    |x| x.slice_by(1, 1, 6, 2).exp(),
+    |x| x.slice_by(1, 0, 6, 4).exp(),
+    |x| x.pad(0, 1, 2, 0.5).pad(1, 2, 0, -1.0).flip(&[0, 1]),
+    |x| concat(&[x, &x.slice(1, 0, 1), &x.flip(&[1])], 1).unwrap(),
+    |x| stack(&[x, &(x * 2.0), &x.exp()], 1).unwrap().reshape([4, 18]),
+    |x| x.slice(0, 3, 4) + x,
+    |x| x.reshape([2, 2, 6]).slice(1, 1, 2).reshape([2, 6]).sum(&[0]) + x,
+    |x| x.reshape([24]).slice(0, 13, 14) + x,
+    |x| x.max(&[0]) + x.min(&[0]) * x.prod(&[0]),
+];
 
 /// Data for an input; positions are below 3.
 pub(crate) fn sample(seed: usize, ty: &Type, bindings: &Bindings) -> Array {

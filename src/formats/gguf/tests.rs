@@ -2,31 +2,19 @@
 
 use super::*;
 
+#[path = "../../../tests/support/files.rs"]
+mod files;
+use files::gguf_bytes;
+
 /// Appends a string as the format has it.
 fn string(out: &mut Vec<u8>, s: &str) {
-    out.extend((s.len() as u64).to_le_bytes());
-    out.extend(s.as_bytes());
+    files::string(out, s.as_bytes());
 }
 
 /// A file with the given pairs (key, type, raw value) and tensors (name, dims minor first, type, offset), and data.
 fn file(version: u32, pairs: &[(&str, u32, Vec<u8>)], tensors: &[(&str, &[u64], u32, u64)], data: &[u8]) -> Vec<u8> {
-    let mut out = b"GGUF".to_vec();
-    out.extend(version.to_le_bytes());
-    out.extend((tensors.len() as u64).to_le_bytes());
-    out.extend((pairs.len() as u64).to_le_bytes());
-    for (key, kind, value) in pairs {
-        string(&mut out, key);
-        out.extend(kind.to_le_bytes());
-        out.extend(value);
-    }
-    for (name, dims, kind, offset) in tensors {
-        string(&mut out, name);
-        out.extend((dims.len() as u32).to_le_bytes());
-        dims.iter().for_each(|d| out.extend(d.to_le_bytes()));
-        out.extend(kind.to_le_bytes());
-        out.extend(offset.to_le_bytes());
-    }
-    out.resize(out.len().next_multiple_of(32), 0);
+    let pairs: Vec<(&[u8], u32, Vec<u8>)> = pairs.iter().map(|(k, t, v)| (k.as_bytes(), *t, v.clone())).collect();
+    let mut out = gguf_bytes(version, &pairs, tensors, 0);
     out.extend(data);
     out
 }

@@ -1,10 +1,10 @@
 //! Imported and rewritten terms mean what the reference interpreter says: every result element, several extractions.
 
-use super::super::testing::{Chosen, Memory, agree, picked};
+use super::super::testing::{Chosen, MOVEMENTS, Memory, agree, picked};
 use super::super::*;
 use super::*;
 use std::collections::BTreeSet;
-use tilewright_ir::dsl::{Attention, Graph as Dsl, RopeLayout, Tensor, concat, stack};
+use tilewright_ir::dsl::{Attention, Graph as Dsl, RopeLayout, Tensor, concat};
 use tilewright_ir::types::{Bindings, DType};
 
 /// Checks one program; returns its barriers and copies.
@@ -30,21 +30,7 @@ const F: DType = DType::F64;
 
 #[test]
 fn movement_means_the_same() {
-    let programs: &[fn(&Tensor) -> Tensor] = &[
-        |x| x.reshape([4, 2, 3]).permute(&[2, 0, 1]).reshape([3, 8]).exp(),
-        |x| x.slice(1, 2, 4) + x.slice(1, 1, 3),
-        |x| x.slice(1, 3, 6) * x.slice(1, 0, 3),
-        |x| x.slice_by(1, 1, 6, 2).exp(),
-        |x| x.slice_by(1, 0, 6, 4).exp(),
-        |x| x.pad(0, 1, 2, 0.5).pad(1, 2, 0, -1.0).flip(&[0, 1]),
-        |x| concat(&[x, &x.slice(1, 0, 1), &x.flip(&[1])], 1).unwrap(),
-        |x| stack(&[x, &(x * 2.0), &x.exp()], 1).unwrap().reshape([4, 18]),
-        |x| x.slice(0, 3, 4) + x,
-        |x| x.reshape([2, 2, 6]).slice(1, 1, 2).reshape([2, 6]).sum(&[0]) + x,
-        |x| x.reshape([24]).slice(0, 13, 14) + x,
-        |x| x.max(&[0]) + x.min(&[0]) * x.prod(&[0]),
-    ];
-    for (number, program) in programs.iter().enumerate() {
+    for (number, program) in MOVEMENTS.iter().enumerate() {
         let g = Dsl::new("main");
         let x = g.input("x", F, [4, 6]);
         // One slice splits the axis into blocks, the next one cuts across them.
@@ -54,7 +40,7 @@ fn movement_means_the_same() {
     // All at once the axes are split in ways that do not agree; some views then go through memory.
     let g = Dsl::new("main");
     let x = g.input("x", F, [4, 6]);
-    let all: Vec<Tensor> = programs.iter().map(|p| p(&x)).collect();
+    let all: Vec<Tensor> = MOVEMENTS.iter().map(|p| p(&x)).collect();
     assert!(check(&g, &all.iter().collect::<Vec<_>>(), &[]).0 > 0);
 }
 
