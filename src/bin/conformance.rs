@@ -17,13 +17,13 @@ struct Arguments {
     /// Folder with one folder per set
     #[arg(long)]
     data: PathBuf,
-    /// Set to run; all that the folder has if absent
+    /// Set to run: ops, onnx_node, nnsmith, smollm2, minilm or rxn_albert; all that the folder has if absent
     #[arg(long)]
     set: Option<String>,
     /// interpreter, cpu or cuda
     #[arg(long, default_value = "interpreter")]
     device: Device,
-    /// Compare gradients, too
+    /// Compare gradients, too: always an error for now, as Tilewright has no gradients yet
     #[arg(long)]
     grads: bool,
     #[command(flatten)]

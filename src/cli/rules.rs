@@ -3,10 +3,20 @@
 use super::progress::bar;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_passes::egraph::{check, rules};
+use tilewright_passes::egraph::{Numerics, assumptions, check, rules};
 
 /// Arguments of `rules`.
 #[derive(clap::Args)]
+#[command(
+    after_help = "Classes, and the value of `--numerics` from which a rule may fire (each value allows those before it):\n\
+    exact         exact        every bit stays, infinities and NaN included\n\
+    rounding      rounding     the last bits of one operation may change\n\
+    reassociates  reassociate  real algebra: sums and products in another order; finite where both sides are\n\
+    domain(..)    reassociate  real algebra under an assumption about the data that nothing checks:\n\
+    \x20                          finite(?a), moderate(?a) (exp of it neither overflows nor underflows),\n\
+    \x20                          inside(?t, ?j) (t is a position of axis j), unsigned-zero(?a) (it is not -0)\n\
+    approx(..)    approx       an approximation, described in words"
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -14,7 +24,7 @@ pub(super) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// One rule a line: name, class, group
+    /// One rule a line: name, class, the value of `--numerics` from which it may fire, group
     List {
         /// One JSON object a line
         #[arg(long)]
@@ -40,12 +50,18 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
 fn list(json: bool) -> Result<(), Diagnostic> {
     let mut out = String::new();
     for rule in &rules::shipped()?.rules {
-        let (name, class, group) = (&rule.name, rule.class.to_string(), &rule.group);
+        let (name, group, numerics) = (&rule.name, &rule.group, Numerics::least(&rule.class).to_string());
+        let assumes: Vec<String> = assumptions(&rule.class).iter().map(ToString::to_string).collect();
         if json {
-            let row = serde_json::json!({ "name": name.to_string(), "class": class, "group": group.to_string() });
+            let row = serde_json::json!({
+                "name": name.to_string(), "class": rule.class.to_string(), "assumes": assumes, "numerics": numerics,
+                "group": group.to_string(),
+            });
             out += &format!("{row}\n");
         } else {
-            out += &format!("{name:<24} {class:<32} {group}\n");
+            let assumed = if assumes.is_empty() { String::new() } else { format!("({})", assumes.join(", ")) };
+            let class = format!("{}{assumed}", rule.class);
+            out += &format!("{name:<24} {class:<28} {numerics:<12} {group}\n");
         }
     }
     super::print(&out)

@@ -37,14 +37,19 @@ impl Numerics {
         Numerics::NAMES.into_iter().find(|row| row.1 == name).map(|row| row.0)
     }
 
-    /// Whether rules of a class may fire.
-    pub fn allows(self, class: &Class) -> bool {
-        self >= match class {
+    /// The lowest level at which rules of a class may fire.
+    pub fn least(class: &Class) -> Numerics {
+        match class {
             Class::Exact => Numerics::Exact,
             Class::Rounding => Numerics::Rounding,
             Class::Reassociates | Class::Domain(_) => Numerics::Reassociate,
             Class::Approx(_) => Numerics::Approx,
         }
+    }
+
+    /// Whether rules of a class may fire.
+    pub fn allows(self, class: &Class) -> bool {
+        self >= Numerics::least(class)
     }
 }
 

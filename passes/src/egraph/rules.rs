@@ -69,6 +69,15 @@ pub enum ConditionKind {
     UnsignedZero,
 }
 
+/// As a rule file has it: `finite(?a)`.
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = CONDITIONS.iter().find(|row| row.1 == self.kind).map_or("", |row| row.0);
+        let arguments: Vec<String> = self.arguments.iter().map(|a| format!("?{a}")).collect();
+        write!(f, "{name}({})", arguments.join(", "))
+    }
+}
+
 /// Where a condition may stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
