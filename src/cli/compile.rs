@@ -18,7 +18,8 @@ pub(super) struct Args {
     /// What to compile for; the CPU if absent, sm_80 for the stage `cuda`
     #[arg(long, value_enum)]
     target: Option<Target>,
-    /// Only this function and those that it calls; every function if absent
+    /// Only this function and those that it calls; every function if absent. Symbols stay symbols: the code is for every
+    /// size in their ranges
     #[arg(long)]
     function: Option<String>,
     #[command(flatten)]

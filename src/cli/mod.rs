@@ -9,6 +9,7 @@ mod demo;
 mod diff;
 mod embed;
 mod generate;
+mod indices;
 mod ops;
 pub mod options;
 mod progress;
@@ -54,7 +55,7 @@ enum Command {
     CheckKernels(check_kernels::Args),
     /// List or check rewrite rules
     Rules(rules::Args),
-    /// List the ops
+    /// List the ops of graphs, kinds of reduction and scalar ops
     Ops(ops::Args),
 }
 

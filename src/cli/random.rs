@@ -23,16 +23,30 @@ impl Random {
         self.0
     }
 
+    /// In `0..limit`, as far as `dtype` has such numbers.
+    fn integer(&mut self, dtype: DType, limit: Option<usize>) -> i64 {
+        let draw = |x: u64, count: u64| ((u128::from(x) * u128::from(count.max(1))) >> 64) as i64;
+        match limit {
+            Some(limit) => {
+                let bits = 8 * dtype.block().1 as u32 - u32::from(dtype.is_signed());
+                let most = 1u64.checked_shl(bits).unwrap_or(u64::MAX);
+                draw(self.next(), most.min(limit as u64))
+            }
+            None if dtype.is_signed() => draw(self.next(), 33) - 16,
+            None => draw(self.next(), 17),
+        }
+    }
+
     /// In -1..1.
     fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
-    /// Floats in -1..1, integers 0 or 1 (so that they are indices of most tables), bools, blocks with random quanta and
-    /// scales of about 0.1.
+    /// Floats in -1..1; integers below `limit` where they choose places, else in -16..=16, or 0..=16 if unsigned; bools;
+    /// blocks with random quanta and scales of about 0.1.
     ///
     /// Errors: `array-size` for sizes beyond memory or rows that are no whole blocks.
-    pub fn array(&mut self, ty: &Type, shape: &[usize]) -> Result<Array, Diagnostic> {
+    pub fn array(&mut self, ty: &Type, shape: &[usize], limit: Option<usize>) -> Result<Array, Diagnostic> {
         let count = element_count(shape).filter(|&n| ty.dtype.bytes(n).is_some_and(|b| b <= MOST_BYTES));
         let count = count.ok_or_else(|| Diagnostic::new("array-size", format!("{ty} is too large for random data")))?;
         let dtype = ty.dtype;
@@ -55,19 +69,10 @@ impl Random {
                 DType::F32 => push(&(x as f32).to_le_bytes()),
                 DType::F16 => push(&half::f16::from_f64(x).to_le_bytes()),
                 DType::Bf16 => push(&half::bf16::from_f64(x).to_le_bytes()),
-                DType::I8
-                | DType::U8
-                | DType::I16
-                | DType::U16
-                | DType::I32
-                | DType::U32
-                | DType::I64
-                | DType::U64
-                | DType::Bool => {
-                    let mut little = [0u8; 8];
-                    little[0] = u8::from(x > 0.0);
-                    push(&little[..dtype.block().1]);
+                DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 | DType::U32 | DType::I64 | DType::U64 => {
+                    push(&self.integer(dtype, limit).to_le_bytes()[..dtype.block().1])
                 }
+                DType::Bool => push(&[u8::from(x > 0.0)]),
                 DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q4K | DType::Q6K => {
                     return Err(Diagnostic::bug("a block encoding is no plain number"));
                 }

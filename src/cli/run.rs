@@ -1,6 +1,7 @@
 //! `tilewright run`: run a graph on random or given inputs.
 
-use super::compare::{compare, verdict, worse};
+use super::compare::{Rounding, Worst, check, name, verdict, worse};
+use super::indices::limits;
 use super::options::CompileArgs;
 use super::progress::spinner;
 use super::random::Random;
@@ -10,19 +11,22 @@ use std::path::PathBuf;
 use std::time::Instant;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::Function;
-use tilewright_ir::interp::{self, Mode};
-use tilewright_ir::types::{Bindings, DType, Dim};
+use tilewright_ir::graph::{Function, Module};
+use tilewright_ir::interp;
+use tilewright_ir::text::element_text;
+use tilewright_ir::types::{Bindings, Dim};
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A .tw file, or an op program or an ONNX graph in a .safetensors file
     file: PathBuf,
-    /// Inputs by parameter name; those of a .safetensors file are in it. Random where absent
+    /// Inputs by parameter name; those of a .safetensors file are in it. If absent, random ones: floats in -1..1, indices
+    /// inside their axes, other integers of at most 16
     #[arg(long)]
     inputs: Option<PathBuf>,
-    /// Value of a symbol, such as seq=16; may be repeated
+    /// Value of a symbol, such as seq=16; may be repeated. A symbol that neither this nor an input says is 4, or what its
+    /// range has next to that
     #[arg(long = "set", value_name = "SYMBOL=VALUE")]
     set: Vec<String>,
     /// Where to run
@@ -36,11 +40,15 @@ pub(super) struct Args {
     /// Run this function; `main`, else the last one, if absent
     #[arg(long)]
     function: Option<String>,
-    /// Compare with the interpreter. Integers and bools must be equal; floats may differ by 1e-9 (f64) or 1e-4 (f32)
-    /// times 1 + |x|, or by 8 units in the last place (f16, bf16) of 1 + the largest |x|; the coarsest float computed on
-    /// the way to a result counts
+    /// Compare with the interpreter, in f64 and, where that is not near, in strict mode: an element must be near one of
+    /// them, or between. Near is equal for integers and bools; floats may differ by 1e-9 (f64) or 1e-4 (f32) times
+    /// 1 + |x|, or by 8 units in the last place (f16, bf16) of 1 + the largest |x|; the coarsest float computed on the
+    /// way to a result counts
     #[arg(long)]
     check: bool,
+    /// How the interpreter rounds, for `--device interpreter` (strict if absent) and for `--check` (both if absent)
+    #[arg(long, value_enum)]
+    interpreter: Option<Rounding>,
     /// Write the results to this .safetensors file, as `result0`, `result1`, ...
     #[arg(long, short)]
     output: Option<PathBuf>,
@@ -67,14 +75,17 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let inputs = if args.file.extension().is_some_and(|e| e == "safetensors") {
         super::program_inputs(&crate::formats::Safetensors::open(&args.file)?)?
     } else {
-        inputs(entry, args, &bindings)?
+        inputs(&module, entry, args, &bindings)?
     };
     let options = args.compile.options()?;
-    let interpreted = || interp::run(&module, &entry.name, &inputs, &bindings, Mode::Meaning);
+    let interpret = |mode| interp::run(&module, &entry.name, &inputs, &bindings, mode);
     let mut report = serde_json::Map::new();
     let start = Instant::now();
     let outputs = match args.device {
-        Device::Interpreter => spinner("interpreting", interpreted)?,
+        Device::Interpreter => {
+            let rounding = args.interpreter.unwrap_or(Rounding::Strict);
+            spinner("interpreting", || interpret(rounding.mode()))?
+        }
         Device::Cpu => {
             let mut executable = compile(&module, &options)?;
             report.insert("compile_s".into(), start.elapsed().as_secs_f64().into());
@@ -106,18 +117,22 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let mut results: Vec<serde_json::Value> = outputs.iter().map(describe).collect();
     let mut passed = Ok(());
     if args.check {
-        let expected = spinner("interpreting", interpreted)?;
-        let differences = compare(&module, &outputs, &expected)?;
+        let differences = spinner("interpreting", || check(&module, &outputs, args.interpreter, interpret))?;
         for (result, d) in results.iter_mut().zip(&differences) {
             result["error"] = number(d.error);
             result["tolerance"] = number(d.tolerance);
+            result["worst"] = d.worst.as_ref().map_or(serde_json::Value::Null, place);
         }
         report.insert("error".into(), number(differences.iter().map(|d| d.error).fold(0.0, worse)));
-        passed = verdict(&differences, &expected);
+        passed = verdict(&differences, &outputs);
         report.insert("passed".into(), passed.is_ok().into());
     }
     report.insert("results".into(), results.into());
-    super::print(&if args.json { format!("{}\n", serde_json::Value::from(report)) } else { readable(&report) })?;
+    super::print(&if args.json {
+        format!("{}\n", serde_json::Value::from(report))
+    } else {
+        readable(&report, &outputs)
+    })?;
     passed
 }
 
@@ -131,24 +146,34 @@ fn number(x: f64) -> serde_json::Value {
     }
 }
 
-/// The first elements; none of block encodings, whose elements are no numbers of their own.
+/// The element that differs most, with its numbers as text.
+fn place(worst: &Worst) -> serde_json::Value {
+    let expected: serde_json::Map<_, _> =
+        worst.expected.iter().map(|(mode, text)| (name(*mode).to_string(), text.as_str().into())).collect();
+    serde_json::json!({
+        "at": worst.at, "found": worst.found, "expected": expected,
+        "absolute": number(worst.absolute), "relative": number(worst.relative),
+        "text": worst.to_string(),
+    })
+}
+
+/// How many elements of a result are shown.
+const SHOWN: usize = 6;
+
+/// The first elements in the shortest text of their dtype; none of block encodings.
+fn first_texts(a: &Array) -> Vec<String> {
+    (0..a.len().min(SHOWN)).map_while(|i| element_text(a, i)).collect()
+}
+
+/// The first elements as JSON has them: numbers, `true` and `false`; names of what JSON has not, the bits of an unusual
+/// NaN with it.
 fn first_values(a: &Array) -> Vec<serde_json::Value> {
-    let (dtype, (_, size)) = (a.dtype(), a.dtype().block());
-    let floats = a.to_f64().unwrap_or_default().into_iter().take(6);
-    let whole = |bytes: &[u8]| {
-        // Little-endian, with the sign in the bytes above.
-        let fill = if dtype.is_signed() && bytes[size - 1] >= 128 { 0xff } else { 0 };
-        let mut wide = [fill; 8];
-        wide[..size].copy_from_slice(bytes);
-        if dtype.is_signed() { i64::from_le_bytes(wide).into() } else { u64::from_le_bytes(wide).into() }
+    let value = |text: String| match text.parse::<f64>() {
+        _nan if text.starts_with("0x") && a.dtype().is_float() => "nan".into(),
+        Ok(x) if a.dtype().is_float() => number(x),
+        Ok(_) | Err(_) => serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
     };
-    // The shortest decimal of an f32 is not that of its value as f64.
-    let short = |x: f64| format!("{}", x as f32).parse().map_or_else(|_| number(x), number);
-    match dtype {
-        DType::F64 => floats.map(number).collect(),
-        d if d.is_float() => floats.map(short).collect(),
-        _integer => floats.zip(a.bytes().chunks_exact(size)).map(|(_, bytes)| whole(bytes)).collect(),
-    }
+    first_texts(a).into_iter().map(value).collect()
 }
 
 fn describe(a: &Array) -> serde_json::Value {
@@ -157,22 +182,24 @@ fn describe(a: &Array) -> serde_json::Value {
     serde_json::json!({ "dtype": a.dtype().to_string(), "shape": a.shape(), "first": first, "more": more })
 }
 
-fn readable(report: &serde_json::Map<String, serde_json::Value>) -> String {
+fn readable(report: &serde_json::Map<String, serde_json::Value>, outputs: &[Array]) -> String {
     let seconds = |key: &str| report.get(key).and_then(serde_json::Value::as_f64);
     let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
-    let short =
-        |v: &serde_json::Value| if v.is_f64() { format!("{:.6}", v.as_f64().unwrap_or(f64::NAN)) } else { text(v) };
     let error = |v: &serde_json::Value| v.as_f64().map_or_else(|| text(v), |x| format!("{x:.3e}"));
     let mut out = String::new();
     if let (Some(compiled), Some(ran)) = (seconds("compile_s"), seconds("run_s")) {
         out += &format!("compiled in {:.1} ms, ran in {:.3} ms\n", compiled * 1e3, ran * 1e3);
     }
-    for (i, result) in report.get("results").and_then(|r| r.as_array()).into_iter().flatten().enumerate() {
-        let first: Vec<String> = result["first"].as_array().into_iter().flatten().map(short).collect();
+    let results = report.get("results").and_then(|r| r.as_array()).into_iter().flatten();
+    for (i, (result, output)) in results.zip(outputs).enumerate() {
+        let first = first_texts(output);
         let more = if result["more"] == true { ", ..." } else { "" };
         out += &format!("result {i}: {}{} [{}{more}]", text(&result["dtype"]), result["shape"], first.join(", "));
         if let (Some(found), Some(most)) = (result.get("error"), result.get("tolerance")) {
             out += &format!(", differs from the interpreter by {}, may by {}", error(found), error(most));
+        }
+        if let Some(worst) = result.get("worst").and_then(|w| w["text"].as_str()) {
+            out += &format!("; most at {worst}");
         }
         out += "\n";
     }
@@ -209,18 +236,16 @@ fn symbols(entry: &Function, set: &[String], given: bool) -> Result<Bindings, Di
     Ok(bindings)
 }
 
-fn inputs(entry: &Function, args: &Args, bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
+fn inputs(module: &Module, entry: &Function, args: &Args, bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
     let file = args.inputs.as_deref().map(crate::formats::safetensors::Safetensors::open).transpose()?;
+    if let Some(file) = file {
+        return entry.params.iter().map(|p| file.tensor(&p.name)).collect();
+    }
     let mut random = Random::new(args.seed);
-    entry
-        .params
-        .iter()
-        .map(|p| match &file {
-            Some(f) => f.tensor(&p.name),
-            None => {
-                let shape = p.ty.concrete(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
-                random.array(&p.ty, &shape)
-            }
-        })
-        .collect()
+    let limits = limits(module, entry, bindings)?;
+    let each = entry.params.iter().zip(limits).map(|(p, limit)| {
+        let shape = p.ty.concrete(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
+        random.array(&p.ty, &shape, limit)
+    });
+    each.collect()
 }

@@ -105,6 +105,69 @@ fn halves_may_differ_by_roundings_of_halves() {
     assert_eq!(tolerances, [0.0625, 0.0078125, 0.0625], "{out}");
 }
 
+/// f16 products that overflow on the way, and a bf16 sum that a rounding on the way changes.
+const ROUNDED: &str = "func @main(%x: f16[2, 3], %y: bf16[2, 3]) -> (f16[2, 3], bf16[2, 3], bool[2, 3]) {
+  %0 = constant f16[] = 3000.0\n %1 = broadcast %0 shape=[2, 3] dims=[]
+  %2 = exp %x\n %3 = mul %2, %1\n %4 = mul %3, %3\n %5 = div %4, %3
+  %6 = constant bf16[] = 1000.0\n %7 = broadcast %6 shape=[2, 3] dims=[]
+  %8 = add %y, %7\n %9 = sub %8, %7\n %10 = gt %9, %y
+  return %5, %9, %10
+}";
+
+#[test]
+fn halves_that_round_or_overflow_on_the_way_are_right_unless_one_mode_is_named() {
+    let place = Place::new();
+    place.write("g.tw", ROUNDED);
+    for numerics in ["exact", "rounding", "reassociate", "approx"] {
+        for level in ["0", "1", "2"] {
+            place.runs(&["run", "g.tw", "--check", "--numerics", numerics, "--opt-level", level]);
+        }
+    }
+    place.runs(&["run", "g.tw", "--check", "--numerics", "exact", "--interpreter", "strict"]);
+    let ended = place.run(&["run", "g.tw", "--check", "--numerics", "exact", "--interpreter", "f64"]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    let said = ["error[check]", "result 0 (f16[2, 3])", " at [0, 0]: found inf, expected ", "(f64)", "relative"];
+    assert!(said.iter().all(|part| ended.stderr.contains(part)), "{}", ended.stderr);
+    // The interpreter alone rounds every op unless it is told not to.
+    let strict = place.runs(&["run", "g.tw", "--device", "interpreter"]);
+    assert!(strict.contains("result 0: f16[2,3] [inf,"), "{strict}");
+    let wide = place.runs(&["run", "g.tw", "--device", "interpreter", "--interpreter", "f64"]);
+    assert!(!wide.contains("inf"), "{wide}");
+}
+
+#[test]
+fn numbers_have_the_digits_of_their_dtype() {
+    let place = Place::new();
+    let text = "func @main() -> (f32[3], bf16[2], bool[2], u64[1], f64[1]) {
+      %0 = constant f32[3] = [123456789.0, 0.1, nan]\n %1 = constant bf16[2] = [0.1, 3.39e38]
+      %2 = constant bool[2] = [true, false]\n %3 = constant u64[1] = [18446744073709551615]\n %4 = constant f64[1] = [0.1]
+      return %0, %1, %2, %3, %4 }";
+    place.write("g.tw", text);
+    let out = place.runs(&["run", "g.tw"]);
+    for line in ["[123456790.0, 0.1, nan]", "[0.1, 3.39e38]", "[true, false]", "[18446744073709551615]", "f64[1] [0.1]"]
+    {
+        assert!(out.contains(line), "{out}");
+    }
+    // The text itself: this parser of JSON changes last digits.
+    let json = place.runs(&["run", "g.tw", "--json"]);
+    for first in ["[123456790.0,0.1,\"nan\"]", "[0.1,3.39e+38]", "[true,false]", "[18446744073709551615]", "[0.1]"] {
+        assert!(json.contains(&format!("\"first\":{first}")), "{first}: {json}");
+    }
+}
+
+#[test]
+fn random_indices_are_inside() {
+    let place = Place::new();
+    let text = "func @main(%x: f32[n, 2], %i: i64[50], %y: f32[3, 4], %j: u8[3, 4]) -> (f32[50, 2], f32[3, 4])
+        where n in 1..=9 { %0 = take %x, %i axis=0\n %1 = take_along %y, %j axis=0\n return %0, %1 }";
+    place.write("g.tw", text);
+    for n in ["n=1", "n=2", "n=9"] {
+        for seed in ["0", "1"] {
+            place.runs(&["run", "g.tw", "--set", n, "--seed", seed, "--check"]);
+        }
+    }
+}
+
 #[test]
 fn json_has_numbers() {
     let place = Place::new();
@@ -117,7 +180,7 @@ fn json_has_numbers() {
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     let first = |i: usize| report["results"][i]["first"].to_string();
     let found: Vec<String> = (0..6).map(first).collect();
-    let want = ["[\"nan\",\"nan\"]", "[\"-inf\",\"-inf\"]", "[0.1]", "[-9007199254740993]", "[1]", "[200]"];
+    let want = ["[\"nan\",\"nan\"]", "[\"-inf\",\"-inf\"]", "[0.1]", "[-9007199254740993]", "[true]", "[200]"];
     assert_eq!(found, want, "{out}");
     assert_eq!(report["error"].as_f64(), Some(0.0), "{out}");
 }
