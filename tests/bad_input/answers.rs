@@ -156,6 +156,27 @@ fn numbers_have_the_digits_of_their_dtype() {
 }
 
 #[test]
+fn rules_say_what_they_assume_and_from_which_level_they_fire() {
+    let place = Place::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for line in place.runs(&["rules", "list", "--json"]).lines() {
+        let rule: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (class, numerics) = (rule["class"].as_str().unwrap(), rule["numerics"].as_str().unwrap());
+        let want = match class {
+            "reassociates" | "domain" => "reassociate",
+            other => other,
+        };
+        assert_eq!(numerics, want, "{line}");
+        assert_eq!(rule["assumes"].as_array().unwrap().is_empty(), class != "domain", "{line}");
+        seen.insert(class.to_string());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["approx", "domain", "exact", "reassociates", "rounding"]);
+    let list = place.runs(&["rules", "list"]);
+    let row = list.lines().find(|l| l.starts_with("max-shift ")).unwrap();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>()[1..3], ["domain(finite(?b))", "reassociate"]);
+}
+
+#[test]
 fn random_indices_are_inside() {
     let place = Place::new();
     let text = "func @main(%x: f32[n, 2], %i: i64[50], %y: f32[3, 4], %j: u8[3, 4]) -> (f32[50, 2], f32[3, 4])
