@@ -53,6 +53,17 @@ fn products_without_memory_are_errors() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_model_without_memory_is_an_error() {
+    let out = Command::new("sh")
+        .args(["-c", "ulimit -v 600000; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tilewright"), "bench", "gpt2"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("error[out-of-memory]"), "{said}");
+}
+
+#[test]
 fn wrong_sizes_and_files_are_errors() {
     let (ok, out, err) = bench(&["gemm", "--m", "0"]);
     assert!(!ok && out.is_empty() && err.contains("bench-size"), "{err}");

@@ -1,7 +1,7 @@
 //! Matrix products `[m, k] x [k, n]`; the right one is a weight, packed when it is first used.
 
 use super::numpy::NumpyRandom;
-use super::{More, Prepared, Row, SECOND, Setup, digits, giga, row};
+use super::{More, Prepared, Row, SECOND, Setup, digits, giga, room, row};
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::Graph;
@@ -33,7 +33,9 @@ pub fn gemm(sizes: Gemm, setup: &Setup) -> Result<Row, Diagnostic> {
         let message = format!("operands must have 1 to {MOST} elements, found m {m}, k {k}, n {n}");
         return Err(Diagnostic::new("bench-size", message));
     }
-    room(m, k, n)?;
+    // f32 numbers, arrays and panels of the operands; the result, and its f64 numbers for the check.
+    let operands = (m * k).saturating_add(2 * k * n).saturating_mul(8);
+    room(operands.saturating_add((m * n).saturating_mul(16)), &format!("{m}x{k}x{n}"))?;
     let g = Graph::new("main");
     let (x, w) = (g.input("a", dtype, (m, k)), g.weight("b", dtype, (k, n)));
     let module = g.finish(&[&x.matmul(&w)])?;
@@ -53,15 +55,6 @@ pub fn gemm(sizes: Gemm, setup: &Setup) -> Result<Row, Diagnostic> {
         ..More::default()
     };
     Ok(row("gemm", format!("{m}x{k}x{n}"), &times, setup, more))
-}
-
-/// Whether there is memory for what this bench holds at the same time: f32 numbers, arrays, panels, and the f64 sums of the
-/// check. Asked for at once and before any of it is made, so that none of these can fail halfway.
-fn room(m: usize, k: usize, n: usize) -> Result<(), Diagnostic> {
-    let operands = (m * k).saturating_add(2 * k * n).saturating_mul(8);
-    let bytes = operands.saturating_add((m * n).saturating_mul(16));
-    let refused = |_| Diagnostic::new("out-of-memory", format!("no memory for {bytes} bytes of {m}x{k}x{n}"));
-    Vec::<u8>::new().try_reserve_exact(bytes).map_err(refused)
 }
 
 fn array(dtype: DType, shape: &[usize], data: &[f32]) -> Result<Array, Diagnostic> {

@@ -2,7 +2,7 @@
 
 use super::machine::peak_rss_mb;
 use super::numpy::NumpyRandom;
-use super::{More, Prepared, Row, Setup, digits, giga, mean_size, row};
+use super::{More, Prepared, Row, Setup, digits, giga, mean_size, room, row};
 use std::time::{Duration, Instant};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
@@ -20,8 +20,10 @@ const EPSILON: f64 = 1e-5;
 /// Measures prompts of 128 and 512 tokens, and hands each row over as it comes. The time to the first result is that of
 /// making the graph, compiling it, packing the weights and the first run.
 ///
-/// Errors: those of the compiler and of `show`.
+/// Errors: `out-of-memory`; those of the compiler and of `show`.
 pub fn gpt2(setup: &Setup, mut show: impl FnMut(Row) -> Result<(), Diagnostic>) -> Result<(), Diagnostic> {
+    // Weights as they are and as panels.
+    room(8 * WIDTH * (VOCABULARY + CONTEXT + 12 * LAYERS * WIDTH), "weights of GPT-2")?;
     let weights = weights()?;
     for tokens in [128, 512] {
         let ids = Array::from_i64(&[1, tokens], &NumpyRandom::new(1).integers(0, VOCABULARY as i64, tokens))?;

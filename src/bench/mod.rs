@@ -228,5 +228,14 @@ impl Prepared {
     }
 }
 
+/// Whether there is memory for the `bytes` that a bench of `what` holds at the same time. Asked for at once and before any
+/// of it is made, since much of it is made by what cannot fail.
+///
+/// Errors: `out-of-memory`.
+fn room(bytes: usize, what: &str) -> Result<(), Diagnostic> {
+    let refused = |_| Diagnostic::new("out-of-memory", format!("no memory for {bytes} bytes of {what}"));
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(refused)
+}
+
 /// How long short runs are repeated.
 const SECOND: Duration = Duration::from_secs(1);
