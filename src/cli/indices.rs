@@ -1,8 +1,7 @@
 //! Which integer inputs choose places, and how many places there are: random ones must be inside.
 
 use std::collections::BTreeMap;
-use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, Node, Value};
+use tilewright_ir::graph::{Function, Module, Value};
 use tilewright_ir::op::{GraphOp, ScalarOp};
 use tilewright_ir::types::{Bindings, Dim};
 
@@ -12,87 +11,106 @@ const MAX_DEPTH: usize = 64;
 const THROUGH_ARITHMETIC: usize = 2;
 
 /// For each parameter of `f`, how many places there are where its elements choose one: elements must be below. `None`
-/// for those that choose nothing. Sizes are those under `bindings`.
-///
-/// Errors: `symbol` where a size is not known.
-pub(super) fn limits(module: &Module, f: &Function, bindings: &Bindings) -> Result<Vec<Option<usize>>, Diagnostic> {
+/// for those that choose nothing. Sizes are those under `bindings`; one that these do not say limits nothing.
+pub(super) fn limits(module: &Module, f: &Function, bindings: &Bindings) -> Vec<Option<usize>> {
     let wanted = vec![None; f.results.len()];
-    walk(module, f, bindings, &wanted, 0)
+    Walk { module, known: BTreeMap::new() }.function(f, bindings, &wanted, 0)
 }
 
-/// Backwards from the results, whose own limits are `wanted`, and from every index operand.
-fn walk(
-    module: &Module,
-    f: &Function,
-    bindings: &Bindings,
-    wanted: &[Option<usize>],
-    depth: usize,
-) -> Result<Vec<Option<usize>>, Diagnostic> {
-    let mut least: BTreeMap<Value, usize> = BTreeMap::new();
-    for (&result, &limit) in f.results.iter().zip(wanted) {
-        note(&mut least, result, limit);
-    }
-    for (i, node) in f.nodes.iter().enumerate().rev() {
-        let of = |index: usize| Value { node: tilewright_ir::graph::NodeId(i as u32), index: index as u32 };
-        let own = least.get(&of(0)).copied();
-        match &node.op {
-            GraphOp::Take { axis } | GraphOp::TakeAlong { axis } | GraphOp::ScatterAdd { axis } => {
-                let [x, ids, rest @ ..] = &*node.args else { continue };
-                let places = f.ty(*x).shape.get(*axis).map(|d| size(d, bindings)).transpose()?;
-                note(&mut least, *ids, places);
-                for arg in [x].into_iter().chain(rest) {
-                    note(&mut least, *arg, own);
+/// A function, its sizes and the limits of its results.
+type Call = (String, Bindings, Vec<Option<usize>>);
+
+/// What is known of functions that were called before: blocks of a model are called many times, and functions that call
+/// each other twice would take exponential time.
+struct Walk<'m> {
+    module: &'m Module,
+    known: BTreeMap<Call, Vec<Option<usize>>>,
+}
+
+impl Walk<'_> {
+    /// Backwards from the results, whose own limits are `wanted`, and from every index operand.
+    fn function(
+        &mut self,
+        f: &Function,
+        bindings: &Bindings,
+        wanted: &[Option<usize>],
+        depth: usize,
+    ) -> Vec<Option<usize>> {
+        let mut least: BTreeMap<Value, usize> = BTreeMap::new();
+        for (&result, &limit) in f.results.iter().zip(wanted) {
+            note(&mut least, result, limit);
+        }
+        for (i, node) in f.nodes.iter().enumerate().rev() {
+            let of = |index: usize| Value { node: tilewright_ir::graph::NodeId(i as u32), index: index as u32 };
+            let own = least.get(&of(0)).copied();
+            match &node.op {
+                GraphOp::Take { axis } | GraphOp::TakeAlong { axis } | GraphOp::ScatterAdd { axis } => {
+                    let [x, ids, rest @ ..] = &*node.args else { continue };
+                    let places = f.ty(*x).shape.get(*axis).and_then(|d| size(d, bindings));
+                    note(&mut least, *ids, places);
+                    for arg in [x].into_iter().chain(rest) {
+                        note(&mut least, *arg, own);
+                    }
                 }
-            }
-            GraphOp::Call { function } => {
-                let all: Vec<_> = (0..node.types.len()).map(|r| least.get(&of(r)).copied()).collect();
-                called(module, f, bindings, (node, function, &node.args), (&all, depth), &mut least)?;
-            }
-            GraphOp::Cond { yes, no } => {
-                let all: Vec<_> = (0..node.types.len()).map(|r| least.get(&of(r)).copied()).collect();
-                for function in [yes, no] {
-                    let args = node.args.get(1..).unwrap_or_default();
-                    called(module, f, bindings, (node, function, args), (&all, depth), &mut least)?;
+                GraphOp::Call { function } => {
+                    let all: Vec<_> = (0..node.types.len()).map(|r| least.get(&of(r)).copied()).collect();
+                    self.called(f, bindings, (function, &node.args), (&all, depth), &mut least);
                 }
-            }
-            GraphOp::Scan { body, .. } => {
-                let all: Vec<_> = (0..node.types.len()).map(|r| least.get(&of(r)).copied()).collect();
-                called(module, f, bindings, (node, body, &node.args), (&all, depth), &mut least)?;
-            }
-            op => {
-                let moved = moves(op);
-                for &arg in &node.args {
-                    note(&mut least, arg, own.map(|n| if moved { n } else { n.min(THROUGH_ARITHMETIC) }));
+                GraphOp::Cond { yes, no } => {
+                    let all: Vec<_> = (0..node.types.len()).map(|r| least.get(&of(r)).copied()).collect();
+                    for function in [yes, no] {
+                        let args = node.args.get(1..).unwrap_or_default();
+                        self.called(f, bindings, (function, args), (&all, depth), &mut least);
+                    }
+                }
+                GraphOp::Scan { body, .. } => {
+                    let all: Vec<_> = (0..node.types.len()).map(|r| least.get(&of(r)).copied()).collect();
+                    self.called(f, bindings, (body, &node.args), (&all, depth), &mut least);
+                }
+                op => {
+                    let moved = moves(op);
+                    for &arg in &node.args {
+                        note(&mut least, arg, own.map(|n| if moved { n } else { n.min(THROUGH_ARITHMETIC) }));
+                    }
                 }
             }
         }
+        (0..f.params.len()).map(|i| least.get(&f.param(i)).copied()).collect()
     }
-    Ok((0..f.params.len()).map(|i| least.get(&f.param(i)).copied()).collect())
-}
 
-/// The limits of a callee's parameters, for the arguments of a call.
-fn called(
-    module: &Module,
-    f: &Function,
-    bindings: &Bindings,
-    (_node, function, args): (&Node, &str, &[Value]),
-    (wanted, depth): (&[Option<usize>], usize),
-    least: &mut BTreeMap<Value, usize>,
-) -> Result<(), Diagnostic> {
-    let Some(callee) = module.functions.get(function).filter(|_| depth < MAX_DEPTH) else { return Ok(()) };
-    let mut inner = bindings.clone();
-    for (param, &arg) in callee.params.iter().zip(args) {
-        // A scan hands over slices: axes are counted from the minor end.
-        for (dim, found) in param.ty.shape.iter().rev().zip(f.ty(arg).shape.iter().rev()) {
-            if let Some(s) = callee.symbols.iter().find(|s| *dim == Dim::symbol(&s.name)) {
-                inner.insert(s.name.clone(), size(found, bindings)? as i64);
+    /// The limits of a callee's parameters, for the arguments of a call.
+    fn called(
+        &mut self,
+        f: &Function,
+        bindings: &Bindings,
+        (function, args): (&str, &[Value]),
+        (wanted, depth): (&[Option<usize>], usize),
+        least: &mut BTreeMap<Value, usize>,
+    ) {
+        let Some(callee) = self.module.functions.get(function).filter(|_| depth < MAX_DEPTH) else { return };
+        let mut inner = bindings.clone();
+        for (param, &arg) in callee.params.iter().zip(args) {
+            // A scan hands over slices: axes are counted from the minor end.
+            for (dim, found) in param.ty.shape.iter().rev().zip(f.ty(arg).shape.iter().rev()) {
+                if let Some(s) = callee.symbols.iter().find(|s| *dim == Dim::symbol(&s.name))
+                    && let Ok(size) = found.eval(bindings)
+                {
+                    inner.insert(s.name.clone(), size);
+                }
             }
         }
+        let call = (function.to_string(), inner, wanted.to_vec());
+        let limits = match self.known.get(&call) {
+            Some(limits) => limits.clone(),
+            None => {
+                let limits = self.function(callee, &call.1, wanted, depth + 1);
+                self.known.entry(call).or_insert(limits).clone()
+            }
+        };
+        for (limit, &arg) in limits.into_iter().zip(args) {
+            note(least, arg, limit);
+        }
     }
-    for (limit, &arg) in walk(module, callee, &inner, wanted, depth + 1)?.into_iter().zip(args) {
-        note(least, arg, limit);
-    }
-    Ok(())
 }
 
 fn note(least: &mut BTreeMap<Value, usize>, value: Value, limit: Option<usize>) {
@@ -101,9 +119,8 @@ fn note(least: &mut BTreeMap<Value, usize>, value: Value, limit: Option<usize>) 
     }
 }
 
-fn size(dim: &Dim, bindings: &Bindings) -> Result<usize, Diagnostic> {
-    let size = dim.eval(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
-    Ok(usize::try_from(size).unwrap_or(0))
+fn size(dim: &Dim, bindings: &Bindings) -> Option<usize> {
+    usize::try_from(dim.eval(bindings).ok()?).ok()
 }
 
 /// Whether the elements of a result are among those of its operands.
@@ -124,7 +141,7 @@ mod tests {
     fn found(text: &str, bindings: &[(&str, i64)]) -> Vec<Option<usize>> {
         let module = tilewright_ir::text::parse("t.tw", text).unwrap_or_else(|d| panic!("{d}"));
         let bindings = bindings.iter().map(|(s, v)| ((*s).into(), *v)).collect();
-        limits(&module, module.entry().unwrap(), &bindings).unwrap()
+        limits(&module, module.entry().unwrap(), &bindings)
     }
 
     #[test]
@@ -140,6 +157,20 @@ mod tests {
               return %1, %3, %5, %6 }";
         assert_eq!(found(text, &[("n", 5)]), [None, Some(5), Some(5), Some(2), None]);
         assert_eq!(found(text, &[("n", 1)]), [None, Some(1), Some(1), Some(1), None]);
+    }
+
+    /// 2^60 calls, each looked at once.
+    #[test]
+    fn functions_that_call_twice_take_no_exponential_time() {
+        let mut text =
+            String::from("func @f0(%x: f32[7], %i: i64[2]) -> f32[2] { %0 = take %x, %i axis=0\n return %0 }\n");
+        for n in 1..=60 {
+            let call = format!("call %x, %i function=@f{}", n - 1);
+            text += &format!(
+                "func @f{n}(%x: f32[7], %i: i64[2]) -> f32[2] {{ %0 = {call}\n %1 = {call}\n %2 = add %0, %1\n return %2 }}\n"
+            );
+        }
+        assert_eq!(found(&text, &[]), [None, Some(7)]);
     }
 
     #[test]
