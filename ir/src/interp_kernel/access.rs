@@ -43,10 +43,21 @@ fn number_of(name: &Ident, size: usize, axes: &mut Axes) -> Result<usize, Diagno
 impl Machine {
     /// Resolves an access. Errors: outside of the buffer without a mask, wrong number of indices, pipes and fields.
     pub(super) fn region(&mut self, access: &Access) -> Result<Region, Diagnostic> {
-        if access.back > 0 || access.field.is_some() {
-            return Err(unsupported(format!("`{access}` (pipes and fields of block formats)")));
+        self.resolve(access, false)
+    }
+
+    /// As [`Machine::region`], of an access that writes: of a pipe's slot, the one that is being filled.
+    pub(super) fn region_to(&mut self, access: &Access) -> Result<Region, Diagnostic> {
+        self.resolve(access, true)
+    }
+
+    fn resolve(&mut self, access: &Access, writes: bool) -> Result<Region, Diagnostic> {
+        let pipe = matches!(self.lookup(&access.buffer), Some(Value::Pipe(_)));
+        if !pipe && (access.back > 0 || access.field.is_some()) {
+            return Err(unsupported(format!("`{access}` (fields of block formats)")));
         }
         let (memory, view) = match self.lookup(&access.buffer).cloned() {
+            Some(Value::Pipe(_)) => (self.slot(access, writes)?, None),
             Some(Value::Memory(i)) => (i, None),
             Some(Value::View(v)) => (v.memory, Some(v)),
             Some(Value::Int(_) | Value::Tile(_)) | None => {

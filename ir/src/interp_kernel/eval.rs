@@ -79,7 +79,9 @@ impl Machine {
                     let m = self.memory(i)?;
                     Ok(Tile { axes: m.axes.clone(), data: m.data.clone() })
                 }
-                Some(Value::View(_)) => Err(failed(format!("the view `{name}` is no tile; load it"))),
+                Some(Value::View(_) | Value::Pipe(_)) => {
+                    Err(failed(format!("`{name}` is a view or a pipe and no tile; load it")))
+                }
                 None => Err(failed(format!("unknown name `{name}`"))),
             },
             Expr::Scalar(op, args) => {

@@ -16,6 +16,7 @@ const BUDGET: u64 = 4_000_000_000;
 pub(super) struct Machine {
     names: Vec<(Ident, Value)>,
     memories: Vec<Memory>,
+    pub(super) pipes: Vec<super::pipe::Ring>,
     budget: u64,
     /// Teams of a block or cluster run one after the other here, so they cannot meet.
     split: bool,
@@ -23,7 +24,7 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn new() -> Machine {
-        Machine { names: Vec::new(), memories: Vec::new(), budget: BUDGET, split: false }
+        Machine { names: Vec::new(), memories: Vec::new(), pipes: Vec::new(), budget: BUDGET, split: false }
     }
 
     pub(super) fn bind(&mut self, name: &Ident, value: Value) {
@@ -44,8 +45,13 @@ impl Machine {
     }
 
     pub(super) fn add_memory(&mut self, name: &Ident, memory: Memory) {
+        let number = self.put_memory(memory);
+        self.bind(name, Value::Memory(number));
+    }
+
+    pub(super) fn put_memory(&mut self, memory: Memory) -> usize {
         self.memories.push(memory);
-        self.bind(name, Value::Memory(self.memories.len() - 1));
+        self.memories.len() - 1
     }
 
     pub(super) fn memory(&self, i: usize) -> Result<&Memory, Diagnostic> {
@@ -65,13 +71,14 @@ impl Machine {
 
     /// Runs a block in a scope of its own.
     pub(super) fn block(&mut self, block: &Block) -> Result<(), Diagnostic> {
-        let (mark, memories) = (self.mark(), self.memories.len());
+        let (mark, memories, pipes) = (self.mark(), self.memories.len(), self.pipes.len());
         for s in block {
             self.spend(0)?;
             self.stmt(s)?;
         }
         self.release(mark);
         self.memories.truncate(memories);
+        self.pipes.truncate(pipes);
         Ok(())
     }
 
@@ -109,15 +116,16 @@ impl Machine {
             Stmt::Store { access, mods, value, add } => {
                 plain(mods)?;
                 let tile = self.eval(value)?;
-                let region = self.region(access)?;
+                let region = self.region_to(access)?;
                 let tile = if *add { self.plus(&region, &tile)? } else { tile };
                 self.store(&region, &tile, &format!("store {access}"))
             }
+            Stmt::Copy { to, from, mods: mods @ LoadMods { on: Some(pipe), .. } } => self.copy_on(pipe, to, from, mods),
             Stmt::Copy { to, from, mods } => {
                 plain(mods)?;
                 let from = self.region(from)?;
                 let tile = self.load(&from, mods.pad.as_ref())?;
-                let region = self.region(to)?;
+                let region = self.region_to(to)?;
                 if let Some(a) = region.axes.iter().find(|a| a.1 != 1 && !tile.axes.iter().any(|t| t.0 == a.0)) {
                     return Err(failed(format!("copy {to}: the source has no axis `{}`", a.0)));
                 }
@@ -130,10 +138,10 @@ impl Machine {
             Stmt::Sync(SyncScope::Team | SyncScope::Prior, _) => Ok(()),
             Stmt::Sync(SyncScope::Block, _) if !self.split => Ok(()),
             Stmt::Sync(..) => Err(unsupported("a sync of teams that run one after the other")),
-            Stmt::Mma { on: Some(_), .. } | Stmt::Pipe(_) | Stmt::Queue(..) | Stmt::Roles(_) => {
-                Err(unsupported("pipes, queues and roles"))
-            }
-            Stmt::Pipeline(..) | Stmt::Skip(..) | Stmt::Await(..) => Err(unsupported("pipes, queues and roles")),
+            Stmt::Pipe(p) => self.declare_pipe(p),
+            Stmt::Pipeline(op, name) => self.pipeline(*op, name),
+            Stmt::Mma { on: Some(_), .. } | Stmt::Queue(..) | Stmt::Roles(_) => Err(unsupported("queues and roles")),
+            Stmt::Skip(..) | Stmt::Await(..) => Err(unsupported("pipes, queues and roles")),
             Stmt::TurnWait(..) | Stmt::TurnNext(_) => Err(unsupported("turns")),
         }
     }

@@ -1,12 +1,15 @@
 //! Interpreter of kernels for one team at a time: floats as f64, integers as i64, memory starts as NaN.
 //!
 //! Grid points run one after the other in row-major order. Every access is checked against its buffer. Kernels whose
-//! meaning needs teams that run together (pipes, roles, queues, turns, cluster syncs) are refused.
+//! meaning needs teams that run together (roles and their pipes, queues, turns, cluster syncs) are refused.
 
 mod access;
 mod eval;
 mod exec;
 mod mma;
+mod pipe;
+#[cfg(test)]
+mod pipe_tests;
 mod scalar;
 #[cfg(test)]
 mod tests;

@@ -226,7 +226,7 @@ fn faults_are_found() {
         ("let a = load z[0]", "`z` is no buffer"),
         ("reg i: i32[]; set i = 1.5", "cannot be kept as integer"),
         ("reg s: f32[a=1099511627776]", "2^28"),
-        ("acquire p", "does not run pipes"),
+        ("acquire p", "`p` is no pipe"),
         ("par w in 2 at warp { sync block }", "does not run a sync"),
         ("let a = ceil(4, 0)", "positive divisor"),
         ("store y[:, :] = sum(x, q)", "no axis `q`"),

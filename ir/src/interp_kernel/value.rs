@@ -309,5 +309,6 @@ pub(super) enum Value {
     Int(i64),
     Tile(Arc<Tile>),
     Memory(usize),
+    Pipe(usize),
     View(Arc<ViewValue>),
 }

@@ -151,6 +151,7 @@ impl Names {
                 self.access(to);
                 self.access(from);
                 mods.pad.iter_mut().for_each(|e| self.expr(e));
+                mods.on.iter_mut().for_each(|name| self.name(name));
             }
             Stmt::Mma { to, terms, init, .. } => {
                 self.access(to);
@@ -160,11 +161,17 @@ impl Names {
                 }
                 init.iter_mut().for_each(|e| self.expr(e));
             }
+            Stmt::Pipe(p) => {
+                self.name(&mut p.name);
+                for b in &mut p.buffers {
+                    self.axes(&mut b.axes);
+                    self.attrs(&mut b.attrs);
+                }
+            }
+            Stmt::Pipeline(_, name) => self.name(name),
             // Kernels of several teams, which no template here makes.
-            Stmt::Pipe(_)
-            | Stmt::Queue(..)
+            Stmt::Queue(..)
             | Stmt::Roles(_)
-            | Stmt::Pipeline(..)
             | Stmt::Skip(..)
             | Stmt::Await(..)
             | Stmt::Sync(..)

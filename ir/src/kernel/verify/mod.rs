@@ -1,15 +1,20 @@
-//! The verifier of kernels: names and kinds (V1), bounds (V3), races between grid points and completeness (V4).
+//! The verifier of kernels: names, kinds and products (V1), bounds (V3), races between grid points and completeness (V4),
+//! the turns of pipes of one team (V6).
 //!
 //! Bounds are proved for all values of the symbols. A refusal means "not proved". Not checked here: limits of targets,
-//! races inside a block, pipes and queues, two statements that write one buffer at different grid points.
+//! races inside a block, pipes between roles and queues, two statements that write one buffer at different grid points.
 
 mod bounds;
 mod context;
 mod linear;
+mod pipes;
+mod products;
 mod race;
 #[cfg(test)]
 mod tests;
 mod types;
+
+pub use products::LAYOUT;
 
 use crate::diag::Diagnostic;
 use crate::kernel::expr::Ident;
@@ -41,10 +46,13 @@ impl Report {
 
 /// Checks a kernel.
 ///
-/// Errors: `kernel-name`, `kernel-type` (V1), `kernel-bounds` (V3), `kernel-race` (V4). The label of the error is the
+/// Errors: `kernel-name`, `kernel-type`, `kernel-product` (V1), `kernel-bounds` (V3), `kernel-race` (V4), `kernel-pipe` (V6). The label of the error is the
 /// kernel's first place, its notes show the statement.
 pub fn verify(kernel: &Kernel) -> Result<Report, Diagnostic> {
-    let result = types::check(kernel).and_then(|()| bounds::check(kernel));
+    let result = types::check(kernel)
+        .and_then(|()| products::check(kernel))
+        .and_then(|()| pipes::check(kernel))
+        .and_then(|()| bounds::check(kernel));
     result.map_err(|mut d| {
         if let Some(p) = kernel.places.first() {
             d = d.at(p.clone(), format!("in kernel `{}`", kernel.name));
