@@ -13,11 +13,8 @@ const PRELUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/codegen/tests/cuda/h
 /// The text of a program in a namespace, with a function `run` that follows its plan on `memory`.
 fn program(name: &str, plan: &Plan, emitted: &CudaPrograms) -> String {
     let kernels = &emitted.kernels;
-    // Instructions of the device that a host has not.
     let text = emitted
         .text
-        .replace("asm(\"cvt.f32.f16 %0, %1;\" : \"=f\"(y) : \"h\"(x));", "y = host_from_f16(x);")
-        .replace("asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(y) : \"f\"(x));", "y = host_to_f16(x);")
         .replace("extern \"C\" ", "")
         .replace(DYNAMIC_SHARED, "alignas(16) static unsigned char dynamic_shared[256 * 1024];");
     let mut out = format!("namespace {name} {{\n{text}\nstatic void run(Memory memory) {{\n");

@@ -32,13 +32,30 @@ impl Address {
 type Surface = Vec<(Ident, String, Option<i64>)>;
 
 impl Emitter<'_> {
+    /// The bits that the `swizzle(b, m, s)` of a buffer exchanges.
+    pub fn swizzle(&self, b: &tilewright_ir::kernel::tree::Buffer) -> Emitted<Option<[i64; 3]>> {
+        let Some(attr) = b.attrs.iter().find(|a| &*a.name == "swizzle") else { return Ok(None) };
+        match attr.args.as_slice() {
+            [Expr::Int(b @ 0..=8), Expr::Int(m @ 0..=8), Expr::Int(s @ 1..=8)] if b <= s => Ok(Some([*b, *m, *s])),
+            _ => Err(invalid(format!("expected `swizzle(b, m, s)` with b <= s of `{}`", b.name)).into()),
+        }
+    }
+
     /// The buffer of a name; a tile becomes one by living in shared memory.
     fn memory(&self, name: &str) -> Emitted<Memory> {
         match self.lookup(name)? {
             Binding::Memory(m) => Ok(m),
             Binding::Tile(t) if t.shared => {
                 let axes = t.axes.iter().map(|a| (a.0.clone(), a.1.to_string(), Some(a.1))).collect();
-                Ok(Memory { c: t.c, dtype: t.dtype, axes, exchanged: true, shared: true, writable: true })
+                Ok(Memory {
+                    c: t.c,
+                    dtype: t.dtype,
+                    axes,
+                    exchanged: true,
+                    shared: true,
+                    writable: true,
+                    swizzle: None,
+                })
             }
             Binding::Tile(t) if t.axes.is_empty() => Err(invalid(format!("`{name}` is a scalar, not a buffer")).into()),
             Binding::Tile(t) => Err(Stop::Shared(t.c)),
@@ -49,14 +66,15 @@ impl Emitter<'_> {
     }
 
     fn surface(&mut self, a: &Access) -> Emitted<(Memory, Option<View>, Surface)> {
-        if a.back != 0 || a.field.is_some() {
-            return Err(unsupported(format!("slots and fields of `{}`", a.buffer)).into());
+        if a.back != 0 {
+            return Err(unsupported(format!("earlier slots of `{}`", a.buffer)).into());
         }
-        let view = match self.lookup(&a.buffer)? {
+        let name = a.field.as_ref().map_or_else(|| a.buffer.clone(), |f| format!("{}.{f}", a.buffer).into());
+        let view = match self.lookup(&name)? {
             Binding::View(v) => Some(v),
             Binding::Memory(_) | Binding::Tile(_) | Binding::Index(_) | Binding::Constant(_) => None,
         };
-        let memory = self.memory(view.as_ref().map_or(&a.buffer, |v| &v.buffer))?;
+        let memory = self.memory(view.as_ref().map_or(&name, |v| &v.buffer))?;
         let surface = match &view {
             None => memory.axes.clone(),
             Some(v) => {
@@ -127,6 +145,10 @@ impl Emitter<'_> {
             offset = if offset.is_empty() { i.clone() } else { format!("{} * {size} + {i}", grouped(&offset)) };
         }
         let offset = if offset.is_empty() { "0".to_string() } else { offset };
+        let offset = match memory.swizzle {
+            Some([b, m, s]) => format!("swizzled<{b}, {m}, {s}>({})", bare(&offset)),
+            None => offset,
+        };
         let place = match memory.dtype {
             d if d.is_block() => format!("{d}_at({}, {})", memory.c, bare(&offset)),
             _plain => format!("{}[{}]", memory.c, bare(&offset)),

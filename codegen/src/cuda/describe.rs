@@ -45,7 +45,10 @@ pub(super) fn line(s: &Stmt) -> String {
             format!("mma {} += {} via {via}{init}", access(to), terms.join(", "))
         }
         Stmt::Sync(scope, _) => format!("sync {}", format!("{scope:?}").to_lowercase()),
-        Stmt::Pipe(p) => format!("pipe {}", p.name),
+        Stmt::Pipe(p) => {
+            let slots: Vec<String> = p.buffers.iter().map(buffer).collect();
+            format!("pipe {}[{}] via {} of {}", p.name, p.stages, p.via, slots.join("; "))
+        }
         Stmt::Queue(q, via) => format!("queue {q} via {via}"),
         Stmt::Roles(_) => "roles".to_string(),
         Stmt::Pipeline(op, p) => format!("{} {p}", format!("{op:?}").to_lowercase()),
@@ -68,7 +71,8 @@ fn modifiers(m: &LoadMods) -> String {
 }
 
 fn access(a: &Access) -> String {
-    let Some(dims) = &a.dims else { return a.buffer.to_string() };
+    let name = a.field.as_ref().map_or_else(|| a.buffer.to_string(), |f| format!("{}.{f}", a.buffer));
+    let Some(dims) = &a.dims else { return name };
     let mark = |open: bool| if open { "?" } else { "" };
     let dims: Vec<String> = dims
         .iter()
@@ -83,7 +87,7 @@ fn access(a: &Access) -> String {
             IndexDim::Gather(t) => t.to_string(),
         })
         .collect();
-    format!("{}[{}]", a.buffer, dims.join(", "))
+    format!("{name}[{}]", dims.join(", "))
 }
 
 pub(super) fn expr(e: &Expr) -> String {

@@ -1,5 +1,6 @@
 //! State of one emission: text, scopes, names, distribution of tiles, barriers.
 
+use super::pipe::Ring;
 use super::{invalid, threads, unsupported};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
@@ -50,6 +51,8 @@ pub(super) struct Memory {
     /// In shared memory.
     pub shared: bool,
     pub writable: bool,
+    /// `swizzle(b, m, s)`: bits m.. of an offset are xored with the b bits from m + s on.
+    pub swizzle: Option<[i64; 3]>,
 }
 
 #[derive(Clone)]
@@ -77,12 +80,20 @@ impl Element {
     }
 }
 
-/// The layout of a matrix accumulator: threads in `rows x columns`, the last fastest.
+/// How the threads of a block share a matrix accumulator.
+#[derive(Clone, Copy)]
+pub(super) enum Layout {
+    /// Threads in `rows x columns`, the last fastest, each with every so many-th row and column.
+    Threads { rows: i64, columns: i64 },
+    /// Warps in `high x wide`, the last fastest, each with a block of the results of matrix instructions.
+    Warps { high: i64, wide: i64 },
+}
+
+/// The layout of tiles with these axes.
 #[derive(Clone)]
 pub(super) struct Grid {
     pub axes: Axes,
-    pub rows: i64,
-    pub columns: i64,
+    pub layout: Layout,
 }
 
 pub(super) struct Emitter<'a> {
@@ -94,6 +105,7 @@ pub(super) struct Emitter<'a> {
     used: BTreeSet<String>,
     shared: &'a BTreeSet<String>,
     pub grids: Vec<Grid>,
+    pub pipes: Vec<Ring>,
     /// Bytes of shared memory so far.
     pub shared_bytes: i64,
     /// Shared memory is allocated at launch.
@@ -123,6 +135,7 @@ impl<'a> Emitter<'a> {
             used: super::prelude::RESERVED.iter().map(|s| s.to_string()).collect(),
             shared,
             grids: Vec::new(),
+            pipes: Vec::new(),
             shared_bytes: 0,
             dynamic,
             barrier_follows: false,
@@ -225,6 +238,7 @@ impl<'a> Emitter<'a> {
     pub fn sync(&mut self) {
         self.line("__syncthreads();");
         self.fresh = true;
+        self.pipes.iter_mut().for_each(|p| p.released = false);
     }
 
     /// Before exchanged memory is written: readers of what was there are done.
@@ -275,6 +289,11 @@ impl<'a> Emitter<'a> {
 
     /// Declares shared memory and counts it.
     pub fn declare_shared(&mut self, dtype: DType, c: &str, elements: i64) -> Emitted<()> {
+        self.declare_shared_at(dtype, c, elements, false)
+    }
+
+    /// As [`Emitter::declare_shared`], on request at a multiple of 16 bytes.
+    pub fn declare_shared_at(&mut self, dtype: DType, c: &str, elements: i64, aligned: bool) -> Emitted<()> {
         let bytes = i64::try_from(dtype.block().1).unwrap_or(16);
         // Every array starts at a multiple of 16 bytes.
         let start = self.shared_bytes.saturating_add(15) / 16 * 16;
@@ -293,7 +312,9 @@ impl<'a> Emitter<'a> {
         if self.shared_bytes > STATIC_LIMIT {
             return Err(Stop::Dynamic);
         }
-        self.line(format!("__shared__ {ty} {c}[{elements}];"));
+        // What is copied and read by 16 bytes.
+        let align = if aligned { "__align__(16) " } else { "" };
+        self.line(format!("__shared__ {align}{ty} {c}[{elements}];"));
         Ok(())
     }
 
@@ -345,10 +366,21 @@ impl<'a> Emitter<'a> {
         body: impl FnOnce(&mut Self, &Element) -> Emitted<()>,
     ) -> Emitted<()> {
         if let Some(g) = grid {
-            let (m, n) = (axes[0].1 / g.rows, axes[1].1 / g.columns);
-            self.open(format!("for (int r = 0; r < {}; ++r)", m * n));
-            self.line(format!("const int {} = tid / {} + r / {n} * {};", index[0], g.columns, g.rows));
-            self.line(format!("const int {} = tid % {} + r % {n} * {};", index[1], g.columns, g.columns));
+            self.open(format!("for (int r = 0; r < {}; ++r)", elements / self.threads));
+            match g.layout {
+                Layout::Threads { rows, columns } => {
+                    let n = axes[1].1 / columns;
+                    self.line(format!("const int {} = tid / {columns} + r / {n} * {rows};", index[0]));
+                    self.line(format!("const int {} = tid % {columns} + r % {n} * {columns};", index[1]));
+                }
+                Layout::Warps { high, wide } => {
+                    let (m, n) = (axes[0].1 / high, axes[1].1 / wide);
+                    let (row, column) = (format!("warp / {wide} * {m}"), format!("warp % {wide} * {n}"));
+                    let (i, j) = (format!("r / {} * 16", n / 2), format!("r / 4 % {} * 8", n / 8));
+                    self.line(format!("const int {} = {row} + {i} + r / 2 % 2 * 8 + lane / 4;", index[0]));
+                    self.line(format!("const int {} = {column} + {j} + lane % 4 * 2 + r % 2;", index[1]));
+                }
+            }
             body(self, &at("r"))?;
             self.close();
             return Ok(());

@@ -1,8 +1,9 @@
-//! `mma .. via simt_f32`: chunks of 16 of the contracted axis staged in shared memory, a register tile a thread.
+//! `mma`: layouts of accumulators, and `via simt_f32`: chunks of 16 of the contracted axis staged in shared memory, a register tile a thread.
 
-use super::emitter::{Axes, Binding, Element, Emitted, Emitter, Grid, Tile};
+use super::emitter::{Axes, Binding, Element, Emitted, Emitter, Grid, Layout, Tile};
 use super::value::bare;
 use super::{invalid, scalar, unsupported};
+use tilewright_ir::device::mma;
 use tilewright_ir::kernel::expr::{Access, Expr, Ident};
 use tilewright_ir::kernel::tree::{Block, Buffer, Space, Stmt};
 use tilewright_ir::types::DType;
@@ -19,21 +20,30 @@ impl Emitter<'_> {
         for b in registers.iter().filter(|b| accumulators.contains(&b.name)) {
             let sizes = b.axes.iter().map(|(n, s)| Some((n.clone(), self.constant(s)?))).collect::<Option<Axes>>();
             let Some(axes) = sizes.filter(|a| a.len() == 2) else { continue };
-            let fits = [16, 32, 8].into_iter().find(|c| {
-                let rows = self.threads / c;
-                axes[1].1 % c == 0 && axes[0].1 > 0 && axes[0].1 % rows == 0
-            });
-            let found = fits.ok_or_else(|| {
-                invalid(format!("{}x{} does not divide among {} threads", axes[0].1, axes[1].1, self.threads))
-            })?;
+            let layout = match b.attrs.iter().find(|a| &*a.name == "layout") {
+                Some(attr) => self.warps(b, attr, &axes)?,
+                None => self.square(&axes)?,
+            };
             if !self.grids.iter().any(|g| g.axes == axes) {
-                self.grids.push(Grid { axes, rows: self.threads / found, columns: found });
+                self.grids.push(Grid { axes, layout });
             }
         }
         Ok(())
     }
 
-    pub fn mma(&mut self, to: &Access, terms: &[(Access, Access)], init: &Option<Expr>) -> Emitted<()> {
+    /// Threads in nearly a square.
+    fn square(&self, axes: &Axes) -> Emitted<Layout> {
+        let fits = [16, 32, 8].into_iter().find(|c| {
+            let rows = self.threads / c;
+            axes[1].1 % c == 0 && axes[0].1 > 0 && axes[0].1 % rows == 0
+        });
+        let columns = fits.ok_or_else(|| {
+            invalid(format!("{}x{} does not divide among {} threads", axes[0].1, axes[1].1, self.threads))
+        })?;
+        Ok(Layout::Threads { rows: self.threads / columns, columns })
+    }
+
+    pub fn mma(&mut self, to: &Access, terms: &[(Access, Access)], via: &str, init: &Option<Expr>) -> Emitted<()> {
         let Binding::Tile(acc) = self.lookup(&to.buffer)? else {
             return Err(unsupported(format!("the accumulator `{}` outside registers", to.buffer)).into());
         };
@@ -56,13 +66,22 @@ impl Emitter<'_> {
                 self.close();
             }
         }
+        let row = mma::named(via);
         for (a, b) in terms {
-            self.product(&acc, &grid, a, b)?;
+            match (grid.layout, row) {
+                (Layout::Warps { high, wide }, Some(row)) => self.product_of_warps(&acc, (high, wide), row, a, b)?,
+                (Layout::Threads { rows, columns }, None) if via == "simt_f32" => {
+                    self.product(&acc, (rows, columns), a, b)?;
+                }
+                (Layout::Warps { .. } | Layout::Threads { .. }, _) => {
+                    return Err(unsupported(format!("products via `{via}` into the layout of `{}`", acc.c)).into());
+                }
+            }
         }
         Ok(())
     }
 
-    fn product(&mut self, acc: &Tile, grid: &Grid, a: &Access, b: &Access) -> Emitted<()> {
+    fn product(&mut self, acc: &Tile, (rows, columns): (i64, i64), a: &Access, b: &Access) -> Emitted<()> {
         let (_, a_axes) = self.access_type(a)?;
         let (_, b_axes) = self.access_type(b)?;
         let (m, n) = (acc.axes[0].clone(), acc.axes[1].clone());
@@ -77,7 +96,7 @@ impl Emitter<'_> {
         };
         // A mask takes staging: its zeros are not in the buffer.
         if self.is_shared(a)? && self.is_shared(b)? && !a.is_masked() && !b.is_masked() {
-            return self.product_of_shared(acc, grid, (a, &a_axes), (b, &b_axes), &k);
+            return self.product_of_shared(acc, (rows, columns), (a, &a_axes), (b, &b_axes), &k);
         }
         let (a_part, b_part) = (self.c_name(&format!("{}_a", acc.c)), self.c_name(&format!("{}_b", acc.c)));
         let (a_row, b_row) = (m.1 + 1, n.1 + 1);
@@ -89,7 +108,6 @@ impl Emitter<'_> {
         self.stage(a, &a_axes, &k, &a_part, a_row)?;
         self.stage(b, &b_axes, &k, &b_part, b_row)?;
         self.line("__syncthreads();");
-        let (rows, columns) = (grid.rows, grid.columns);
         let (high, wide) = (m.1 / rows, n.1 / columns);
         self.line("#pragma unroll");
         self.open(format!("for (int kk = 0; kk < {CHUNK}; ++kk)"));
@@ -124,12 +142,11 @@ impl Emitter<'_> {
     fn product_of_shared(
         &mut self,
         acc: &Tile,
-        grid: &Grid,
+        (rows, columns): (i64, i64),
         (a, a_axes): (&Access, &Axes),
         (b, b_axes): (&Access, &Axes),
         k: &(Ident, i64),
     ) -> Emitted<()> {
-        let (rows, columns) = (grid.rows, grid.columns);
         let (high, wide) = (acc.axes[0].1 / rows, acc.axes[1].1 / columns);
         let at = |axes: &Axes, own: String| {
             let index = axes.iter().map(|x| if x.0 == k.0 { "kk".to_string() } else { own.clone() }).collect();

@@ -1,18 +1,22 @@
 //! Kernel IR to CUDA C: include-free text that NVRTC compiles, one `__global__` function a kernel.
 //!
 //! A tile of n elements lives in the registers of the block, element e in thread `e % threads`, or in the two-dimensional
-//! layout of the block's matrix accumulator where it has the same axes. A tile that some statement reads in another
+//! layout of the block's matrix accumulator where it has the same axes, which is that of the matrix instructions where these
+//! make it. A tile that some statement reads in another
 //! distribution lives in shared memory: the emitter finds that out by emitting, notes the name, and starts again.
 
 mod access;
 mod describe;
 mod emitter;
+mod instructions;
 mod mma;
+mod pipe;
 mod prelude;
 mod program;
 mod reduce;
 mod scalar;
 mod stmt;
+mod tensor;
 mod value;
 
 pub use program::{CudaPrograms, emit_programs};
@@ -48,7 +52,7 @@ const DEFAULT_THREADS: i64 = 128;
 /// `long long`. The grid is one-dimensional, see [`grid`].
 ///
 /// # Errors
-/// `cuda-unsupported` names a construct outside the subset (pipes, roles, clusters, asynchronous products),
+/// `cuda-unsupported` names a construct outside the subset (pipes between roles, clusters, asynchronous products),
 /// `cuda-invalid` a kernel that breaks the rules, `cuda-shared-memory` one that needs more shared memory than its target
 /// has. Over 48 KB are allocated by the launch.
 pub fn emit(kernel: &Kernel) -> Result<String, Diagnostic> {

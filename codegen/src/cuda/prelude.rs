@@ -1,5 +1,7 @@
 //! Helper functions of the emitted text; only those that a kernel uses are put before it.
 
+use super::instructions::INSTRUCTIONS;
+
 /// Words that a kernel's names must not take: C keywords that are plausible names, CUDA's names, ours.
 pub(super) const RESERVED: &[&str] = &[
     "tid",
@@ -118,6 +120,16 @@ pub(super) const RESERVED: &[&str] = &[
     "float_to_int",
     "int_to_odd",
     "double_to_odd",
+    "swizzled",
+    "cp_async_4",
+    "cp_async_8",
+    "cp_async_16",
+    "cp_async_commit",
+    "cp_async_wait",
+    "ldmatrix_x4",
+    "ldmatrix_x4_trans",
+    "mma_m16n8k16_bf16",
+    "mma_m16n8k16_f16",
     "Sum",
     "Prod",
     "Max",
@@ -153,22 +165,6 @@ const HELPERS: &[(&str, &str)] = &[
     ("NAN_F32", "#define NAN_F32 __int_as_float(0x7fc00000)"),
     ("INFINITY_F64", "#define INFINITY_F64 __longlong_as_double(0x7ff0000000000000LL)"),
     ("NAN_F64", "#define NAN_F64 __longlong_as_double(0x7ff8000000000000LL)"),
-    (
-        "f16_to_f32",
-        "__device__ inline float f16_to_f32(unsigned short x) {
-    float y;
-    asm(\"cvt.f32.f16 %0, %1;\" : \"=f\"(y) : \"h\"(x));
-    return y;
-}",
-    ),
-    (
-        "f32_to_f16",
-        "__device__ inline unsigned short f32_to_f16(float x) {
-    unsigned short y;
-    asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(y) : \"f\"(x));
-    return y;
-}",
-    ),
     (
         "bf16_to_f32",
         "__device__ inline float bf16_to_f32(unsigned short x) { return __uint_as_float((unsigned int)x << 16); }",
@@ -226,6 +222,11 @@ __device__ inline long long index_checked(long long i, long long n) {
     (
         "mod_of",
         "__device__ inline long long mod_of(long long a, long long b) { return a % b + (a % b < 0 ? b : 0); } // b > 0",
+    ),
+    (
+        "swizzled",
+        "// An offset in shared memory whose bits M.. are xored with B bits from M + S on, so that columns lie in different banks.
+template <int B, int M, int S> __device__ inline int swizzled(int i) { return i ^ ((i >> (M + S) & ((1 << B) - 1)) << M); }",
     ),
     ("is_nan", "template <class T> __device__ inline bool is_nan(T x) { return x != x; }"),
     (
@@ -319,7 +320,8 @@ template <int THREADS, class Op, class T> __device__ inline T block_reduce(T v, 
     ),
 ];
 
-/// The helpers that `text` uses, with those that they use.
+/// The helpers that `text` uses, with those that they use: instructions of the device first, for whoever compiles the text
+/// for another machine has to give them a meaning there.
 pub(super) fn helpers(text: &str) -> String {
     let mut needed = String::from(text);
     let mut taken: Vec<&str> = Vec::new();
@@ -330,7 +332,12 @@ pub(super) fn helpers(text: &str) -> String {
             taken.push(body);
         }
     }
-    taken.iter().rev().map(|b| format!("{b}\n")).collect()
+    let instructions =
+        INSTRUCTIONS.iter().filter(|(name, _)| mentions(&needed, name)).map(|(_, body)| format!("{body}\n"));
+    let instructions: String = instructions.collect();
+    let guarded =
+        if instructions.is_empty() { instructions } else { format!("#ifdef __CUDACC__\n{instructions}#endif\n") };
+    guarded + &taken.iter().rev().map(|b| format!("{b}\n")).collect::<String>()
 }
 
 /// Whether the word occurs.

@@ -30,6 +30,9 @@ impl Emitter<'_> {
         }
         self.collect_grids(&kernel.body)?;
         self.line("const int tid = threadIdx.x;");
+        if self.grids.iter().any(|g| matches!(g.layout, super::emitter::Layout::Warps { .. })) {
+            self.line("const int warp = tid / 32, lane = tid % 32;");
+        }
         if self.dynamic {
             self.line(DYNAMIC_SHARED);
         }
@@ -66,7 +69,7 @@ impl Emitter<'_> {
         let text = format!("{constant}{ty}* __restrict__ {c}");
         // A writable argument may be read back by another thread of the block.
         let exchanged = matches!(b.space, Space::InOut | Space::Work);
-        Ok((text, Memory { c, dtype: b.dtype, axes, exchanged, shared: false, writable }))
+        Ok((text, Memory { c, dtype: b.dtype, axes, exchanged, shared: false, writable, swizzle: None }))
     }
 
     /// One statement with its comment.
@@ -77,38 +80,25 @@ impl Emitter<'_> {
             Stmt::Buffer(b) => self.buffer(b),
             Stmt::Par { vars, level: Level::Grid, body } if !self.in_grid => self.par_grid(vars, body),
             Stmt::For { var, low, high, step, unroll, body } => {
-                let (low, high) = (self.index(low)?, self.index(high)?);
-                let step = step.as_ref().map_or(Ok("1".to_string()), |s| self.index(s))?;
-                let c = self.c_name(var);
-                if *unroll {
-                    self.line("#pragma unroll");
-                }
-                self.open(format!(
-                    "for (long long {c} = {}; {c} < {}; {c} += {})",
-                    bare(&low),
-                    bare(&high),
-                    bare(&step)
-                ));
-                self.push_scope();
-                self.bind(var, Binding::Index(c));
-                self.fresh = false;
-                self.scoped(body)?;
-                self.fresh = false;
-                self.pop_scope();
-                self.close();
-                Ok(())
+                self.for_loop(var, (low, high, step.as_ref()), *unroll, body)
             }
             Stmt::If { condition, yes, no } => {
+                self.no_turns(yes, &comment)?;
+                self.no_turns(no, &comment)?;
                 let condition = self.index(condition)?;
+                // A barrier that only some pass is none for what follows.
+                let pipes = self.pipes.clone();
                 self.open(format!("if ({})", bare(&condition)));
                 self.scoped(yes)?;
                 self.close();
                 self.fresh = false;
+                self.pipes.clone_from(&pipes);
                 if !no.is_empty() {
                     self.open("else");
                     self.scoped(no)?;
                     self.close();
                     self.fresh = false;
+                    self.pipes = pipes;
                 }
                 Ok(())
             }
@@ -122,27 +112,57 @@ impl Emitter<'_> {
                 self.assign(&t, &value)
             }
             Stmt::Store { access, mods, value, add } => self.store(access, mods, value, *add),
+            Stmt::Copy { to, from, mods: mods @ LoadMods { on: Some(pipe), multicast: false, .. } } => {
+                self.copy_on(pipe, to, from, mods)
+            }
             Stmt::Copy { to, from, mods } => self.copy(to, from, mods),
             Stmt::Mma { to, terms, via, init, on } => {
-                if &**via != "simt_f32" || on.is_some() {
-                    return Err(unsupported(format!("products via `{via}`, expected simt_f32 without a queue")).into());
+                if on.is_some() {
+                    return Err(unsupported(format!("products via `{via}` on a queue")).into());
                 }
-                self.mma(to, terms, init)
+                self.mma(to, terms, via, init)
             }
+            Stmt::Pipe(p) => self.pipe(p),
+            Stmt::Pipeline(op, name) => self.turn(*op, name),
             Stmt::Sync(SyncScope::Block | SyncScope::Team, false) => {
                 self.sync();
                 Ok(())
             }
-            Stmt::Par { .. }
-            | Stmt::Pipe(_)
-            | Stmt::Queue(..)
-            | Stmt::Roles(_)
-            | Stmt::Pipeline(..)
-            | Stmt::Skip(..) => Err(unsupported(format!("`{comment}`")).into()),
+            Stmt::Par { .. } | Stmt::Queue(..) | Stmt::Roles(_) | Stmt::Skip(..) => {
+                Err(unsupported(format!("`{comment}`")).into())
+            }
             Stmt::Await(..) | Stmt::Sync(..) | Stmt::TurnWait(..) | Stmt::TurnNext(_) => {
                 Err(unsupported(format!("`{comment}`")).into())
             }
         }
+    }
+
+    fn for_loop(
+        &mut self,
+        var: &Ident,
+        (low, high, step): (&Expr, &Expr, Option<&Expr>),
+        unroll: bool,
+        body: &[Stmt],
+    ) -> Emitted<()> {
+        let (first, end) = (self.index(low)?, self.index(high)?);
+        let by = step.map_or(Ok("1".to_string()), |s| self.index(s))?;
+        let c = self.c_name(var);
+        if unroll {
+            self.line("#pragma unroll");
+        } else if self.has_turns(body) {
+            // The slots ahead are what unrolling is for; addresses of more chunks only take registers.
+            self.line("#pragma unroll 1");
+        }
+        self.open(format!("for (long long {c} = {}; {c} < {}; {c} += {})", bare(&first), bare(&end), bare(&by)));
+        self.push_scope();
+        self.bind(var, Binding::Index(c));
+        self.fresh = false;
+        let trips = self.trips(low, high, step);
+        self.looped(body, trips)?;
+        self.fresh = false;
+        self.pop_scope();
+        self.close();
+        Ok(())
     }
 
     fn par_grid(&mut self, vars: &[(Ident, Expr)], body: &[Stmt]) -> Emitted<()> {
@@ -183,9 +203,10 @@ impl Emitter<'_> {
             Space::Shared | Space::Cache => {
                 let elements = self.elements(&axes)?;
                 let c = self.c_name(&b.name);
-                self.declare_shared(b.dtype, &c, elements)?;
+                let swizzle = self.swizzle(b)?;
+                self.declare_shared_at(b.dtype, &c, elements, swizzle.is_some())?;
                 let axes = axes.into_iter().map(|(n, s)| (n, s.to_string(), Some(s))).collect();
-                let memory = Memory { c, dtype: b.dtype, axes, exchanged: true, shared: true, writable: true };
+                let memory = Memory { c, dtype: b.dtype, axes, exchanged: true, shared: true, writable: true, swizzle };
                 self.bind(&b.name, Binding::Memory(memory));
                 Ok(())
             }
@@ -258,16 +279,7 @@ impl Emitter<'_> {
 
     fn let_value(&mut self, names: &[Ident], value: &Expr) -> Emitted<()> {
         if let Expr::Order(args, kind) = value {
-            let ([m, n], [t, _, columns], "row") = (names, args.as_slice(), &**kind) else {
-                return Err(unsupported(format!("the order `{kind}`")).into());
-            };
-            let (t, columns) = (self.index(t)?, self.index(columns)?);
-            for (name, sign) in [(m, "/"), (n, "%")] {
-                let c = self.c_name(name);
-                self.line(format!("const long long {c} = {t} {sign} {columns};"));
-                self.bind(name, Binding::Index(c));
-            }
-            return Ok(());
+            return self.order(names, args, kind);
         }
         let [name] = names else { return Err(invalid("expected one name").into()) };
         let dtype = self.dtype_in(value, None)?;
@@ -292,6 +304,29 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// Coordinates of a linear tile index: by rows, or by columns within groups of rows.
+    fn order(&mut self, names: &[Ident], args: &[Expr], kind: &str) -> Emitted<()> {
+        let ([m, n], [t, rows, columns]) = (names, args) else { return Err(invalid("`order` gives two names").into()) };
+        let (t, rows, columns) = (self.index(t)?, self.index(rows)?, self.index(columns)?);
+        let group = kind.strip_prefix("grouped(").and_then(|k| k.strip_suffix(')')).and_then(|g| g.parse::<i64>().ok());
+        let (first, second) = match (kind, group) {
+            ("row", _) => (format!("{t} / {columns}"), format!("{t} % {columns}")),
+            (_, Some(g @ 1..)) => {
+                let [size, first, height] = ["size", "first", "height"].map(|what| self.c_name(&format!("{m}_{what}")));
+                self.line(format!("const long long {size} = {g} * {columns}, {first} = {t} / {size} * {g};"));
+                self.line(format!("const long long {height} = min_of<long long>({} - {first}, {g});", bare(&rows)));
+                (format!("{first} + {t} % {size} % {height}"), format!("{t} % {size} / {height}"))
+            }
+            (_, Some(_) | None) => return Err(unsupported(format!("the order `{kind}`")).into()),
+        };
+        for (name, value) in [(m, first), (n, second)] {
+            let c = self.c_name(name);
+            self.line(format!("const long long {c} = {value};"));
+            self.bind(name, Binding::Index(c));
+        }
+        Ok(())
+    }
+
     fn store(&mut self, access: &Access, mods: &LoadMods, value: &Expr, add: bool) -> Emitted<()> {
         self.plain(mods)?;
         let (dtype, mut axes) = self.access_type(access)?;
@@ -301,16 +336,35 @@ impl Emitter<'_> {
             return Err(invalid(format!("the destination `{}` has no axis `{}`", access.buffer, a.0)).into());
         }
         // Shared memory takes elements in any order, so the registers that hold them decide.
-        let shared = matches!(self.lookup(&access.buffer), Ok(Binding::Memory(m)) if m.shared);
+        let name =
+            access.field.as_ref().map_or_else(|| access.buffer.clone(), |f| format!("{}.{f}", access.buffer).into());
+        let shared = matches!(self.lookup(&name), Ok(Binding::Memory(m)) if m.shared);
         if shared && own.len() == axes.len() {
-            axes = own;
+            let held = access.field.as_ref().and_then(|_| self.held(&value, own.len()));
+            axes = held.unwrap_or(own);
         }
         self.write(access, &axes, add, |this, d, at| this.value(&value, d, at))
     }
 
+    /// The axes of the first tile in registers that has so many, in its order.
+    fn held(&self, e: &Expr, rank: usize) -> Option<Axes> {
+        match e {
+            Expr::Name(name) => match self.lookup(name) {
+                Ok(Binding::Tile(t)) if t.axes.len() == rank && !t.shared => Some(t.axes),
+                _other => None,
+            },
+            _other => e.operands().into_iter().find_map(|a| self.held(a, rank)),
+        }
+    }
+
     fn copy(&mut self, to: &Access, from: &Access, mods: &LoadMods) -> Emitted<()> {
         self.plain(mods)?;
-        if to.buffer == from.buffer {
+        self.copy_elements(to, from, mods)
+    }
+
+    /// Element by element through registers.
+    pub fn copy_elements(&mut self, to: &Access, from: &Access, mods: &LoadMods) -> Emitted<()> {
+        if to.buffer == from.buffer && to.field == from.field {
             return Err(unsupported(format!("a copy within `{}`", to.buffer)).into());
         }
         let (_, axes) = self.access_type(to)?;
@@ -332,6 +386,7 @@ impl Emitter<'_> {
         value: impl FnOnce(&mut Self, DType, &Element) -> Emitted<String>,
     ) -> Emitted<()> {
         let barrier_follows = self.barrier_follows;
+        let access = &self.filled(access);
         let exchanged = {
             let none =
                 Element { axes: axes.clone(), index: axes.iter().map(|_| "0".to_string()).collect(), slot: None };

@@ -3,18 +3,19 @@
 use crate::kernels;
 use std::path::Path;
 use std::process::Command;
-use tilewright_codegen::cuda::emit;
+use tilewright_codegen::cuda::{DYNAMIC_SHARED, emit};
 use tilewright_ir::kernel::tree::Kernel;
 
 /// All kernels in one text, each in a namespace of its own so that their helpers do not meet.
 fn kernels_text() -> String {
-    let all: [fn() -> Kernel; 6] = [
+    let all: [fn() -> Kernel; 7] = [
         kernels::swiglu,
         kernels::layer_norm,
         kernels::softmax,
         kernels::matmul_bias_gelu,
         kernels::attention_row,
         kernels::casts,
+        kernels::gemm_sm80,
     ];
     let mut text = String::new();
     for kernel in all {
@@ -22,11 +23,8 @@ fn kernels_text() -> String {
         let body = emit(&kernel).unwrap_or_else(|d| d.to_string());
         text += &format!("namespace of_{0} {{\n{body}}}\nusing of_{0}::{0};\n", kernel.name);
     }
-    // Instructions of the device that a host has not.
-    let text = text
-        .replace("asm(\"cvt.f32.f16 %0, %1;\" : \"=f\"(y) : \"h\"(x));", "y = host_from_f16(x);")
-        .replace("asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(y) : \"f\"(x));", "y = host_to_f16(x);");
-    text + "using of_swiglu::bf16_to_f32;\nusing of_swiglu::f32_to_bf16;\n"
+    let own = "alignas(16) static unsigned char dynamic_shared[128 * 1024];";
+    text.replace(DYNAMIC_SHARED, own) + "using of_swiglu::bf16_to_f32;\nusing of_swiglu::f32_to_bf16;\n"
 }
 
 #[test]

@@ -349,6 +349,12 @@ pub fn big_shared() -> Kernel {
     k
 }
 
+/// The corpus' product of bf16 matrices by matrix instructions, through a pipe: bias and gelu follow in registers.
+pub fn gemm_sm80() -> Kernel {
+    let text = include_str!("../../../ir/tests/kernels/05_gemm_sm80.kir");
+    tilewright_ir::kernel::text::parse_kernel("05", text).unwrap_or_else(|d| panic!("{d}"))
+}
+
 /// Casts to 16-bit floats from what f32 does not hold.
 pub fn casts() -> Kernel {
     let dtypes = [DType::I32, DType::U32, DType::I64, DType::U64, DType::F64];

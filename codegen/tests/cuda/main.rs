@@ -44,6 +44,11 @@ fn attention_row() {
 }
 
 #[test]
+fn gemm_sm80() {
+    snapshot("gemm_sm80", &kernels::gemm_sm80());
+}
+
+#[test]
 fn scalar_table() {
     snapshot("scalar_table", &kernels::scalar_table());
 }
@@ -51,7 +56,7 @@ fn scalar_table() {
 #[test]
 fn says_what_it_does_not_know() {
     let mut k = kernels::swiglu();
-    k.body.push(Stmt::Pipeline(PipelineOp::Acquire, "ab".into()));
+    k.body.push(Stmt::Queue("q".into(), "wgmma".into()));
     assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-unsupported"));
     let mut k = kernels::swiglu();
     k.body.push(Stmt::Sync(SyncScope::Grid, false));
@@ -65,6 +70,9 @@ fn says_what_it_does_not_know() {
 fn refuses_what_is_wrong() {
     let mut k = kernels::swiglu();
     k.body.push(Stmt::Set { name: "nobody".into(), value: Expr::Int(0) });
+    assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-invalid"));
+    let mut k = kernels::swiglu();
+    k.body.push(Stmt::Pipeline(PipelineOp::Acquire, "nobody".into()));
     assert_eq!(emit(&k).map_err(|d| d.code), Err("cuda-invalid"));
     let mut k = kernels::layer_norm();
     k.attrs[0].args = vec![Expr::Int(100)];

@@ -151,7 +151,26 @@ static void check_casts() {
     check_casts_of(check, f64, y[8], y[9]);
 }
 
+static void check_gemm_sm80() {
+    Check check{"gemm_sm80", 8e-3}; // one rounding to bf16
+    const int m = 130, n = 3072, k = 768;
+    const Floats a = random_floats(m * k, 0.2), b = random_floats(n * k, 0.2), bias = random_floats(n, 0.2);
+    std::vector<unsigned short> x(m * k), w(n * k), y(m * n);
+    for (int i = 0; i < m * k; ++i) x[i] = f32_to_bf16(a[i]);
+    for (int i = 0; i < n * k; ++i) w[i] = f32_to_bf16(b[i]);
+    // Tiles of the first four columns of tiles, and both rows of them: the last has two rows of its own.
+    launch(128, 8, [&] { gemm_bf16_nt_sm80(x.data(), w.data(), bias.data(), y.data(), m); });
+    for (int i = 0; i < m; ++i) {
+        for (int j = 0; j < 512; j += 7) {
+            double t = bias[j];
+            for (int l = 0; l < k; ++l) t += (double)bf16_to_f32(x[i * k + l]) * bf16_to_f32(w[j * k + l]);
+            check(bf16_to_f32(y[i * n + j]), 0.5 * t * (1 + erf(0.70710678 * t)));
+        }
+    }
+}
+
 int main() {
+    check_gemm_sm80();
     check_casts();
     check_swiglu();
     check_layer_norm();

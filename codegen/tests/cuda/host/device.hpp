@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <vector>
 #include <ucontext.h>
@@ -87,14 +88,96 @@ inline double rsqrt(double x) { return 1.0 / sqrt(x); }
     printf("an index outside of its tensor\n");
     exit(1);
 }
-// What `cvt.f32.f16` and `cvt.rn.f16.f32` do; those instructions are replaced by these before the text is compiled.
-inline float host_from_f16(unsigned short x) { return (float)bits<_Float16>(x); }
-inline unsigned short host_to_f16(float x) { return bits<unsigned short>((_Float16)x); }
+// Instructions of the device, which the text defines for a device only.
+inline float f16_to_f32(unsigned short x) { return (float)bits<_Float16>(x); }
+inline unsigned short f32_to_f16(float x) { return bits<unsigned short>((_Float16)x); }
+
+// Asynchronous copies happen as late as they may, when their group is waited for; until then there is NaN.
+struct Copy {
+    void* to;
+    const void* from;
+    unsigned bytes;
+};
+static std::vector<std::deque<std::vector<Copy>>> copies(1024);
+
+inline void cp_async(void* to, const void* from, unsigned bytes, bool inside) {
+    if ((size_t)to % bytes || (inside && (size_t)from % bytes)) printf("a copy that is not aligned\n"), exit(1);
+    auto& groups = copies[threadIdx.x];
+    if (groups.empty()) groups.emplace_back();
+    memset(to, 0xff, bytes);
+    groups.back().push_back({to, inside ? from : nullptr, bytes});
+}
+inline void cp_async_4(void* to, const void* from, bool inside) { cp_async(to, from, 4, inside); }
+inline void cp_async_8(void* to, const void* from, bool inside) { cp_async(to, from, 8, inside); }
+inline void cp_async_16(void* to, const void* from, bool inside) { cp_async(to, from, 16, inside); }
+inline void cp_async_commit() {
+    auto& groups = copies[threadIdx.x];
+    if (groups.empty()) groups.emplace_back();
+    groups.emplace_back();
+}
+// The last group is the one that is still open.
+template <int N> void cp_async_wait() {
+    auto& groups = copies[threadIdx.x];
+    for (; groups.size() > N + 1; groups.pop_front()) {
+        for (const Copy& c : groups.front()) {
+            if (c.from) memcpy(c.to, c.from, c.bytes);
+            else memset(c.to, 0, c.bytes);
+        }
+    }
+}
+
+// What the lanes of a warp give each other: the whole warp executes such an instruction together.
+struct Given {
+    const unsigned short* row;
+    unsigned a[4], b[2];
+};
+static Given given[1024];
+
+inline void ldmatrix(unsigned* to, const unsigned short* row, bool transposed) {
+    const unsigned t = threadIdx.x, first = t / 32 * 32, lane = t % 32;
+    if ((size_t)row % 16) printf("a row of a matrix that is not aligned\n"), exit(1);
+    given[t].row = row;
+    warp_barriers[t / 32].wait(32);
+    for (unsigned i = 0; i < 4; ++i) {
+        unsigned short pair[2];
+        for (unsigned j = 0; j < 2; ++j) {
+            const unsigned r = lane / 4, c = lane % 4 * 2 + j;
+            pair[j] = transposed ? given[first + 8 * i + c].row[r] : given[first + 8 * i + r].row[c];
+        }
+        to[i] = pair[0] | (unsigned)pair[1] << 16;
+    }
+    warp_barriers[t / 32].wait(32);
+}
+inline void ldmatrix_x4(unsigned* to, const unsigned short* row) { ldmatrix(to, row, false); }
+inline void ldmatrix_x4_trans(unsigned* to, const unsigned short* row) { ldmatrix(to, row, true); }
+
+template <class Value> void mma_m16n8k16(float* c, const unsigned* a, const unsigned* b, Value value) {
+    const unsigned t = threadIdx.x, first = t / 32 * 32, lane = t % 32;
+    memcpy(given[t].a, a, sizeof given[t].a);
+    memcpy(given[t].b, b, sizeof given[t].b);
+    warp_barriers[t / 32].wait(32);
+    auto half = [&](unsigned pair, unsigned i) { return value((unsigned short)(pair >> 16 * i)); };
+    for (unsigned i = 0; i < 4; ++i) {
+        const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 16; ++k) {
+            // Slot 0 of a holds rows 0.. of the first half of the sum, 1 rows 8.., 2 and 3 the second half.
+            const unsigned lane_of = k % 8 / 2;
+            const float x = half(given[first + row % 8 * 4 + lane_of].a[k / 8 * 2 + row / 8], k % 2);
+            const float y = half(given[first + column * 4 + lane_of].b[k / 8], k % 2);
+            c[i] += x * y;
+        }
+    }
+    warp_barriers[t / 32].wait(32);
+}
+inline void mma_m16n8k16_bf16(float* c, const unsigned* a, const unsigned* b) {
+    mma_m16n8k16(c, a, b, [](unsigned short x) { return __uint_as_float((unsigned)x << 16); });
+}
+inline void mma_m16n8k16_f16(float* c, const unsigned* a, const unsigned* b) { mma_m16n8k16(c, a, b, f16_to_f32); }
 
 #define __global__
 #define __device__
 #define __shared__ static
-#define __align__(bytes) alignas(bytes)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 #define __restrict__
 
@@ -104,6 +187,7 @@ template <class Kernel> void launch(int threads, long long blocks, Kernel kernel
         blockIdx.x = (unsigned)b;
         fiber_body = kernel;
         alive = threads;
+        for (auto& groups : copies) groups.clear();
         for (auto& f : fibers) {
             f.stack.resize(64 * 1024);
             f.done = false;
