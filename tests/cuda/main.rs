@@ -7,6 +7,7 @@ mod device;
 mod host;
 mod kernels;
 mod models;
+mod products;
 #[path = "../support/random.rs"]
 mod random;
 mod texts;

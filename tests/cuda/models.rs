@@ -81,6 +81,29 @@ pub fn gpt2_model() -> Module {
     gpt2(&Gpt2Config { vocabulary: 67, context: 33, outputs, ..sizes }).unwrap()
 }
 
+/// Products of 16-bit floats: whole tiles and rests, factors that lie across, batches, computed factors, and what follows.
+pub fn halves(dtype: DType) -> Module {
+    let g = Graph::new("main");
+    let n = g.symbol("n", 1..=4096);
+    let linear = |name: &str, from: i64, to: i64, x: &tilewright_ir::dsl::Tensor| {
+        Linear::new(&g, name, dtype, from, to, true).forward(x)
+    };
+    let x = g.input("x", dtype, (&n, 72));
+    // Bias and gelu behind, a norm and two products of one factor before.
+    let h = RmsNorm::new(&g, "norm", 72, 1e-5).forward(&x.cast(DType::F32)).cast(dtype) * 0.2;
+    let inner = linear("gate", 72, 100, &h).silu() * linear("up", 72, 100, &h);
+    let y = g.input("y", dtype, (&n, 100));
+    let out = &x + linear("down", 100, 72, &y);
+    // Neither factor has the contracted axis innermost; sizes that are no multiples of 2.
+    let (a, b) = (g.input("a", dtype, (3, 40, 33)), g.input("b", dtype, (3, 40, 130)));
+    let across = a.permute(&[0, 2, 1]).matmul(&b);
+    // Scores of a symbolic length on both sides, of heads that lie side by side.
+    let q = x.reshape((&n, 3, 24)).permute(&[1, 0, 2]);
+    let scores = (q.matmul(&q.permute(&[0, 2, 1])) * 0.2).softmax(-1);
+    let mixed = scores.matmul(&q);
+    g.finish(&[&inner, &out, &across, &mixed]).unwrap()
+}
+
 /// Block-quantised weights: a product, and rows taken by index.
 fn blocks() -> Module {
     let g = Graph::new("main");
@@ -201,6 +224,11 @@ pub fn cases() -> Vec<Case> {
         case("attention", attention(), &[("n", 19)]),
         case("gpt2", gpt2_model(), &[("seq", 13), ("past", 9)]),
         case("llama_q4_1", llama_model(DType::Q4_1), &[("seq", 5), ("past", 3)]),
+        case("bf16", halves(DType::Bf16), &[("n", 70)]),
+        case("f16", halves(DType::F16), &[("n", 130)]),
+        crate::products::case(DType::Bf16, 1),
+        crate::products::case(DType::F16, 2),
+        crate::products::case(DType::Bf16, 3),
         case("blocks", blocks(), &[("n", 5)]),
         case("others", others(), &[("n", 5), ("m", 2500)]),
         case("small_numbers", small_numbers(), &[("n", 5), ("m", 2500)]),
@@ -258,6 +286,11 @@ impl Random {
 }
 
 impl Case {
+    /// A case of random inputs.
+    pub fn new(name: String, module: Module, bindings: Bindings) -> Case {
+        Case { name, module, bindings, given: None }
+    }
+
     pub fn inputs(&self) -> Vec<Array> {
         if let Some(given) = &self.given {
             return given.clone();

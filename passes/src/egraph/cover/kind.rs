@@ -98,6 +98,18 @@ impl Written<'_> {
         found
     }
 
+    /// The dtype of what matrix instructions multiply in a product of these factors: both are values of one 16-bit dtype,
+    /// converted to f32, and the device has a rate for it.
+    pub fn narrow(&self, problem: &Problem<'_>, factors: [usize; 2]) -> Option<DType> {
+        let of = |at: usize| {
+            let cast = matches!(self.head(at), Some(Head::Scalar(ScalarOp::Cast { to: DType::F32 })));
+            let below = self.locals[at].kids.first().filter(|_| cast)?;
+            Some(problem.classes[self.locals[*below].class].dtype)
+        };
+        let [a, b] = factors.map(of);
+        a.filter(|d| Some(*d) == b && matches!(d, DType::Bf16 | DType::F16) && problem.device.matrix.has(*d))
+    }
+
     /// Whether a local is read from memory as it lies there.
     fn is_read(&self, at: usize) -> bool {
         match self.step(at) {
@@ -191,7 +203,10 @@ fn oriented(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> Option<S
         _computed => false,
     };
     let first = if weight(sum.left) && !weight(sum.right) { [swapped, sum.clone()] } else { [sum.clone(), swapped] };
-    let fits = |s: &Sum| s.columns != 0 && left_fits(problem, written, s) && right_fits(problem, written, s);
+    let fits = |s: &Sum| {
+        let instructions = problem.device.capabilities.prologue && written.narrow(problem, [s.left, s.right]).is_some();
+        s.columns != 0 && (instructions || (left_fits(problem, written, s) && right_fits(problem, written, s)))
+    };
     first.into_iter().find(fits)
 }
 

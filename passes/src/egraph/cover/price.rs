@@ -163,7 +163,8 @@ fn products(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], cut: f64
     };
     let inside: BTreeSet<usize> = sums.iter().flat_map(|s| s.nest.iter().copied()).collect();
     for sum in sums {
-        let right = dtype_read(problem, written, sum.right);
+        let narrow = written.narrow(problem, [sum.left, sum.right]);
+        let right = narrow.unwrap_or_else(|| dtype_read(problem, written, sum.right));
         let flops = 2.0 * batch * m * n * problem.points(sum.depth);
         load.flops += flops;
         load.matrix += flops / (d.matrix.of(right) * rate);

@@ -1,10 +1,10 @@
-//! Matrix products in f32: a block computes a tile of the output from chunks of both operands in shared memory. What
+//! Matrix products, in f32 or by matrix instructions ([`super::tensor`]): a block computes a tile of the output from chunks of both operands in shared memory. What
 //! comes before the product is computed while a chunk is loaded, what comes after while the tile is in registers.
 
 use super::super::emit::{Bind, Emitter, Frame};
 use super::super::index::{ceil, dim, mul};
 use super::super::write::{buffer, range, select, store};
-use super::{Built, team};
+use super::{Built, team, tensor};
 use crate::region::{AxisId, Region, Term, TermId};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
@@ -24,13 +24,13 @@ const SHORT: i64 = 4;
 /// A product of a region.
 pub(super) struct Product {
     /// The outermost fold.
-    top: TermId,
+    pub top: TermId,
     /// Contracted axes, outermost first; the last is read in chunks.
-    contracted: Vec<AxisId>,
+    pub contracted: Vec<AxisId>,
     /// The factor with the rows and the one with the columns.
-    factors: [TermId; 2],
+    pub factors: [TermId; 2],
     /// The axes of the tile, rows before columns in the output.
-    tile: [AxisId; 2],
+    pub tile: [AxisId; 2],
 }
 
 /// The fold at `top`, if it is the sum of products of two terms, each with an axis of the output of its own.
@@ -132,7 +132,8 @@ fn tile(space: Space, name: &str, axes: Vec<(Ident, i64)>) -> Stmt {
 pub(super) fn kernel<'r>(region: &'r Region, products: &[Product]) -> Result<Built<'r>, Diagnostic> {
     let tile = products.first().map(|p| p.tile).ok_or_else(|| Diagnostic::bug("a matrix kernel without a product"))?;
     let (mut emitter, mut frame, mut vars) = team(region, &tile);
-    let sides = tile.map(|a| side(region, a));
+    let tensor = tensor::schedule(region, products);
+    let sides = tensor.map_or_else(|| tile.map(|a| side(region, a)), |t| t.tile);
     for ((&axis, size), var) in tile.iter().zip(sides).zip(["mt", "nt"]) {
         let n = dim(&region.axes[axis].1);
         let open = region.axes[axis].1.as_const().is_none_or(|n| n % size != 0);
@@ -140,12 +141,17 @@ pub(super) fn kernel<'r>(region: &'r Region, products: &[Product]) -> Result<Bui
         frame.binds.insert(axis, Bind::Tile { start: mul(Expr::name(var), Expr::Int(size)), size, open });
     }
     emitter.frames.push(frame);
-    for (number, product) in products.iter().enumerate() {
-        let suffix = if number == 0 { String::new() } else { number.to_string() };
-        accumulate(&mut emitter, product, sides, &suffix)?;
+    match &tensor {
+        Some(how) => tensor::accumulate(&mut emitter, products, how)?,
+        None => {
+            for (number, product) in products.iter().enumerate() {
+                let suffix = if number == 0 { String::new() } else { number.to_string() };
+                accumulate(&mut emitter, product, sides, &suffix)?;
+            }
+        }
     }
     emitter.store_outputs()?;
-    Ok(Built { emitter, vars, threads: THREADS })
+    Ok(Built { emitter, vars, threads: tensor.map_or(THREADS, |t| t.threads()) })
 }
 
 /// The loops of one product: chunks of both factors to shared memory, then the register tile.
@@ -202,7 +208,7 @@ fn accumulate(emitter: &mut Emitter<'_>, product: &Product, sides: [i64; 2], suf
 }
 
 /// Whether a factor is 0 where the chunk passes the end: a load, perhaps dequantised.
-fn reads_pad(region: &Region, factor: TermId) -> bool {
+pub(super) fn reads_pad(region: &Region, factor: TermId) -> bool {
     match &region.terms[factor].0 {
         Term::Load { map, .. } => !map.iter().any(|i| matches!(i, crate::region::Index::Term(_))),
         Term::Map(ScalarOp::Cast { .. }, args) => args.iter().all(|&a| reads_pad(region, a)),

@@ -8,6 +8,7 @@ mod lines;
 mod matmul;
 mod rows;
 mod split;
+mod tensor;
 mod tiles;
 
 pub use lines::cumsum;
