@@ -19,6 +19,10 @@ pub(super) const INSTRUCTIONS: &[(&str, &str)] = &[
 }",
     ),
     (
+        "copy_16",
+        "__device__ inline void copy_16(void* to, const void* from) { *(uint4*)to = *(const uint4*)from; }",
+    ),
+    (
         "cp_async_4",
         "// Copies 4 bytes to shared memory some time before the wait for their group; zeros where `inside` does not hold.
 __device__ inline void cp_async_4(void* to, const void* from, bool inside) {

@@ -195,6 +195,31 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// Copies a whole tile of 16-bit values from shared memory by 16 bytes, if these lie together where they go.
+    pub fn copy_together(&mut self, to: &Access, from: &Access, mods: &LoadMods) -> Emitted<bool> {
+        let ((to_dtype, _), (from_dtype, axes)) = (self.access_type(to)?, self.access_type(from)?);
+        let shared = matches!(self.lookup(&from.buffer)?, Binding::Memory(m) if m.shared && m.swizzle.is_some());
+        let whole = shared && from.dims.is_none() && mods.pad.is_none() && to_dtype == from_dtype;
+        if !whole || from_dtype.block().1 != 2 || !self.together(to, &axes, 8)? {
+            return Ok(false);
+        }
+        let index = axes.iter().map(|a| format!("i_{}", a.0)).collect::<Vec<_>>();
+        let at = Element { axes: axes.clone(), index: index.clone(), slot: None };
+        let (source, place) = (self.address(from, &at)?.place, self.address(to, &at)?);
+        // What others of the block may read takes barriers.
+        if place.memory.exchanged || !place.memory.writable {
+            return Ok(false);
+        }
+        let elements = self.elements(&axes)?;
+        self.line("#pragma unroll 4");
+        self.open(format!("for (int e = tid * 8; e < {elements}; e += {})", self.threads * 8));
+        self.split("e", &axes, &index);
+        let guard = place.mask.map_or(String::new(), |m| format!("if ({}) ", super::value::bare(&m)));
+        self.line(format!("{guard}copy_16(&{}, &{source});", place.place));
+        self.close();
+        Ok(true)
+    }
+
     /// Whether `width` elements along the last of `axes`, from a multiple of it on, lie together in memory from a multiple
     /// on, and are masked together.
     fn together(&mut self, from: &Access, axes: &Axes, width: i64) -> Emitted<bool> {

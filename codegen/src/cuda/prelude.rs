@@ -121,6 +121,7 @@ pub(super) const RESERVED: &[&str] = &[
     "int_to_odd",
     "double_to_odd",
     "swizzled",
+    "copy_16",
     "cp_async_4",
     "cp_async_8",
     "cp_async_16",

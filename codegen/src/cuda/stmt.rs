@@ -339,7 +339,8 @@ impl Emitter<'_> {
         let name =
             access.field.as_ref().map_or_else(|| access.buffer.clone(), |f| format!("{}.{f}", access.buffer).into());
         let shared = matches!(self.lookup(&name), Ok(Binding::Memory(m)) if m.shared);
-        if shared && own.len() == axes.len() {
+        // But an accumulator stays as it lies.
+        if shared && own.len() == axes.len() && !self.grids.iter().any(|g| g.axes == axes) {
             let held = access.field.as_ref().and_then(|_| self.held(&value, own.len()));
             axes = held.unwrap_or(own);
         }
@@ -359,6 +360,9 @@ impl Emitter<'_> {
 
     fn copy(&mut self, to: &Access, from: &Access, mods: &LoadMods) -> Emitted<()> {
         self.plain(mods)?;
+        if self.copy_together(to, from, mods)? {
+            return Ok(());
+        }
         self.copy_elements(to, from, mods)
     }
 

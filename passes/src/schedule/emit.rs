@@ -73,7 +73,7 @@ pub(super) fn tile_of(n: &tilewright_ir::types::Dim, most: i64) -> (i64, bool) {
 }
 
 /// Name of an output's argument: `out`, `out1`, ...
-fn output_name(index: usize) -> String {
+pub(super) fn output_name(index: usize) -> String {
     if index == 0 { "out".into() } else { format!("out{index}") }
 }
 
@@ -253,7 +253,7 @@ impl<'r> Emitter<'r> {
         (0..self.region.outputs.len()).try_for_each(|i| self.store_output(i))
     }
 
-    fn store_output(&mut self, i: usize) -> Result<(), Diagnostic> {
+    pub(super) fn store_output(&mut self, i: usize) -> Result<(), Diagnostic> {
         let region = self.region;
         let output = &region.outputs[i];
         let dims = output.axes.iter().map(|&a| self.dim_of(a)).collect::<Result<Vec<_>, _>>()?;

@@ -92,6 +92,11 @@ inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 inline float f16_to_f32(unsigned short x) { return (float)bits<_Float16>(x); }
 inline unsigned short f32_to_f16(float x) { return bits<unsigned short>((_Float16)x); }
 
+inline void copy_16(void* to, const void* from) {
+    if ((size_t)to % 16 || (size_t)from % 16) printf("a copy that is not aligned\n"), exit(1);
+    memcpy(to, from, 16);
+}
+
 // Asynchronous copies happen as late as they may, when their group is waited for; until then there is NaN.
 struct Copy {
     void* to;

@@ -142,15 +142,18 @@ pub(super) fn kernel<'r>(region: &'r Region, products: &[Product]) -> Result<Bui
     }
     emitter.frames.push(frame);
     match &tensor {
-        Some(how) => tensor::accumulate(&mut emitter, products, how)?,
+        Some(how) => {
+            tensor::accumulate(&mut emitter, products, how)?;
+            tensor::store_outputs(&mut emitter, tile, how)?;
+        }
         None => {
             for (number, product) in products.iter().enumerate() {
                 let suffix = if number == 0 { String::new() } else { number.to_string() };
                 accumulate(&mut emitter, product, sides, &suffix)?;
             }
+            emitter.store_outputs()?;
         }
     }
-    emitter.store_outputs()?;
     Ok(Built { emitter, vars, threads: tensor.map_or(THREADS, |t| t.threads()) })
 }
 

@@ -1,8 +1,8 @@
 //! Products of bf16 or f16 matrices by the matrix instructions of warps. Tiles of the factors pass through a pipe of slots in
 //! shared memory: a factor that lies in memory is copied there asynchronously some chunks ahead, one that is computed is
-//! loaded before the product of a chunk and stored behind it.
+//! loaded before the product of a chunk and stored behind it. Results of 16 bits leave by 16 bytes, through shared memory.
 
-use super::super::emit::{Bind, Emitter, Frame};
+use super::super::emit::{Bind, Emitter, Frame, output_name};
 use super::super::index::{add, ceil, dim, mul};
 use super::super::write::{buffer, repeat, select};
 use super::matmul::{Product, reads_pad};
@@ -98,7 +98,9 @@ pub(super) fn schedule(region: &Region, products: &[Product]) -> Option<Tensor> 
     let bytes = groups(region, products)?.iter().map(|g| chunk(&g.operands)).sum::<i64>();
     // No more than there are chunks to fetch ahead.
     let most = length.map_or(STAGES, |k| (k / depth + 2).min(STAGES));
-    let stages = (SHARED / bytes.max(1)).min(most).max(2);
+    let staged = (0..region.outputs.len()).filter(|&i| staged(region, i, first.tile)).count();
+    let results = i64::try_from(staged).ok()?.saturating_mul(tile[0] * tile[1] * 2);
+    let stages = (SHARED.saturating_sub(results) / bytes.max(1)).min(most).max(2);
     Some(Tensor { tile, warps: [tile[0] / each[0], tile[1] / each[1]], depth, stages, row })
 }
 
@@ -193,6 +195,40 @@ pub(super) fn accumulate(emitter: &mut Emitter<'_>, products: &[Product], how: &
     }
     for (number, product) in products.iter().enumerate() {
         emitter.last()?.memo.insert(product.top, Expr::Name(accumulator(number)));
+    }
+    Ok(())
+}
+
+/// Whether a tile of an output passes through shared memory: its values are of 16 bits, and 16 bytes of a row lie together,
+/// while lanes hold four.
+fn staged(region: &Region, output: usize, tile: [AxisId; 2]) -> bool {
+    let o = &region.outputs[output];
+    let columns = region.axes[tile[1]].1.as_const();
+    matches!(region.terms[o.root].1, DType::Bf16 | DType::F16)
+        && o.axes.last() == Some(&tile[1])
+        && columns.is_some_and(|n| n % 8 == 0)
+        && tile.iter().all(|a| region.free[o.root].contains(a))
+}
+
+/// Stores every output at its position.
+pub(super) fn store_outputs(emitter: &mut Emitter<'_>, tile: [AxisId; 2], how: &Tensor) -> Result<(), Diagnostic> {
+    let region = emitter.region;
+    for (i, output) in region.outputs.iter().enumerate() {
+        if !staged(region, i, tile) {
+            emitter.store_output(i)?;
+            continue;
+        }
+        let value = emitter.emit(output.root)?;
+        let dims = output.axes.iter().map(|&a| emitter.dim_of(a)).collect::<Result<Vec<_>, _>>()?;
+        let name: Ident = format!("staged{i}").into();
+        let axes = tile.iter().zip(how.tile).map(|(&a, s)| (region.axes[a].0.clone(), Expr::Int(s))).collect();
+        let mut b = buffer(Space::Shared, name.clone(), region.terms[output.root].1, axes);
+        b.attrs = vec![attr("swizzle", swizzle(how.tile[1]).map(Expr::Int))];
+        let from = Access::whole(&name);
+        let to = Access::new(&output_name(i), dims);
+        let store = Stmt::Store { access: from.clone(), mods: LoadMods::default(), value, add: false };
+        let copy = Stmt::Copy { to, from, mods: LoadMods::default() };
+        emitter.last()?.stmts.extend([Stmt::Buffer(b), store, copy]);
     }
     Ok(())
 }
