@@ -244,6 +244,16 @@ impl Context {
         self.definitions.iter().chain(&self.facts).filter_map(alone).fold(0, i128::max)
     }
 
+    /// The smallest number that some fact says `u` is not above, if one does.
+    fn most(&self, u: Unknown) -> Option<i128> {
+        let alone = |f: &Form| {
+            let coefficient = *f.terms.get(&u).filter(|c| f.terms.len() == 1 && **c < 0)?;
+            // constant >= -coefficient * u
+            Some(f.constant.div_euclid(coefficient.checked_neg()?))
+        };
+        self.definitions.iter().chain(&self.facts).filter_map(alone).min()
+    }
+
     fn monomial(&mut self, u: Unknown, v: Unknown) -> Unknown {
         let mut factors = self.factors(u);
         factors.extend(self.factors(v));
@@ -256,11 +266,14 @@ impl Context {
         let (fu, fv) = (Form::unknown(u), Form::unknown(v));
         if self.prove(&fu) && self.prove(&fv) {
             self.assume(Some(Form::unknown(m)));
-            // x >= n gives x * y >= n * y
+            // low <= x <= high gives low * y <= x * y <= high * y
             for (x, y) in [(u, &fv), (v, &fu)] {
                 let low = self.least(x);
                 if low > 1 {
                     self.assume(Form::unknown(m).plus(y, low.saturating_neg()));
+                }
+                if let Some(high) = self.most(x) {
+                    self.assume(Form::default().plus(y, high).and_then(|f| f.plus(&Form::unknown(m), -1)));
                 }
             }
             // x < n gives x * y <= n * y - y

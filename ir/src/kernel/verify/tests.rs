@@ -160,3 +160,17 @@ fn pads_are_single_values() {
         verify(&parse_kernel("k", &text.replace("pad v", "pad sum(v, e)")).unwrap()).unwrap_or_else(|e| panic!("{e}"));
     }
 }
+
+#[test]
+fn a_product_of_a_bounded_symbol_with_itself() {
+    let text = "kernel k target cpu { sym m in 1..=40; in x: f32[e=m*m]; out y: f32[e=m*m]
+        par z in 1 at grid { cache row: f32[e=1792]
+        for j in 0 .. ceil(m*m, 256) { let v = load x[j*256 +? 256] pad 0; store row[j*256 +: 256] = v }
+        for j in 0 .. ceil(m*m, 256) { let v = load row[j*256 +: 256]; store y[j*256 +? 256] = v } } }";
+    verify(&parse_kernel("k", text).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    // 1792 = 7 tiles hold 40*40 elements but not 43*43
+    for (from, to) in [("e=1792", "e=1791"), ("1..=40", "1..=43")] {
+        let bad = parse_kernel("k", &text.replace(from, to)).unwrap();
+        assert_eq!(verify(&bad).unwrap_err().code, "kernel-bounds", "{to}");
+    }
+}
