@@ -1,6 +1,6 @@
 //! Liveness: which buffers are one memory, whose it is, and from which step to which it is in use.
 
-use super::{Home, Plan, Returned, StepHomes, donated};
+use super::{Home, Plan, Returned, StepHomes, donated, in_place};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
@@ -49,11 +49,11 @@ pub(super) struct Lives<'p> {
     pub(super) panels: usize,
 }
 
-fn unknown(name: &str) -> Diagnostic {
+pub(super) fn unknown(name: &str) -> Diagnostic {
     Diagnostic::bug(format!("no buffer `{name}`"))
 }
 
-fn buffers(program: &Program) -> impl Iterator<Item = &ProgramBuffer> {
+pub(super) fn buffers(program: &Program) -> impl Iterator<Item = &ProgramBuffer> {
     program.params.iter().map(|p| &p.buffer).chain(&program.work)
 }
 
@@ -220,7 +220,7 @@ impl<'p> Lives<'p> {
         plans: &[Plan],
     ) -> Result<Lives<'p>, Diagnostic> {
         let index = number(program)?;
-        let roots = roots(program, &index, names, plans)?;
+        let roots = in_place::merge(program, &index, roots(program, &index, names, plans)?)?;
         let mut owners = vec![Owner::Nobody; roots.len()];
         for (i, owner) in owners.iter_mut().enumerate().take(program.params.len()) {
             *owner = Owner::Home(Home::Param(i));

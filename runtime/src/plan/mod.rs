@@ -8,6 +8,7 @@
 //! O(n log n) in steps and buffers.
 
 mod extent;
+mod in_place;
 mod layout;
 mod live;
 mod place;

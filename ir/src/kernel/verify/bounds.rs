@@ -1,7 +1,8 @@
 //! The walk over statements: pushes and pops facts, proves bounds, asks about races.
 
-use super::Report;
+use super::{Report, note_head};
 use super::context::Context;
+use super::in_place::Watch;
 use super::linear::{Form, Unknown};
 use super::race::{Coordinates, Written};
 use crate::diag::Diagnostic;
@@ -30,23 +31,37 @@ struct Walk {
     context: Context,
     buffers: Vec<(Ident, Known)>,
     parallel: Vec<Unknown>,
+    /// Variables of the grids and loops around, outermost first.
+    around: Vec<Unknown>,
     orders: Vec<Coordinates>,
     /// Turns order what grid points write.
     turns: usize,
     /// Inside an `if` or a loop that may not run.
     conditional: usize,
+    watch: Option<Watch>,
     report: Report,
 }
 
 /// Proves all bounds of `kernel`.
 pub(super) fn check(kernel: &Kernel) -> Result<Report, Diagnostic> {
+    walk(kernel, None).map(|w| w.report)
+}
+
+/// Whether the kernel is proved, and that what `watch` looks at may be one memory.
+pub(super) fn watched(kernel: &Kernel, watch: Watch) -> bool {
+    walk(kernel, Some(watch)).is_ok_and(|w| w.watch.is_some_and(|w| w.proved))
+}
+
+fn walk(kernel: &Kernel, watch: Option<Watch>) -> Result<Walk, Diagnostic> {
     let mut w = Walk {
         context: Context::default(),
         buffers: Vec::new(),
         parallel: Vec::new(),
+        around: Vec::new(),
         orders: Vec::new(),
         turns: 0,
         conditional: 0,
+        watch,
         report: Report::default(),
     };
     for (name, value) in &kernel.constants {
@@ -76,7 +91,7 @@ pub(super) fn check(kernel: &Kernel) -> Result<Report, Diagnostic> {
     }
     w.block(&kernel.body)?;
     w.report.proofs = w.context.proofs;
-    Ok(w.report)
+    Ok(w)
 }
 
 fn bounds(message: String) -> Diagnostic {
@@ -277,6 +292,9 @@ impl Walk {
             return Ok(());
         }
         let parallel = self.parallel.clone();
+        if let Some(watch) = self.watch.as_mut().filter(|w| *w.output == *buffer) {
+            watch.store(&mut self.context, &boxes, &self.around);
+        }
         let missing = self.context.races(&boxes, &parallel, &self.orders);
         if let (Some(u), 0) = (missing.first(), self.turns) {
             let names: Vec<&str> = missing.iter().map(|u| self.context.unknowns[*u].name.as_str()).collect();
@@ -360,15 +378,17 @@ impl Walk {
     }
 
     fn par(&mut self, vars: &[(Ident, Expr)], body: &Block) -> Result<(), Diagnostic> {
-        let (mark, outer) = (self.context.mark(), self.parallel.len());
+        let (mark, outer, around) = (self.context.mark(), self.parallel.len(), self.around.len());
         let extents = self.axes(vars)?;
         for (v, n) in &extents {
             let form = self.context.variable(v, true, n);
             self.parallel.extend(form.terms.keys());
+            self.around.extend(form.terms.keys());
             self.context.bind(v, Some(form));
         }
         self.block(body)?;
         self.parallel.truncate(outer);
+        self.around.truncate(around);
         self.context.release(mark);
         Ok(())
     }
@@ -415,16 +435,22 @@ impl Walk {
         self.context.unknowns[u].clip = value.clone().zip(clip);
         self.context.bind(var, value);
         self.conditional += usize::from(!runs);
+        self.around.push(u);
         self.block(body)?;
+        self.around.pop();
         self.conditional -= usize::from(!runs);
         self.context.release(mark);
         Ok(())
     }
 
     fn load(&mut self, name: &Ident, access: &Access) -> Result<(), Diagnostic> {
-        self.access(access)?;
+        let boxes = self.access(access)?;
         let key = access.field.as_ref().map_or_else(|| access.buffer.to_string(), |f| format!("{}.{f}", access.buffer));
         let known = self.known(&key)?.clone();
+        let base = known.view.as_ref().map_or(&access.buffer, |v| &v.buffer);
+        if let Some(watch) = self.watch.as_mut().filter(|w| w.input == *base) {
+            watch.load(boxes, &self.around);
+        }
         let value = self.context.opaque(name);
         if let Some([low, high]) = known.attrs.iter().find(|a| &*a.name == "values").map(|a| a.args.as_slice()) {
             let (low, high) = (self.size(low)?, self.size(high)?);
@@ -458,33 +484,5 @@ impl Walk {
         }
         self.orders.push(Coordinates { names: unknowns, source, total });
         Ok(())
-    }
-}
-
-/// Adds the loops around an error as notes.
-fn note_head(d: Diagnostic, s: &Stmt) -> Diagnostic {
-    match s {
-        Stmt::Par { vars, .. } => {
-            let vars: Vec<String> = vars.iter().map(|(v, n)| format!("{v} in {n}")).collect();
-            d.note(format!("inside `par {}`", vars.join(", ")))
-        }
-        Stmt::For { var, low, high, .. } => d.note(format!("inside `for {var} in {low} .. {high}`")),
-        Stmt::If { condition, .. } => d.note(format!("inside `if {condition}`")),
-        Stmt::Buffer(_)
-        | Stmt::Pipe(_)
-        | Stmt::Queue(..)
-        | Stmt::Roles(_)
-        | Stmt::Load { .. }
-        | Stmt::Let { .. }
-        | Stmt::Set { .. }
-        | Stmt::Store { .. }
-        | Stmt::Copy { .. }
-        | Stmt::Mma { .. }
-        | Stmt::Pipeline(..)
-        | Stmt::Skip(..)
-        | Stmt::Await(..)
-        | Stmt::Sync(..)
-        | Stmt::TurnWait(..)
-        | Stmt::TurnNext(_) => d,
     }
 }

@@ -6,6 +6,7 @@
 
 mod bounds;
 mod context;
+mod in_place;
 mod linear;
 mod pipes;
 mod products;
@@ -14,11 +15,12 @@ mod race;
 mod tests;
 mod types;
 
+pub use in_place::may_overwrite;
 pub use products::LAYOUT;
 
 use crate::diag::Diagnostic;
 use crate::kernel::expr::Ident;
-use crate::kernel::tree::Kernel;
+use crate::kernel::tree::{Kernel, Stmt};
 
 /// What was proved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,4 +61,32 @@ pub fn verify(kernel: &Kernel) -> Result<Report, Diagnostic> {
         }
         d.note(format!("in kernel `{}`", kernel.name))
     })
+}
+
+/// Adds the loops around an error as notes.
+fn note_head(d: Diagnostic, s: &Stmt) -> Diagnostic {
+    match s {
+        Stmt::Par { vars, .. } => {
+            let vars: Vec<String> = vars.iter().map(|(v, n)| format!("{v} in {n}")).collect();
+            d.note(format!("inside `par {}`", vars.join(", ")))
+        }
+        Stmt::For { var, low, high, .. } => d.note(format!("inside `for {var} in {low} .. {high}`")),
+        Stmt::If { condition, .. } => d.note(format!("inside `if {condition}`")),
+        Stmt::Buffer(_)
+        | Stmt::Pipe(_)
+        | Stmt::Queue(..)
+        | Stmt::Roles(_)
+        | Stmt::Load { .. }
+        | Stmt::Let { .. }
+        | Stmt::Set { .. }
+        | Stmt::Store { .. }
+        | Stmt::Copy { .. }
+        | Stmt::Mma { .. }
+        | Stmt::Pipeline(..)
+        | Stmt::Skip(..)
+        | Stmt::Await(..)
+        | Stmt::Sync(..)
+        | Stmt::TurnWait(..)
+        | Stmt::TurnNext(_) => d,
+    }
 }

@@ -4,7 +4,8 @@ use super::context::Context;
 use super::linear::{Form, Unknown};
 use std::collections::BTreeSet;
 
-/// One written dim: elements `start .. start + size` of `extent`.
+/// One dim of a box: elements `start .. start + size` of `extent`.
+#[derive(Clone, PartialEq)]
 pub(super) struct Written {
     pub start: Form,
     pub size: Form,
@@ -108,6 +109,14 @@ impl Context {
             }
         }
         missing
+    }
+
+    /// Whether boxes with these `dims` are disjoint for any two different values of `variables`, loops among them.
+    pub(super) fn tells_apart(&mut self, dims: &[Written], variables: &[Unknown]) -> bool {
+        let before: Vec<bool> = variables.iter().map(|u| std::mem::replace(&mut self.unknowns[*u].parallel, true)).collect();
+        let missing = self.races(dims, variables, &[]);
+        variables.iter().zip(before).for_each(|(u, was)| self.unknowns[*u].parallel = was);
+        missing.is_empty()
     }
 
     /// Whether the boxes of all values of all variables fill the dim.

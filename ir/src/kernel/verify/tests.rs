@@ -174,3 +174,34 @@ fn a_product_of_a_bounded_symbol_with_itself() {
         assert_eq!(verify(&bad).unwrap_err().code, "kernel-bounds", "{to}");
     }
 }
+
+#[test]
+fn an_output_over_its_input() {
+    let rows = "kernel k target cpu { sym n in 1..=64; in x: f32[r=n, c=512]; in b: f32[c=512]; out y: f32[r=n, c=512]
+        view w[r=n, k=512] = x[r, k]
+        par blk in ceil(n, 4) at grid { for i in 0 .. min(4, n - 4*blk) {
+          reg s: f32[]; set s = f32(0)
+          for j in 0 .. 2 { let v = load w[blk*4 + i, j*256 +: 256]; set s = s + sum(v, k) }
+          for t in 0 .. 2 { let v = load x[blk*4 + i, t*256 +: 256]; let g = load b[t*256 +: 256]
+            store y[blk*4 + i, t*256 +: 256] = (v - s)*g } } } }";
+    let may = |text: &str, input: usize, output: usize| {
+        super::may_overwrite(&parse_kernel("k", text).unwrap_or_else(|e| panic!("{e}\n{text}")), input, output)
+    };
+    assert!(may(rows, 0, 2));
+    assert!(!may(rows, 1, 2), "another type");
+    for (from, to, why) in [
+        ("w[blk*4 + i, j*256", "w[0, j*256", "every row reads the first"),
+        ("w[blk*4 + i, j*256", "w[n - 1 - blk*4 - i, j*256", "rows read each other"),
+        ("load x[blk*4 + i, t*256", "load x[blk*4 + i, 256 - t*256", "the second turn reads what the first wrote"),
+        ("for i in 0 .. min(4, n - 4*blk) {", "for i in 0 .. min(4, n - 4*blk) { let e = load x[blk*4 + i, 0]", "read where used"),
+        ("(v - s)*g }", "(v - s)*g; store y[blk*4 + i, t*256 +: 256] = v }", "two stores"),
+        ("(v - s)*g }", "(v - s)*g }; for t in 0 .. 2 { let v = load x[blk*4 + i, t*256 +: 256]; set s = s + sum(v, c) }", "read after"),
+        ("= (v - s)*g", "= v - sum(v, c)", "not element by element"),
+        ("out y: f32[r=n, c=512]", "out y: f32[c=n, r=512]", "transposed"),
+        ("target cpu", "target sm_80", "other threads"),
+    ] {
+        let bad = rows.replace(from, to);
+        assert_ne!(bad, rows, "{from}");
+        assert!(!may(&bad, 0, 2), "{why}");
+    }
+}
