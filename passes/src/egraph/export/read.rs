@@ -169,7 +169,8 @@ impl Builder<'_> {
         if let (true, Some(names), Some(start)) = (major == 0, between(&plain[..rest]), digit(&group[rest..])) {
             let (stride, length) = (product(&group[rest..])?, product(&group[..rest])?);
             let Some(stride) = stride.as_const().filter(|s| *s > 0) else { return Ok(None) };
-            let exact = size.checked_sub(&start).is_some_and(|n| n.ceil_div(stride) == length);
+            // an empty dim has no position to start at
+            let exact = size.checked_sub(&start).is_some_and(|n| self.holds(&n) && n.ceil_div(stride) == length);
             let how = How::Cut { flip: false, start, limit: size.clone(), stride, names, window: None };
             return Ok(exact.then_some(Part { size, how }));
         }

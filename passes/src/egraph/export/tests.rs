@@ -161,6 +161,14 @@ fn barriers_stay() {
     }
 }
 
+/// A part of a dim that has no elements.
+#[test]
+fn empty_parts_come_back() {
+    let g = Dsl::new("main");
+    let x = g.input("x", F, [0]);
+    check(&g, &[&x.reshape([0, 3]).slice(1, 1, 2).exp()], &[]);
+}
+
 /// Nodes keep their scope and their places; a view without use is gone.
 #[test]
 fn scopes_and_places_stay() {
