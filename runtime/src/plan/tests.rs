@@ -144,6 +144,34 @@ fn a_chain_needs_two_buffers() {
     assert_eq!(peak(&[b.finish(&["e"])]), ("1280".into(), 1280));
 }
 
+/// A launch of `y = -x` with `from` and `to`.
+fn negation(b: &mut Build, from: &str, to: &str) {
+    b.step(&[from], to);
+    let text = "kernel k target cpu { sym n in 1..=100; in x: f32[i=n]; out y: f32[i=n]
+        par t in ceil(n, 8) at grid { let v = load x[t*8 +? 8] pad 0; store y[t*8 +? 8] = -v } }";
+    *b.0.kernels.last_mut().unwrap() = tilewright_ir::kernel::text::parse_kernel("k", text).unwrap();
+}
+
+#[test]
+fn elementwise_chains_stay_in_place() {
+    let mut b = Build::new("main", &[("x", f32s("n"), Role::Input)]);
+    for name in ["a", "b", "c", "d", "e"] {
+        b.work(name, f32s("n"), None);
+    }
+    negation(&mut b, "x", "a"); // not ours to write
+    negation(&mut b, "a", "b");
+    negation(&mut b, "b", "c");
+    negation(&mut b, "b", "d"); // `b` ends here; where it began is `a`'s memory, and `c` is apart
+    b.step(&["c", "d"], "e");
+    let plan = &plan_programs(&[b.finish(&["e"])]).unwrap()[0];
+    let home = |name: &str| plan.homes[&Arc::from(name)];
+    assert_eq!(home("a"), home("b"));
+    assert_eq!(home("b"), home("d"));
+    assert_ne!(home("b"), home("c"));
+    assert!(matches!((home("x"), home("e")), (Home::Param(0), Home::Result(0))));
+    assert_eq!(plan.slots.len(), 2);
+}
+
 #[test]
 fn sizes_are_expressions() {
     let mut b = Build::new("main", &[("x", f32s("n"), Role::Input)]);

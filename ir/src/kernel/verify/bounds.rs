@@ -1,10 +1,10 @@
 //! The walk over statements: pushes and pops facts, proves bounds, asks about races.
 
-use super::{Report, note_head};
 use super::context::Context;
 use super::in_place::Watch;
 use super::linear::{Form, Unknown};
 use super::race::{Coordinates, Written};
+use super::{Report, note_head};
 use crate::diag::Diagnostic;
 use crate::kernel::expr::{Access, Expr, Ident, IndexDim};
 use crate::kernel::tree::{Block, Buffer, BufferAttr, Kernel, Space, Stmt, View};

@@ -113,7 +113,8 @@ impl Context {
 
     /// Whether boxes with these `dims` are disjoint for any two different values of `variables`, loops among them.
     pub(super) fn tells_apart(&mut self, dims: &[Written], variables: &[Unknown]) -> bool {
-        let before: Vec<bool> = variables.iter().map(|u| std::mem::replace(&mut self.unknowns[*u].parallel, true)).collect();
+        let before: Vec<bool> =
+            variables.iter().map(|u| std::mem::replace(&mut self.unknowns[*u].parallel, true)).collect();
         let missing = self.races(dims, variables, &[]);
         variables.iter().zip(before).for_each(|(u, was)| self.unknowns[*u].parallel = was);
         missing.is_empty()
