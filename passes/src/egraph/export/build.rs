@@ -367,8 +367,13 @@ impl<'a> Builder<'a> {
         let mut args = args.to_vec();
         let mut windows: BTreeMap<AxisId, (i64, i64)> = BTreeMap::new();
         // Outside of a window an operand may be anything, and so may the result: but where a select decides, what
-        // counts is where its condition is known.
-        let deciding = if op == (ScalarOp::Select {}) { &args[..1] } else { &args[..] };
+        // counts is where its condition is known, and one guard of two may be what keeps the other inside: it holds
+        // nowhere outside, which is what a window is filled up with.
+        let deciding = match op {
+            ScalarOp::Select {} => &args[..1],
+            ScalarOp::And {} => &[],
+            _ => &args[..],
+        };
         for (axis, (low, high)) in deciding.iter().flat_map(|a| &a.windows) {
             let (l, h) = windows.entry(*axis).or_insert((*low, *high));
             (*l, *h) = ((*l).max(*low), (*h).min(*high).max((*l).max(*low)));

@@ -75,7 +75,7 @@ fn check(g: &Dsl, results: &[&Tensor], bindings: &[(&str, i64)]) -> [Function; 2
 
 #[test]
 fn movement_comes_back() {
-    let more: [fn(&Tensor) -> Tensor; 7] = [
+    let more: [fn(&Tensor) -> Tensor; 9] = [
         |x| x.exp().pad(0, 1, 2, 0.5).pad(1, 2, 0, -1.0).flip(&[0, 1]),
         |x| concat(&[x, &x.slice(1, 0, 1), &x.flip(&[1]).exp()], 1).unwrap(),
         |x| concat(&[&x.exp(), x, &x.abs()], 0).unwrap(),
@@ -83,6 +83,8 @@ fn movement_comes_back() {
         |x| x.transpose(0, 1),
         |x| x.reshape([24]),
         |x| x.exp().reshape([3, 8]).cumsum(0).sum(&[0]),
+        |x| x.pad(0, 0, 1, 2.0).pad(0, 1, 0, 2.0), // one mask for both
+        |x| x.slice_by(1, 0, 6, 2).pad(1, 2, 3, 2.0).pad(1, 1, 1, 2.0).abs(),
     ];
     let programs = || MOVEMENTS.iter().chain(&more);
     for program in programs() {
