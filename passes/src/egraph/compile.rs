@@ -158,6 +158,7 @@ fn holds(kind: ConditionKind, vars: &[Var], graph: &Graph, subst: &Subst) -> boo
         ConditionKind::Indep => bit(1) != 0 && free(0) & bit(1) == 0,
         ConditionKind::Varies => free(0) & bit(1) != 0,
         ConditionKind::Narrow => free(0) & !free(1) == 0 && free(0) != free(1),
+        ConditionKind::Indexed => free(0) != 0,
         ConditionKind::Positive => {
             let value = facts(0).and_then(|f| f.number).map_or(f64::NAN, Number::value);
             value > 0.0 && value.is_finite()

@@ -57,6 +57,8 @@ pub enum ConditionKind {
     Varies,
     /// narrow(?b, ?a): the axes of b are some of those of a, but not all.
     Narrow,
+    /// indexed(?a): a may differ from place to place, as constants and sizes do not.
+    Indexed,
     /// unshifted(?s, ?j): s is not already a difference with its maximum over j.
     Unshifted,
     /// finite(?a): assumed only.
@@ -93,6 +95,7 @@ const CONDITIONS: &[(&str, ConditionKind, usize, Use)] = &[
     ("positive", ConditionKind::Positive, 1, Use::Truth),
     ("varies", ConditionKind::Varies, 2, Use::Profit),
     ("narrow", ConditionKind::Narrow, 2, Use::Profit),
+    ("indexed", ConditionKind::Indexed, 1, Use::Profit),
     ("unshifted", ConditionKind::Unshifted, 2, Use::Profit),
     ("finite", ConditionKind::Finite, 1, Use::Assumption),
     ("moderate", ConditionKind::Moderate, 1, Use::Assumption),
@@ -357,7 +360,8 @@ fn check_scopes(rule: &Rule, line: &Line) -> Result<(), Diagnostic> {
                 ConditionKind::Indep => c.arguments == [name.clone(), axis.clone()],
                 ConditionKind::Positive => c.arguments == [name.clone()],
                 ConditionKind::Nonempty | ConditionKind::Wide | ConditionKind::Varies | ConditionKind::Narrow => false,
-                ConditionKind::Unshifted | ConditionKind::Finite | ConditionKind::Moderate => false,
+                ConditionKind::Indexed | ConditionKind::Unshifted => false,
+                ConditionKind::Finite | ConditionKind::Moderate => false,
                 ConditionKind::Inside | ConditionKind::UnsignedZero => false,
             })
         };
