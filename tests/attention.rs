@@ -217,12 +217,7 @@ fn check(shape: Shape, sizes: &[(i64, i64)]) {
     let region = region(shape);
     let symbols = [SymbolDecl::new("seq", 1, 400), SymbolDecl::new("past", 0, 400)];
     for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
-        let name = match isa {
-            Isa::Avx512 => "avx512",
-            Isa::Avx2 => "avx2",
-            Isa::Portable => "portable",
-        };
-        let program = lower_region(&region, &symbols, &Target { isa: name }).unwrap();
+        let program = lower_region(&region, &symbols, &Target { isa: isa.name() }).unwrap();
         assert_eq!(program.kernels.len(), 2, "one kernel for many rows, one for few");
         for kernel in &program.kernels {
             let report = verify(kernel).unwrap_or_else(|d| panic!("{d}\n{kernel}"));
@@ -234,8 +229,8 @@ fn check(shape: Shape, sizes: &[(i64, i64)]) {
             let inputs = inputs(&region, &bindings);
             let expected = reference(shape, s as usize, p as usize, &inputs);
             let [one, two] = [0, 1].map(|i| executables[i].run(&inputs, &bindings).unwrap());
-            assert!(one == two, "{name}, {s} rows after {p}: the number of threads changes bits");
-            close(&one[0].to_f64().unwrap(), &expected, &format!("{name}, {s} rows after {p}"));
+            assert!(one == two, "{isa:?}, {s} rows after {p}: the number of threads changes bits");
+            close(&one[0].to_f64().unwrap(), &expected, &format!("{isa:?}, {s} rows after {p}"));
             if s * (s + p) <= 800 {
                 close(&interpret(&program, &inputs, &bindings), &expected, &format!("interpreted {s} after {p}"));
             }

@@ -98,6 +98,7 @@ fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
             "isa" => {
                 isa = match value.trim() {
                     "avx512" => Isa::Avx512,
+                    "avx512_bf16" => Isa::Avx512Bf16,
                     "avx2" => Isa::Avx2,
                     "portable" => Isa::Portable,
                     other => return Err(format!("no instruction set {other}")),

@@ -14,8 +14,9 @@ pub struct CompileArgs {
     #[arg(long, global = true, default_value_t = DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_OPT_LEVEL)))]
     pub opt_level: u8,
     /// Which rewrites may fire at level 2: exact, rounding (one operation may round differently), reassociate (rules of the
-    /// classes reassociates and domain too) or approx. From reassociate on sums may be reordered, and numbers are taken to
-    /// be finite: an infinity or NaN may come out as another of these. `tilewright rules --help` has the classes
+    /// classes reassociates and domain too) or approx. From reassociate on sums may be reordered, numbers are taken to be
+    /// finite (an infinity or NaN may come out as another of these), and products of bf16 may take numbers below the least
+    /// normal f32 for 0. `tilewright rules --help` has the classes
     #[arg(long, global = true, default_value = "reassociate", value_parser = numerics)]
     pub numerics: Numerics,
     /// Threads; all cores if absent. They never change a result

@@ -9,14 +9,77 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
 
 /// Bytes of the panels of a `[k, n]` matrix, or `None` on overflow, for a dtype without panels, or where `k` or `nr` does
-/// not fit the dtype's blocks. Panels exist for f32, f64 (any `nr > 0`), q4_0, q4_1 and q8_0 (`nr` 32).
+/// not fit the dtype's blocks. Panels exist for f32, f64, bf16 (any `nr > 0`), q4_0, q4_1 and q8_0 (`nr` 32).
 pub fn packed_bytes(dtype: DType, k: usize, n: usize, nr: usize) -> Option<usize> {
-    let plain = matches!(dtype, DType::F32 | DType::F64) && nr > 0;
+    let plain = matches!(dtype, DType::F32 | DType::F64 | DType::Bf16) && nr > 0;
     let blocks = block::format_of(dtype).is_some() && nr == NR;
     if !plain && !blocks {
         return None;
     }
     n.div_ceil(nr).checked_mul(nr)?.checked_mul(dtype.bytes(k)?)
+}
+
+/// Packs a `[k, n]` matrix whose element `(p, j)` is `src[p * k_stride + j * n_stride]` into panels of `dtype`, by `convert`.
+///
+/// Shapes: `dst [ceil(n / nr)][k][nr]`, exactly. Errors: `pack-size` where a slice does not fit the sizes.
+fn panels<S: Copy, T: Copy + Default>(
+    (src, dtype): (&[S], DType),
+    (k, n): (usize, usize),
+    (k_stride, n_stride): (usize, usize),
+    nr: usize,
+    dst: &mut [T],
+    convert: impl Fn(S) -> T,
+) -> Result<(), Diagnostic> {
+    if !fits((src.len(), size_of_val(dst)), dtype, (k, n), (k_stride, n_stride), nr)? {
+        return Ok(());
+    }
+    for (index, panel) in dst.chunks_exact_mut(k * nr).enumerate() {
+        let first = index * nr;
+        let columns = nr.min(n - first);
+        if columns < nr {
+            panel.fill(T::default());
+        }
+        if n_stride == 1 {
+            for (p, row) in panel.chunks_exact_mut(nr).enumerate() {
+                let at = p * k_stride + first;
+                row[..columns].iter_mut().zip(&src[at..at + columns]).for_each(|(to, from)| *to = convert(*from));
+            }
+        } else {
+            // Short runs of the fold, so that the lines of all columns stay in the first cache.
+            for (strip, rows) in panel.chunks_mut(16 * nr).enumerate() {
+                for j in 0..columns {
+                    let start = strip * 16 * k_stride + (first + j) * n_stride;
+                    for (p, row) in rows.chunks_exact_mut(nr).enumerate() {
+                        row[j] = convert(src[start + p * k_stride]);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is something to pack, of a source of `elements` into panels of `bytes`. Errors: `pack-size`.
+fn fits(
+    (elements, bytes): (usize, usize),
+    dtype: DType,
+    (k, n): (usize, usize),
+    (k_stride, n_stride): (usize, usize),
+    nr: usize,
+) -> Result<bool, Diagnostic> {
+    let expected = packed_bytes(dtype, k, n, nr).ok_or_else(|| no_panels(dtype, k, n, nr))?;
+    if bytes != expected {
+        return Err(wrong_size("panels", expected, bytes));
+    }
+    if k == 0 || n == 0 {
+        return Ok(false);
+    }
+    let last = (k - 1).checked_mul(k_stride).zip((n - 1).checked_mul(n_stride)).and_then(|(a, b)| a.checked_add(b));
+    if last.is_none_or(|last| last >= elements) {
+        let strides = format!("k {k} by stride {k_stride}, n {n} by stride {n_stride}");
+        return Err(Diagnostic::new("pack-size", format!("source of {elements} elements is shorter than {strides}")));
+    }
+    Ok(true)
 }
 
 /// Declares the packing of one plain element type.
@@ -34,52 +97,71 @@ macro_rules! pack_panels {
             nr: usize,
             dst: &mut [$Element],
         ) -> Result<(), Diagnostic> {
-            let bytes = packed_bytes($dtype, k, n, nr).ok_or_else(|| no_panels($dtype, k, n, nr))?;
-            let found = size_of_val(dst);
-            if found != bytes {
-                return Err(wrong_size("panels", bytes, found));
-            }
-            if k == 0 || n == 0 {
-                return Ok(());
-            }
-            let last =
-                (k - 1).checked_mul(k_stride).zip((n - 1).checked_mul(n_stride)).and_then(|(a, b)| a.checked_add(b));
-            if last.is_none_or(|last| last >= src.len()) {
-                let strides = format!("k {k} by stride {k_stride}, n {n} by stride {n_stride}");
-                return Err(Diagnostic::new(
-                    "pack-size",
-                    format!("source of {} elements is shorter than {strides}", src.len()),
-                ));
-            }
-            for (index, panel) in dst.chunks_exact_mut(k * nr).enumerate() {
-                let first = index * nr;
-                let columns = nr.min(n - first);
-                if columns < nr {
-                    panel.fill(0.0);
-                }
-                if n_stride == 1 {
-                    for (p, row) in panel.chunks_exact_mut(nr).enumerate() {
-                        let at = p * k_stride + first;
-                        row[..columns].copy_from_slice(&src[at..at + columns]);
-                    }
-                } else {
-                    // Short runs of the fold, so that the lines of all columns stay in the first cache.
-                    for (strip, rows) in panel.chunks_mut(16 * nr).enumerate() {
-                        for j in 0..columns {
-                            let start = strip * 16 * k_stride + (first + j) * n_stride;
-                            for (p, row) in rows.chunks_exact_mut(nr).enumerate() {
-                                row[j] = src[start + p * k_stride];
-                            }
-                        }
-                    }
-                }
-            }
-            Ok(())
+            panels((src, $dtype), (k, n), (k_stride, n_stride), nr, dst, |x| x)
         }
     };
 }
 pack_panels!(pack_panels_f32, f32, DType::F32);
 pack_panels!(pack_panels_f64, f64, DType::F64);
+
+/// Packs a `[k, n]` matrix of f16 or bf16, given by its bits, into panels of f32; element `(p, j)` is `src[p * strides.0 + j *
+/// strides.1]`.
+///
+/// Shapes: `dst [ceil(n / nr)][k][nr]`, exactly. Errors: `pack-size` where a slice does not fit the sizes, `pack-dtype` for
+/// another dtype.
+pub fn pack_halves(
+    dtype: DType,
+    src: &[u16],
+    (k, n): (usize, usize),
+    strides: (usize, usize),
+    nr: usize,
+    dst: &mut [f32],
+) -> Result<(), Diagnostic> {
+    let src = (src, DType::F32);
+    match dtype {
+        DType::Bf16 => panels(src, (k, n), strides, nr, dst, |x| bf16::from_bits(x).to_f32()),
+        DType::F16 => panels(src, (k, n), strides, nr, dst, |x| f16::from_bits(x).to_f32()),
+        _ => Err(no_panels(dtype, k, n, nr)),
+    }
+}
+
+/// Packs a `[k, n]` matrix of halves, given by their bits, with two steps of `k` side by side; `k` is even. Element `(p, j)`
+/// is `src[p * strides.0 + j * strides.1]`.
+///
+/// Shapes: `dst [ceil(n / nr)][k / 2][nr][2]`, exactly. Errors: `pack-size` where a slice does not fit the sizes, or an odd
+/// `k`.
+pub fn pack_pairs(
+    src: &[u16],
+    (k, n): (usize, usize),
+    (k_stride, n_stride): (usize, usize),
+    nr: usize,
+    dst: &mut [u16],
+) -> Result<(), Diagnostic> {
+    if k % 2 != 0 {
+        return Err(Diagnostic::new("pack-size", format!("k is {k}, expected pairs")));
+    }
+    if !fits((src.len(), size_of_val(dst)), DType::Bf16, (k, n), (k_stride, n_stride), nr)? {
+        return Ok(());
+    }
+    for (index, panel) in dst.chunks_exact_mut(k * nr).enumerate() {
+        let first = index * nr;
+        let columns = nr.min(n - first);
+        if columns < nr {
+            panel.fill(0);
+        }
+        // Short runs of the fold, as of other panels.
+        for (strip, pairs) in panel.chunks_mut(16 * nr).enumerate() {
+            for j in 0..columns {
+                let start = strip * 16 * k_stride + (first + j) * n_stride;
+                for (p, pair) in pairs.chunks_exact_mut(2 * nr).enumerate() {
+                    let at = start + 2 * p * k_stride;
+                    (pair[2 * j], pair[2 * j + 1]) = (src[at], src[at + k_stride]);
+                }
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Packs GGML rows: `src` has `n` rows of `k / 32` blocks, row `j` is column `j` of the product.
 ///

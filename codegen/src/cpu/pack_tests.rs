@@ -84,3 +84,34 @@ fn wrong_sizes_are_refused() {
     assert!(pack_panels_f32(&[], 4, 0, 1, 1, 8, &mut []).is_ok());
     assert!(UKERNELS.iter().all(|kernel| packed_bytes(kernel.b, 0, 5, kernel.nr) == Some(0)));
 }
+
+/// Element `(p, j)` of halves is in row `p` of a panel of f32, and beside its neighbour of a pair.
+#[test]
+fn panels_of_halves_hold_every_element_once_and_zeros() {
+    for (k, n, nr) in [(2, 1, 4), (4, 8, 4), (38, 9, 4), (20, 5, 16)] {
+        for (transposed, dtype) in [(false, DType::Bf16), (true, DType::Bf16), (false, DType::F16), (true, DType::F16)]
+        {
+            let strides = if transposed { (1, k + 1) } else { (n + 1, 1) };
+            let src: Vec<u16> = (0..(k + 1) * (n + 1)).map(|i| 0x3c01 + i as u16).collect();
+            let value = |bits: u16| match dtype {
+                DType::F16 => f16::from_bits(bits).to_f32(),
+                _ => bf16::from_bits(bits).to_f32(),
+            };
+            let size = packed_bytes(DType::Bf16, k, n, nr).unwrap() / 2;
+            let (mut wide, mut pairs) = (vec![f32::NAN; size], vec![u16::MAX; size]);
+            pack_halves(dtype, &src, (k, n), strides, nr, &mut wide).unwrap();
+            pack_pairs(&src, (k, n), strides, nr, &mut pairs).unwrap();
+            for (panel, p, j) in
+                (0..n.div_ceil(nr)).flat_map(|panel| (0..k).flat_map(move |p| (0..nr).map(move |j| (panel, p, j))))
+            {
+                let column = panel * nr + j;
+                let want = if column < n { src[p * strides.0 + column * strides.1] } else { 0 };
+                assert_eq!(wide[panel * k * nr + p * nr + j], value(want), "{dtype} {k} {n} ({p}, {column})");
+                assert_eq!(pairs[panel * k * nr + p / 2 * 2 * nr + 2 * j + p % 2], want, "{k} {n} ({p}, {column})");
+            }
+        }
+    }
+    let code = |result: Result<(), Diagnostic>| result.unwrap_err().code;
+    assert_eq!(code(pack_pairs(&[0; 12], (3, 4), (4, 1), 4, &mut [0; 12])), "pack-size");
+    assert_eq!(code(pack_halves(DType::F32, &[0; 16], (4, 4), (4, 1), 4, &mut [0.0; 16])), "pack-dtype");
+}

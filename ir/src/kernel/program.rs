@@ -39,6 +39,8 @@ pub struct Pack {
     pub to: Ident,
     /// Dtype of the source; the panels of a block encoding are opaque bytes.
     pub dtype: DType,
+    /// Dtype of the panels: that of the source, or f32 for halves. Panels of halves have two steps of `k` side by side.
+    pub panels: DType,
     /// Elements before the first matrix.
     pub offset: Dim,
     /// Batch axes, outermost first: how many, and elements between neighbours.

@@ -92,16 +92,16 @@ impl Lower<'_> {
     /// The first template of a CPU that takes a region.
     pub(super) fn template(&self, region: &Region) -> Template {
         let apart = region.with_own_inputs();
-        let f32_row = ukernel::find(self.target.isa, DType::F32);
+        let f32_row = ukernel::find(self.target.isa, DType::F32, DType::F32);
         if let (Some(attention), Some(row)) = (schedule::attention(&apart), f32_row) {
             return Template::Attention(Box::new(attention), row);
         }
         let weight =
             |input: usize| self.f.params.iter().any(|p| p.name == apart.inputs[input].0 && p.role == Role::Weight);
         let product = schedule::contraction(&apart, &weight);
-        let row = product.as_ref().and_then(|c| ukernel::find(self.target.isa, c.b_dtype));
+        let row = product.as_ref().and_then(|c| c.row(self.target.isa));
         match (product, row) {
-            (Some(c), Some(row)) if c.fits(row) && (c.direct(row) || c.when_packed() != When::Never) => {
+            (Some(c), Some(row)) if c.direct(row) || c.when_packed() != When::Never => {
                 Template::Contraction(Box::new(c), row)
             }
             (Some(_) | None, _) => Template::Loops,
@@ -201,6 +201,7 @@ impl Lower<'_> {
             from: name.clone(),
             to: "".into(),
             dtype: ty.dtype,
+            panels: row.b,
             offset: columns.offset.clone(),
             batch: columns.batch.iter().map(|(axis, stride)| (size(*axis), stride.clone())).collect(),
             k: size(k),
@@ -234,7 +235,7 @@ impl Lower<'_> {
             Type::new(DType::U8, shape)
         } else {
             shape.extend([pack.k.clone(), Dim::from(row.nr)]);
-            Type::new(pack.dtype, shape)
+            Type::new(pack.panels, shape)
         };
         let owner = to.outputs.first().ok_or_else(|| Diagnostic::bug("a region that stores nothing"))?;
         pack.to = self.buffers.beside(owner, &format!("panels{input}"), panels);

@@ -16,6 +16,7 @@ use crate::region::{Builder, Source};
 use crate::schedule;
 use buffers::{Buffers, Kept};
 use std::collections::BTreeSet;
+use tilewright_ir::device::ukernel::included;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::flops::cost;
 use tilewright_ir::graph::{Function, Module, NodeId, Value};
@@ -27,7 +28,7 @@ use tilewright_ir::types::{Dim, Type};
 /// What machine programs are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Instruction set of the micro-kernels, `avx512`, `avx2` or `portable`; or a GPU: `sm_80`, `sm_89` or `sm_90a`.
+    /// Instruction set of the micro-kernels, `avx512_bf16`, `avx512`, `avx2` or `portable`; or a GPU: `sm_80`, `sm_89` or `sm_90a`.
     pub isa: &'static str,
 }
 
@@ -39,6 +40,16 @@ impl Target {
             "sm_89" => "l4".into(),
             "sm_90a" => "h100".into(),
             isa => format!("cpu-{isa}"),
+        }
+    }
+
+    /// The target with the products that `options` allow: those of bf16 pairs take what is below the least normal f32 for
+    /// 0, and add in another order.
+    fn allowed(&self, options: &Options) -> Target {
+        let reorders = options.opt_level >= 2 && options.numerics >= Numerics::Reassociate;
+        match included(self.isa) {
+            Some(isa) if !reorders => Target { isa },
+            Some(_) | None => *self,
         }
     }
 
@@ -71,6 +82,7 @@ impl From<u8> for Options {
 /// Errors: those of [`lower_module`].
 pub fn regions(module: &Module, options: impl Into<Options>, target: &Target) -> Result<String, Diagnostic> {
     let options = options.into();
+    let target = &target.allowed(&options);
     let mut out = String::new();
     for f in module.functions.values() {
         let narrow = wide::narrowed(module, f)?;
@@ -90,6 +102,7 @@ pub fn optimized(
     target: &Target,
 ) -> Result<Vec<egraph::export::Exported>, Diagnostic> {
     let options = options.into();
+    let target = &target.allowed(&options);
     let each = |f: &Function| {
         let narrow = wide::narrowed(module, f)?;
         level2::optimized(module, narrow.as_ref().unwrap_or(f), &options, target)
@@ -112,6 +125,7 @@ pub fn fired(module: &Module, options: impl Into<Options>) -> Result<Vec<Vec<egr
 /// not proved to stay inside their buffers among them.
 pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Target) -> Result<Vec<Program>, Diagnostic> {
     let options = options.into();
+    let target = &target.allowed(&options);
     control::depth(module)?;
     let lower = |f: &Function| match wide::narrowed(module, f)? {
         Some(narrow) => lower_function(module, &narrow, &options, target),

@@ -4,7 +4,7 @@
 use super::index::dim;
 use crate::region::{Affine, AxisId, Index, Output, Region, Term, TermId};
 use std::collections::BTreeMap;
-use tilewright_ir::device::ukernel::UKernelShape;
+use tilewright_ir::device::ukernel::{self, UKernelShape};
 use tilewright_ir::kernel::Expr;
 use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, Dim, Type};
@@ -65,15 +65,24 @@ impl Contraction {
         &self.region.axes[self.k].1
     }
 
-    /// Whether a micro-kernel with panels like `row` computes it.
-    pub fn fits(&self, row: &UKernelShape) -> bool {
-        row.b == self.b_dtype && (row.k_step == 1 || self.depth().as_const().is_some_and(|k| k % row.k_step == 0))
+    /// The micro-kernel of an instruction set that computes it: for halves the one for their pairs, else that of f32.
+    pub fn row(&self, isa: &str) -> Option<&'static UKernelShape> {
+        let whole = |row: &UKernelShape| self.depth().as_const().is_some_and(|k| k % row.k_step == 0);
+        let find = |a, b| ukernel::find(isa, a, b).filter(|row| row.k_step == 1 || whole(row));
+        let b = self.b_dtype;
+        let a = if b.is_block() { DType::F32 } else { b };
+        find(a, b).or_else(|| find(a, DType::F32).filter(|_| is_half(b)))
     }
 
     /// Whether the micro-kernel reads the columns where they lie.
     pub fn direct(&self, row: &UKernelShape) -> bool {
         let whole = self.region.axes[self.n].1.as_const().is_some_and(|n| n % row.nr == 0);
-        !self.weight && row.k_step == 1 && self.columns.n_stride.is(1) && whole && !self.b_map.is_empty()
+        !self.weight
+            && row.k_step == 1
+            && row.b == self.b_dtype
+            && self.columns.n_stride.is(1)
+            && whole
+            && !self.b_map.is_empty()
     }
 
     /// Whether packing pays: always, never, or where the expression holds.
@@ -104,11 +113,19 @@ impl When {
     }
 }
 
-/// A factor of the product: input, map, whether it is dequantised.
+/// A factor of the product.
 pub(super) struct Factor<'r> {
     pub(super) input: usize,
     pub(super) map: &'r [Index],
+    /// Whether it is dequantised.
     pub(super) block: bool,
+    /// Whether it is converted from halves.
+    pub(super) half: bool,
+}
+
+/// Whether products of a dtype are those of its values in f32, which are exact.
+pub(crate) fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::Bf16)
 }
 
 /// Element strides of a map's axes, from its start.
@@ -121,11 +138,13 @@ pub(super) fn factor(region: &Region, term: TermId) -> Option<Factor<'_>> {
     match &region.terms[term].0 {
         Term::Load { input, map, open: false } => {
             let block = region.inputs[*input].1.dtype.is_block();
-            Some(Factor { input: *input, map, block })
+            Some(Factor { input: *input, map, block, half: false })
         }
         Term::Map(ScalarOp::Cast { to: DType::F32 }, args) => match &region.terms[*args.first()?].0 {
-            Term::Load { input, map, open: false } if region.inputs[*input].1.dtype.is_block() => {
-                Some(Factor { input: *input, map, block: true })
+            Term::Load { input, map, open: false } => {
+                let dtype = region.inputs[*input].1.dtype;
+                let (block, half) = (dtype.is_block(), is_half(dtype));
+                (block || half).then_some(Factor { input: *input, map, block, half })
             }
             _other => None,
         },
@@ -217,6 +236,7 @@ impl Sides<'_> {
         let b_dtype = self.region.inputs[b.input].1.dtype;
         let fits = match b_dtype {
             DType::F32 | DType::F64 => self.region.inputs[a.input].1.dtype == b_dtype,
+            DType::F16 | DType::Bf16 => b.half && a.half && self.region.inputs[a.input].1.dtype == b_dtype,
             DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => b.block && self.region.inputs[a.input].1.dtype == DType::F32,
             _other => false,
         };

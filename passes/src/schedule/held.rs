@@ -19,8 +19,8 @@ pub(crate) const MOST_BYTES: i64 = 512 << 10;
 pub(crate) const STORE: f64 = 2.0;
 /// What it costs to read it.
 pub(crate) const READ: f64 = 1.0;
-/// What a transcendental function costs.
-const SPECIAL: f64 = 20.0;
+/// What a transcendental function costs, as devices have it.
+const SPECIAL: f64 = 5.0;
 /// What an element costs that no vector takes: reads with a stride, conversions of halves.
 const SINGLE: f64 = 6.0;
 /// What an element of a block encoding costs.

@@ -19,6 +19,7 @@ mod special;
 mod write;
 
 pub use attention::{Attention, Weight, attention};
+pub(crate) use contraction::is_half;
 pub use contraction::{Columns, Contraction, When, contraction};
 pub use cost::{cost, with_cost};
 pub use emit::region_kernel;

@@ -21,7 +21,7 @@ const FEW_COLUMNS: i64 = 64;
 
 /// Steps of the fold that fit a cache, and whether the last may pass the end. Block encodings take a short fold whole.
 fn fold_block(depth: Option<i64>, row: &UKernelShape) -> (i64, bool) {
-    let most = if row.k_step > 1 { 4096 } else { 512 };
+    let most = if row.b.is_block() { 4096 } else { 512 };
     match depth {
         Some(depth) if depth <= most => (depth, false),
         Some(depth) => {
@@ -85,7 +85,7 @@ pub fn contraction_kernel(
         Some(n) if n % nc == 0 => Expr::Int(tiles.panels),
         Some(_) | None => left(count, "nt", tiles.panels),
     };
-    let float = if c.b_dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let float = if row.b == DType::F64 { DType::F64 } else { DType::F32 };
     let n_name = region.axes[c.n].0.clone();
     let acc = vec![(region.axes[c.m].0.clone(), Expr::Int(mc)), (n_name, Expr::Int(nc))];
     let mut body = vec![Stmt::Buffer(buffer(Space::Cache, "acc", float, acc))];
@@ -115,7 +115,7 @@ impl Tiles<'_> {
             entry(&self.c.k),
             (region.axes[self.c.n].0.clone(), Expr::Int(self.row.nr)),
         ]);
-        let mut panels = buffer(Space::In, format!("in{}", self.c.b), self.c.b_dtype, axes);
+        let mut panels = buffer(Space::In, format!("in{}", self.c.b), self.row.b, axes);
         panels.attrs.push(BufferAttr { name: "packed".into(), args: Vec::new() });
         panels
     }

@@ -7,13 +7,15 @@ use crate::plan::{Home, StepHomes};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use tilewright_codegen::cpu::clif::eval;
-use tilewright_codegen::cpu::pack::{pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes};
+use tilewright_codegen::cpu::pack::{
+    pack_halves, pack_pairs, pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes,
+};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::Pack;
 use tilewright_ir::types::{Bindings, DType, Dim};
 
-/// Address of the source, dtype, all sizes of the packing.
-pub(super) type PackKey = (usize, DType, Sizes);
+/// Address of the source, dtype, dtype of the panels, all sizes of the packing.
+pub(super) type PackKey = (usize, DType, DType, Sizes);
 
 /// A packing with its sizes known.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,14 +43,14 @@ impl Executable {
         let sizes = Sizes::of(pack, bindings)?;
         let Home::Panels(number) = to else {
             // SAFETY: the source is a matrix of these sizes, and the plan gives the panels memory of their size.
-            return unsafe { self.fill(source, frame.pointer(self, to)?, pack.dtype, &sizes) };
+            return unsafe { self.fill(source, frame.pointer(self, to)?, (pack.dtype, pack.panels), &sizes) };
         };
         let slot = |frame: &mut Frame<'_>, panels: *mut u8| {
             let slot = frame.panels.get_mut(number).ok_or_else(|| Diagnostic::bug("panels without a number"))?;
             *slot = panels;
             Ok(())
         };
-        let key: PackKey = (source as usize, pack.dtype, sizes);
+        let key: PackKey = (source as usize, pack.dtype, pack.panels, sizes);
         let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, panels)) = packed.get(&key) {
             return slot(frame, panels.pointer());
@@ -56,9 +58,9 @@ impl Executable {
         // The source is kept beside its panels, so that its address stays its own.
         let owner = frame.given(self, from)?.owner.cloned();
         let owner = owner.ok_or_else(|| Diagnostic::bug("panels of a weight that nobody owns"))?;
-        let panels = Memory::zeroed(key.2.bytes(pack.dtype).ok_or_else(|| overflow(pack.dtype, &key.2))?)?;
+        let panels = Memory::zeroed(key.3.bytes(pack.panels).ok_or_else(|| overflow(pack.dtype, &key.3))?)?;
         // SAFETY: the source is a matrix of these sizes, and the fresh memory has the size of its panels.
-        unsafe { self.fill(source, panels.pointer(), pack.dtype, &key.2)? };
+        unsafe { self.fill(source, panels.pointer(), (pack.dtype, pack.panels), &key.3)? };
         slot(frame, panels.pointer())?;
         packed.insert(key, (owner, Buffer::Owned(Arc::new(panels))));
         Ok(())
@@ -68,13 +70,19 @@ impl Executable {
     ///
     /// # Safety
     /// The source has the elements that the sizes reach, the panels have room for all of them and are nobody else's.
-    unsafe fn fill(&self, source: *const u8, panels: *mut u8, dtype: DType, sizes: &Sizes) -> Result<(), Diagnostic> {
-        let bytes = sizes.bytes(dtype).ok_or_else(|| overflow(dtype, sizes))?;
+    unsafe fn fill(
+        &self,
+        source: *const u8,
+        panels: *mut u8,
+        (dtype, packed): (DType, DType),
+        sizes: &Sizes,
+    ) -> Result<(), Diagnostic> {
+        let bytes = sizes.bytes(packed).ok_or_else(|| overflow(dtype, sizes))?;
         let elements = sizes.elements(dtype).ok_or_else(|| overflow(dtype, sizes))?;
         let len = dtype.bytes(elements).ok_or_else(|| overflow(dtype, sizes))?;
         // SAFETY: the caller's promise.
         let from = unsafe { std::slice::from_raw_parts(source, len) };
-        let strip = sizes.nr.checked_mul(dtype.bytes(sizes.k).unwrap_or(0)).filter(|n| *n > 0);
+        let strip = sizes.nr.checked_mul(packed.bytes(sizes.k).unwrap_or(0)).filter(|n| *n > 0);
         let Some(strip) = strip.filter(|_| bytes > 0) else { return Ok(()) };
         let (items, failed) = (bytes / strip, AtomicBool::new(false));
         let target = Target(panels);
@@ -82,7 +90,7 @@ impl Executable {
             for item in range {
                 // SAFETY: the memory has `items` strips, each written in the one range that it is in.
                 let to = unsafe { std::slice::from_raw_parts_mut(target.get().add(item * strip), strip) };
-                if sizes.strip(dtype, from, item, to).is_err() {
+                if sizes.strip((dtype, packed), from, item, to).is_err() {
                     failed.store(true, Ordering::Relaxed);
                 }
             }
@@ -126,7 +134,13 @@ impl Sizes {
     }
 
     /// Writes strip `item`: one panel of one matrix.
-    fn strip(&self, dtype: DType, from: &[u8], item: usize, to: &mut [u8]) -> Result<(), Diagnostic> {
+    fn strip(
+        &self,
+        (dtype, packed): (DType, DType),
+        from: &[u8],
+        item: usize,
+        to: &mut [u8],
+    ) -> Result<(), Diagnostic> {
         let panels = self.n.div_ceil(self.nr);
         let (mut matrix, first) = (item / panels, item % panels * self.nr);
         let columns = self.nr.min(self.n - first);
@@ -142,6 +156,14 @@ impl Sizes {
         }
         let (k_stride, n_stride) = (self.k_stride, self.n_stride);
         match dtype {
+            DType::F16 | DType::Bf16 => {
+                let from = floats(from).get(at..).unwrap_or(&[]);
+                if packed == DType::F32 {
+                    pack_halves(dtype, from, (self.k, columns), (k_stride, n_stride), self.nr, floats_mut(to))
+                } else {
+                    pack_pairs(from, (self.k, columns), (k_stride, n_stride), self.nr, floats_mut(to))
+                }
+            }
             DType::F64 => {
                 let from = floats(from).get(at..).unwrap_or(&[]);
                 pack_panels_f64(from, self.k, columns, k_stride, n_stride, self.nr, floats_mut(to))
@@ -171,7 +193,7 @@ impl Target {
 // SAFETY: each thread writes strips of its own, see `Executable::fill`.
 unsafe impl Sync for Target {}
 
-/// Plain numbers over bytes. `T` is f32 or f64 here: any bits are a value.
+/// Plain numbers over bytes. `T` is f32, f64 or the bits of a half here: any bits are a value.
 fn floats<T: Copy>(bytes: &[u8]) -> &[T] {
     // SAFETY: `align_to` gives only the aligned middle; buffers are aligned for their dtype, so that is everything, and
     // any bit pattern is a valid `T`.

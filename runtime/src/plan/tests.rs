@@ -270,7 +270,20 @@ fn packing(name: &str) -> Program {
     let (k_stride, n_stride) = (Dim::constant(8), Dim::constant(1));
     let (from, to) = ("w".into(), "panels".into());
     let (dtype, offset, batch) = (DType::F32, Dim::constant(0), Vec::new());
-    b.0.steps.push(Step::Pack(Pack { from, to, dtype, offset, batch, k, n, k_stride, n_stride, nr: 8, when: None }));
+    b.0.steps.push(Step::Pack(Pack {
+        from,
+        to,
+        dtype,
+        panels: dtype,
+        offset,
+        batch,
+        k,
+        n,
+        k_stride,
+        n_stride,
+        nr: 8,
+        when: None,
+    }));
     b.step(&["x", "panels"], "y");
     b.finish(&["y"])
 }

@@ -358,7 +358,8 @@ impl Emitter<'_> {
     }
 }
 
-fn contiguous(plan: &Plan, frame: &Frame) -> bool {
+/// Whether neighbours along the inner axis are neighbours in memory.
+pub(super) fn contiguous(plan: &Plan, frame: &Frame) -> bool {
     let Some((axis, _)) = &frame.inner else { return false };
     let element = plan.memory.dtype.block().1 as i64;
     let gathers = plan.gathers.iter().any(|(tile, _)| tile.has(axis));

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::Access;
 use tilewright_ir::kernel::expr::Ident;
-use tilewright_ir::op::Family;
+use tilewright_ir::op::{Family, ScalarOp};
 use tilewright_ir::types::DType;
 
 /// Flags of every access: it cannot trap, but may be unaligned.
@@ -40,6 +40,11 @@ pub struct Emitter<'a> {
     pub checks: Vec<super::check::Check>,
     /// Positions that are known to lie below extents here.
     pub known: Vec<(Value, Num)>,
+}
+
+/// Whether elements of a dtype are computed as f32.
+pub fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::Bf16)
 }
 
 /// Most scratch bytes of a kernel.
@@ -189,7 +194,14 @@ impl Emitter<'_> {
             }
             Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Load(..) | Node::Iota(..) => false,
         };
-        Rc::new(Tile { id: self.tiles, dtype, axes, costly, node })
+        let halves = match &node {
+            Node::Op(ScalarOp::Cast { to: DType::F32 }, operands) => {
+                operands.iter().any(|x| x.halves || is_half(x.dtype))
+            }
+            Node::Op(_, operands) => operands.iter().any(|operand| operand.halves),
+            Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Load(..) | Node::Iota(..) => false,
+        };
+        Rc::new(Tile { id: self.tiles, dtype, axes, costly, halves, node })
     }
 
     /// Scratch memory, 64-byte aligned.

@@ -4,8 +4,8 @@ use super::check::{Check, Outside, Status};
 use super::emitter::{Emitter, FLAGS};
 use super::grid;
 use super::types::{Binding, Num, unsupported};
-use crate::cpu::ukernel::elementary::name_at;
 use crate::cpu::ukernel::{Isa, UKERNELS};
+use crate::cpu::ukernel::{elementary, folds, halves};
 use cranelift_codegen::ir::immediates::Imm64;
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, InstructionData, Value, types};
 use cranelift_codegen::settings::{self, Configurable};
@@ -189,7 +189,11 @@ pub fn clif_text(kernel: &Kernel, isa: Isa) -> Result<String, Diagnostic> {
     for (number, address) in called(&function.func).into_iter().enumerate() {
         let at = address.bits().cast_unsigned() as usize;
         let product = UKERNELS.iter().find(|row| row.function as usize == at).map(|row| row.name.to_string());
-        let name = product.or_else(|| name_at(at)).unwrap_or_else(|| format!("host{number}"));
+        let name = product
+            .or_else(|| elementary::name_at(at))
+            .or_else(|| folds::name_at(at))
+            .or_else(|| halves::name_at(at))
+            .unwrap_or_else(|| format!("host{number}"));
         text = text.replace(&address.to_string(), &name);
     }
     Ok(text)

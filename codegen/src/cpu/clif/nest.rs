@@ -163,9 +163,12 @@ impl Emitter<'_> {
             return self.store_element(to, &value, &mut Frame { checked: true, ..Frame::default() });
         };
         let scattered = !to.gathers.is_empty();
-        let vector = is_contiguous(inner) && !scattered && dtype == DType::F32 && axes[inner].1 >= 4;
+        let side_by_side = is_contiguous(inner) && !scattered;
+        let vector = side_by_side && dtype == DType::F32 && axes[inner].1 >= 4;
         let (axis, size) = axes.remove(inner);
-        self.nest(&axes, Frame::default(), &mut |e, frame| e.store_row(to, &value, frame, (&axis, size), vector))
+        self.nest(&axes, Frame::default(), &mut |e, frame| {
+            e.store_row(to, &value, frame, (&axis, size), (vector, side_by_side))
+        })
     }
 
     fn store_element(&mut self, to: &Plan, value: &Rc<Tile>, frame: &mut Frame) -> Result<(), Diagnostic> {
@@ -198,7 +201,7 @@ impl Emitter<'_> {
         value: &Rc<Tile>,
         mut frame: Frame,
         (axis, size): (&Ident, i64),
-        vector: bool,
+        (vector, side_by_side): (bool, bool),
     ) -> Result<(), Diagnostic> {
         let zero = self.b.ins().iconst(types::I64, 0);
         let size_value = self.b.ins().iconst(types::I64, size);
@@ -208,6 +211,11 @@ impl Emitter<'_> {
         let row = Row { axis, size, begin, end, whole: begin == zero && end == size_value };
         let body = |e: &mut Self| {
             frame.checked = true;
+            if (vector && e.fill_in_place(to, value, &frame, &row)?)
+                || (side_by_side && e.fill_halves(to, value, &frame, &row)?)
+            {
+                return Ok(());
+            }
             let value = e.strips(value, &frame, &row, &mut BTreeMap::new())?;
             e.fill(to, &value, frame, &row, vector)
         };

@@ -1,9 +1,11 @@
 //! Reductions of tiles, in an order that depends on sizes only.
 
-use super::element::Frame;
+use super::element::{Frame, contiguous};
 use super::emitter::Emitter;
 use super::nest::Row;
+use super::strips::SHORTEST;
 use super::types::{Node, Tile, clif_type, malformed};
+use crate::cpu::ukernel::folds;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 use cranelift_frontend::Variable;
@@ -90,19 +92,11 @@ impl Emitter<'_> {
             let values = self.fold_unrolled(&fold, arg, &frame, (start, size))?;
             return self.across(&fold, &values);
         }
-        let quads: Vec<Variable> = (0..4).map(|_| self.b.declare_var(types::F32X4)).collect();
-        let splat = self.b.ins().splat(types::F32X4, start);
-        quads.iter().for_each(|quad| self.b.def_var(*quad, splat));
-        let wide = self.whole_quads(low, high, 16);
-        if !known || size >= 16 {
-            self.fold_quads(&fold, arg, &frame, (low, wide), &quads)?;
-        }
         let whole = self.whole_quads(low, high, 4);
-        if !known || size % 16 >= 4 {
-            self.fold_quads(&fold, arg, &frame, (wide, whole), &quads[..1])?;
-        }
-        let values: Vec<Value> = quads.iter().map(|quad| self.b.use_var(*quad)).collect();
-        let mut total = self.across(&fold, &values)?;
+        let mut total = match self.fold_call(kind, arg, (&frame, size), (low, whole))? {
+            Some(total) => total,
+            None => self.fold_loops(&fold, arg, (&frame, start), (low, high), known.then_some(size))?,
+        };
         if low != zero {
             let head = self.b.use_var(sum);
             total = self.scalar_op(&fold, DType::F32, &[head, total])?;
@@ -112,6 +106,46 @@ impl Emitter<'_> {
             self.fold_each(&fold, arg, &frame, (whole, end), sum)?;
         }
         Ok(self.b.use_var(sum))
+    }
+
+    /// Elements `low..high`, a multiple of 4, by a micro-kernel, where they lie in memory side by side.
+    fn fold_call(
+        &mut self,
+        kind: TileReduce,
+        arg: &Rc<Tile>,
+        (frame, size): (&Frame, i64),
+        (low, high): (Value, Value),
+    ) -> Result<Option<Value>, Diagnostic> {
+        let Node::Load(plan, _) = &arg.node else { return Ok(None) };
+        let function = folds::fold(self.isa, kind).filter(|_| size >= SHORTEST && contiguous(plan, frame));
+        let Some(function) = function else { return Ok(None) };
+        let address = self.address_of(Some(arg.id), plan, &mut frame.at([low; 4], false), 0)?;
+        let count = self.b.ins().isub(high, low);
+        Ok(self.call(function as usize, &[count, address], Some(types::F32)))
+    }
+
+    /// The whole groups of 4 of elements `low..high`; `known` is their number if it is known.
+    fn fold_loops(
+        &mut self,
+        fold: &ScalarOp,
+        arg: &Rc<Tile>,
+        (frame, start): (&Frame, Value),
+        (low, high): (Value, Value),
+        known: Option<i64>,
+    ) -> Result<Value, Diagnostic> {
+        let quads: Vec<Variable> = (0..4).map(|_| self.b.declare_var(types::F32X4)).collect();
+        let splat = self.b.ins().splat(types::F32X4, start);
+        quads.iter().for_each(|quad| self.b.def_var(*quad, splat));
+        let wide = self.whole_quads(low, high, 16);
+        if known.is_none_or(|size| size >= 16) {
+            self.fold_quads(fold, arg, frame, (low, wide), &quads)?;
+        }
+        let whole = self.whole_quads(low, high, 4);
+        if known.is_none_or(|size| size % 16 >= 4) {
+            self.fold_quads(fold, arg, frame, (wide, whole), &quads[..1])?;
+        }
+        let values: Vec<Value> = quads.iter().map(|quad| self.b.use_var(*quad)).collect();
+        self.across(fold, &values)
     }
 
     /// Four vectors to one element, pairwise.

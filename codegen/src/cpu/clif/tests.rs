@@ -166,7 +166,7 @@ fn gather_by_loaded_index() {
 #[test]
 fn contraction_with_epilogue() {
     for isa in Isa::ALL.iter().filter(|isa| isa.available()) {
-        let row = find(*isa, DType::F32).unwrap();
+        let row = find(*isa, DType::F32, DType::F32).unwrap();
         let (m, k, n, nr) = (29usize, 40usize, row.nr * 2, row.nr);
         let (mut a, b, mut bias) = (numbers(m * k, 9), numbers(k * n, 10), numbers(n, 11));
         let mut panels = vec![0f32; k * n];
@@ -343,7 +343,7 @@ fn quotients_of_indices_are_those_of_numbers() {
 /// Products whose operands do not fit would read or write what is not theirs.
 #[test]
 fn products_that_do_not_fit_are_refused() {
-    let row = find(Isa::Portable, DType::F32).unwrap();
+    let row = find(Isa::Portable, DType::F32, DType::F32).unwrap();
     let text = format!(
         "kernel one target cpu {{ in a: f32[m=4, k=8]; in ids: i64[m=4]; in b: f32[nb=2, k=8, n={nr}]; out y: f32[m=4, n={nr}]
          par z in 1 at grid {{ cache c: f32[m=4, n={nr}]; let i = load ids[:]

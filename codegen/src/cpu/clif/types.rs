@@ -124,6 +124,8 @@ pub struct Tile {
     pub axes: Vec<(Ident, i64)>,
     /// Whether an elementary function is computed for each element.
     pub costly: bool,
+    /// Whether halves of memory are converted for its elements.
+    pub halves: bool,
     /// Elements.
     pub node: Node,
 }

@@ -12,6 +12,10 @@ mod avx2_block;
 mod avx512_block;
 pub mod block;
 pub mod elementary;
+pub mod folds;
+pub mod halves;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod tile;
@@ -58,11 +62,13 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512F.
     Avx512,
+    /// x86-64 with AVX-512F and its products of bf16.
+    Avx512Bf16,
 }
 
 impl Isa {
     /// Every instruction set, the widest last.
-    pub const ALL: &'static [Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: &'static [Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
 
     /// Its name in programs and on the command line.
     pub const fn name(self) -> &'static str {
@@ -70,6 +76,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512_bf16",
         }
     }
 
@@ -79,6 +86,7 @@ impl Isa {
             Isa::Portable => true,
             Isa::Avx2 => has_avx2(),
             Isa::Avx512 => has_avx512(),
+            Isa::Avx512Bf16 => has_avx512_bf16(),
         }
     }
 
@@ -103,8 +111,18 @@ fn has_avx2() -> bool {
     false
 }
 
+#[cfg(target_arch = "x86_64")]
+fn has_avx512_bf16() -> bool {
+    has_avx512() && is_x86_feature_detected!("avx512bf16")
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 fn has_avx512() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512_bf16() -> bool {
     false
 }
 
@@ -154,6 +172,12 @@ const fn float(name: &'static str, isa: Isa, dtype: DType, mr: usize, nr: usize,
     UKernel { name, isa, a: dtype, b: dtype, c: dtype, mr, nr, k_step: 1, function, available: available(isa) }
 }
 
+/// Rows of halves times panels of f32, on the tile product of f32.
+const fn half(name: &'static str, isa: Isa, a: DType, mr: usize, nr: usize, function: TileProduct) -> UKernel {
+    let f32 = DType::F32;
+    UKernel { name, isa, a, b: f32, c: f32, mr, nr, k_step: 1, function, available: available(isa) }
+}
+
 const fn blocks(name: &'static str, isa: Isa, b: DType, mr: usize, function: TileProduct) -> UKernel {
     let (a, c) = (DType::F32, DType::F32);
     UKernel { name, isa, a, b, c, mr, nr: block::NR, k_step: block::BLOCK, function, available: available(isa) }
@@ -168,11 +192,25 @@ const fn available(isa: Isa) -> fn() -> bool {
         Isa::Portable => || true,
         Isa::Avx2 => has_avx2,
         Isa::Avx512 => has_avx512,
+        Isa::Avx512Bf16 => has_avx512_bf16,
     }
 }
 
 /// Every tile product, the widest instruction set first.
 pub const UKERNELS: &[UKernel] = &[
+    #[cfg(target_arch = "x86_64")]
+    UKernel {
+        name: "avx512_bf16_pairs",
+        isa: Isa::Avx512Bf16,
+        a: DType::Bf16,
+        b: DType::Bf16,
+        c: DType::F32,
+        mr: pairs::MR,
+        nr: pairs::NR,
+        k_step: 2,
+        function: pairs::product,
+        available: available(Isa::Avx512Bf16),
+    },
     #[cfg(target_arch = "x86_64")]
     float("avx512_f32", Isa::Avx512, DType::F32, tile::avx512_f32::MR, tile::avx512_f32::NR, tile::avx512_f32::product),
     #[cfg(target_arch = "x86_64")]
@@ -184,6 +222,10 @@ pub const UKERNELS: &[UKernel] = &[
     #[cfg(target_arch = "x86_64")]
     blocks("avx512_q8_0", Isa::Avx512, DType::Q8_0, avx512_block::MR, avx512_block::product::<Q8_0>),
     #[cfg(target_arch = "x86_64")]
+    half("avx512_bf16", Isa::Avx512, DType::Bf16, tile::avx512_f32::MR, tile::avx512_f32::NR, halves::avx512::bf16),
+    #[cfg(target_arch = "x86_64")]
+    half("avx512_f16", Isa::Avx512, DType::F16, tile::avx512_f32::MR, tile::avx512_f32::NR, halves::avx512::f16),
+    #[cfg(target_arch = "x86_64")]
     float("avx2_f32", Isa::Avx2, DType::F32, tile::avx2_f32::MR, tile::avx2_f32::NR, tile::avx2_f32::product),
     #[cfg(target_arch = "x86_64")]
     float("avx2_f64", Isa::Avx2, DType::F64, tile::avx2_f64::MR, tile::avx2_f64::NR, tile::avx2_f64::product),
@@ -193,11 +235,17 @@ pub const UKERNELS: &[UKernel] = &[
     blocks("avx2_q4_1", Isa::Avx2, DType::Q4_1, avx2_block::MR, avx2_block::product::<Q4_1>),
     #[cfg(target_arch = "x86_64")]
     blocks("avx2_q8_0", Isa::Avx2, DType::Q8_0, avx2_block::MR, avx2_block::product::<Q8_0>),
+    #[cfg(target_arch = "x86_64")]
+    half("avx2_bf16", Isa::Avx2, DType::Bf16, tile::avx2_f32::MR, tile::avx2_f32::NR, halves::avx2::bf16),
+    #[cfg(target_arch = "x86_64")]
+    half("avx2_f16", Isa::Avx2, DType::F16, tile::avx2_f32::MR, tile::avx2_f32::NR, halves::avx2::f16),
     float("portable_f32", Isa::Portable, DType::F32, portable::MR, portable::FLOAT_NR, portable::product_f32),
     float("portable_f64", Isa::Portable, DType::F64, portable::MR, portable::FLOAT_NR, portable::product_f64),
     blocks("portable_q4_0", Isa::Portable, DType::Q4_0, portable::MR, portable::product_block::<Q4_0>),
     blocks("portable_q4_1", Isa::Portable, DType::Q4_1, portable::MR, portable::product_block::<Q4_1>),
     blocks("portable_q8_0", Isa::Portable, DType::Q8_0, portable::MR, portable::product_block::<Q8_0>),
+    half("portable_bf16", Isa::Portable, DType::Bf16, portable::MR, portable::FLOAT_NR, halves::portable::bf16),
+    half("portable_f16", Isa::Portable, DType::F16, portable::MR, portable::FLOAT_NR, halves::portable::f16),
 ];
 
 /// Every strip of f32 panels out of a quantised panel, the widest instruction set first.
@@ -219,12 +267,20 @@ pub const STRIPS: &[StripKernel] = &[
     strip("portable_strip_q8_0", Isa::Portable, DType::Q8_0, portable::STRIP_NR, portable::strip::<Q8_0>),
 ];
 
-/// The kernel of this instruction set for a panel of `b`; the one with [`Isa::best`] is the fastest here.
-pub fn find(isa: Isa, b: DType) -> Option<&'static UKernel> {
-    UKERNELS.iter().find(|kernel| kernel.isa == isa && kernel.b == b)
+impl Isa {
+    /// The instruction set for what this one adds nothing to.
+    pub fn plain(self) -> Isa {
+        if self == Isa::Avx512Bf16 { Isa::Avx512 } else { self }
+    }
+}
+
+/// The kernel of this instruction set for rows of `a` and a panel of `b`; the one with [`Isa::best`] is the fastest here.
+pub fn find(isa: Isa, a: DType, b: DType) -> Option<&'static UKernel> {
+    let here = |isa| UKERNELS.iter().find(|kernel| kernel.isa == isa && (kernel.a, kernel.b) == (a, b));
+    here(isa).or_else(|| here(isa.plain()))
 }
 
 /// The strip of this instruction set for a panel of `b`.
 pub fn find_strip(isa: Isa, b: DType) -> Option<&'static StripKernel> {
-    STRIPS.iter().find(|kernel| kernel.isa == isa && kernel.b == b)
+    STRIPS.iter().find(|kernel| kernel.isa == isa.plain() && kernel.b == b)
 }

@@ -2,7 +2,8 @@
 
 use super::block::NR;
 use super::*;
-use crate::cpu::pack::{dequantise, pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes};
+use crate::cpu::pack::{dequantise, pack_pairs, pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes};
+use half::{bf16, f16};
 
 /// A small generator (splitmix64), so that data is the same everywhere.
 pub struct Random(pub u64);
@@ -52,13 +53,38 @@ struct Problem {
 
 const COLUMN_TAIL: usize = 5;
 
+/// Up to eight bytes.
+fn eight(bytes: &[u8]) -> u64 {
+    let mut eight = [0; 8];
+    eight[..bytes.len()].copy_from_slice(bytes);
+    u64::from_ne_bytes(eight)
+}
+
+/// A number in memory: f32 or a half.
+fn bytes(dtype: DType, x: f32) -> Vec<u8> {
+    match dtype {
+        DType::Bf16 => bf16::from_f32(x).to_bits().to_ne_bytes().to_vec(),
+        DType::F16 => f16::from_f32(x).to_bits().to_ne_bytes().to_vec(),
+        _ => x.to_ne_bytes().to_vec(),
+    }
+}
+
+/// The nearest number of a dtype.
+fn rounded(dtype: DType, x: f32) -> f64 {
+    match dtype {
+        DType::Bf16 => bf16::from_f32(x).to_f64(),
+        DType::F16 => f16::from_f32(x).to_f64(),
+        _ => f64::from(x),
+    }
+}
+
 impl Problem {
     /// `n` leaves `COLUMN_TAIL` padding columns.
     fn new(kernel: &UKernel, k: usize) -> Problem {
         let mut random = Random(k as u64 + 1);
         let n = kernel.nr - COLUMN_TAIL;
         let lda = k + 3;
-        let a = (0..kernel.mr * lda).map(|_| f64::from(random.unit())).collect();
+        let a = (0..kernel.mr * lda).map(|_| rounded(kernel.a, random.unit())).collect();
         let mut packed = vec![0xff; packed_bytes(kernel.b, k, n, kernel.nr).unwrap()];
         let b: Vec<f64> = match kernel.b {
             DType::F32 => {
@@ -67,6 +93,14 @@ impl Problem {
                 pack_panels_f32(&b, k, n, 1, k, kernel.nr, &mut panel).unwrap();
                 packed = panel.iter().flat_map(|x| x.to_ne_bytes()).collect();
                 b.iter().map(|&x| f64::from(x)).collect()
+            }
+            DType::Bf16 => {
+                let b: Vec<bf16> = (0..n * k).map(|_| bf16::from_f32(random.unit())).collect();
+                let bits: Vec<u16> = b.iter().map(|x| x.to_bits()).collect();
+                let mut panel = vec![u16::MAX; packed.len() / 2];
+                pack_pairs(&bits, (k, n), (1, k), kernel.nr, &mut panel).unwrap();
+                packed = panel.iter().flat_map(|x| x.to_ne_bytes()).collect();
+                b.iter().map(|x| f64::from(x.to_f32())).collect()
             }
             DType::F64 => {
                 let b: Vec<f64> = (0..n * k).map(|_| f64::from(random.unit())).collect();
@@ -111,14 +145,7 @@ impl Problem {
             self.packed.chunks(row).flat_map(|r| [r, gap.as_slice()].concat()).collect()
         };
         // Vectors of u64 keep the copied bytes aligned.
-        let panel: Vec<u64> = apart
-            .chunks(8)
-            .map(|x| {
-                let mut eight = [0; 8];
-                eight[..x.len()].copy_from_slice(x);
-                u64::from_ne_bytes(eight)
-            })
-            .collect();
+        let panel: Vec<u64> = apart.chunks(8).map(eight).collect();
         let b = panel.as_ptr().cast();
         let flag = usize::from(accumulate);
         if kernel.c == DType::F64 {
@@ -129,7 +156,9 @@ impl Problem {
             };
             return c;
         }
-        let a: Vec<f32> = a.iter().map(|&x| x as f32).collect();
+        // Vectors of u64 keep these bytes aligned, too.
+        let a: Vec<u8> = a.iter().flat_map(|&x| bytes(kernel.a, x as f32)).collect();
+        let a: Vec<u64> = a.chunks(8).map(eight).collect();
         let mut c: Vec<f32> = c.iter().map(|&x| x as f32).collect();
         // SAFETY: as above.
         unsafe { (kernel.function)(m, self.k, a.as_ptr().cast(), self.lda, b, ldb, c.as_mut_ptr().cast(), ldc, flag) };
@@ -158,7 +187,7 @@ fn here() -> impl Iterator<Item = &'static UKernel> {
 
 #[test]
 fn rows_of_a_panel_may_lie_apart() {
-    for kernel in here().filter(|kernel| !kernel.b.is_block()) {
+    for kernel in here().filter(|kernel| kernel.k_step == 1) {
         for k in folds(kernel) {
             let problem = Problem::new(kernel, k);
             for m in 1..=kernel.mr {
@@ -238,7 +267,7 @@ fn rows_and_cuts_of_the_fold_change_no_bit() {
 #[test]
 fn instruction_sets_agree_bit_for_bit() {
     for kernel in here().filter(|kernel| kernel.b.is_block()) {
-        let portable = find(Isa::Portable, kernel.b).unwrap();
+        let portable = find(Isa::Portable, kernel.a, kernel.b).unwrap();
         let problem = Problem::new(kernel, 320);
         let start: Vec<f64> = (0..2 * NR).map(|i| i as f64 * 0.1).collect();
         let found = problem.run(kernel, 1, 2, &start, NR, true);
@@ -265,7 +294,7 @@ fn strips_are_ggmls_values() {
                 assert!(value == expected, "{} ({p}, {j}): {value}, expected {expected}", kernel.name);
             }
         }
-        let product = find(kernel.isa, DType::F32).unwrap();
+        let product = find(kernel.isa, DType::F32, DType::F32).unwrap();
         assert_eq!(product.nr, kernel.nr, "{} does not feed {}", kernel.name, product.name);
     }
 }
@@ -273,11 +302,16 @@ fn strips_are_ggmls_values() {
 #[test]
 fn names_follow_from_the_rows() {
     for kernel in UKERNELS {
-        let isa = format!("{:?}", kernel.isa).to_lowercase();
-        assert_eq!(kernel.name, format!("{isa}_{}", kernel.b));
+        let (isa, pairs) = (kernel.isa.name(), kernel.isa == Isa::Avx512Bf16);
+        let what = match kernel.a {
+            _ if pairs => "pairs".into(),
+            DType::F16 | DType::Bf16 => kernel.a.to_string(),
+            _ => kernel.b.to_string(),
+        };
+        assert_eq!(kernel.name, format!("{isa}_{what}"));
         assert_eq!(packed_bytes(kernel.b, 64, kernel.nr, kernel.nr), kernel.b.bytes(64 * kernel.nr));
     }
-    assert!(find(Isa::best(), DType::F32).is_some() && find(Isa::best(), DType::I8).is_none());
+    assert!(find(Isa::best(), DType::F32, DType::F32).is_some() && find(Isa::best(), DType::I8, DType::I8).is_none());
 }
 
 /// What the schedules are made for is what is here.
@@ -286,7 +320,7 @@ fn shapes_of_schedules_are_these_rows() {
     let rows =
         |isa: &str| tilewright_ir::device::ukernel::UKERNELS.iter().filter(|row| row.isa == isa).collect::<Vec<_>>();
     let mut seen = 0;
-    for (isa, name) in [(Isa::Avx512, "avx512"), (Isa::Avx2, "avx2"), (Isa::Portable, "portable")] {
+    for (isa, name) in Isa::ALL.iter().map(|isa| (*isa, isa.name())) {
         let here: Vec<&UKernel> = UKERNELS.iter().filter(|kernel| kernel.isa == isa).collect();
         if here.is_empty() {
             assert!(isa != Isa::Portable && cfg!(not(target_arch = "x86_64")));
@@ -295,16 +329,16 @@ fn shapes_of_schedules_are_these_rows() {
         let there = rows(name);
         assert_eq!(here.len(), there.len(), "{name}");
         for (kernel, shape) in here.iter().zip(there) {
-            let found = (kernel.name, kernel.b, kernel.mr as i64, kernel.nr as i64, kernel.k_step as i64);
-            assert_eq!(found, (shape.name, shape.b, shape.mr, shape.nr, shape.k_step));
-            // Block encodings have their rows and sums in f32, plain panels in their own dtype.
-            let plain = if shape.b.block().0 > 1 { DType::F32 } else { shape.b };
-            assert_eq!((kernel.a, kernel.c), (plain, plain), "{}", kernel.name);
+            let found = (kernel.name, kernel.a, kernel.b, kernel.mr as i64, kernel.nr as i64, kernel.k_step as i64);
+            assert_eq!(found, (shape.name, shape.a, shape.b, shape.mr, shape.nr, shape.k_step));
+            // All sums are in f32 but those of f64.
+            let sums = if shape.b == DType::F64 { DType::F64 } else { DType::F32 };
+            assert_eq!(kernel.c, sums, "{}", kernel.name);
         }
         seen += here.len();
     }
     assert_eq!(seen, UKERNELS.len());
-    let known: usize = ["avx512", "avx2", "portable"].iter().map(|isa| rows(isa).len()).sum();
+    let known: usize = Isa::ALL.iter().map(|isa| rows(isa.name()).len()).sum();
     assert_eq!(known, tilewright_ir::device::ukernel::UKERNELS.len());
 }
 

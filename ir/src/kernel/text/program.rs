@@ -67,8 +67,13 @@ fn step(out: &mut String, program: &Program, s: &Step) {
             let batch: Vec<String> = p.batch.iter().map(|(n, s)| format!(" batch({n}, stride={s})")).collect();
             let (batch, offset) =
                 (batch.concat(), if p.offset.is(0) { String::new() } else { format!(" + {}", p.offset) });
+            let panels = if p.panels == p.dtype { String::new() } else { format!(" to {}", p.panels) };
             let (k, n) = (format!("k({}, stride={})", p.k, p.k_stride), format!("n({}, stride={})", p.n, p.n_stride));
-            writeln!(out, "  pack {} <- {}{offset} dtype({}){batch} {k} {n} nr({}){when}", p.to, p.from, p.dtype, p.nr)
+            writeln!(
+                out,
+                "  pack {} <- {}{offset} dtype({}{panels}){batch} {k} {n} nr({}){when}",
+                p.to, p.from, p.dtype, p.nr
+            )
         }
     };
 }

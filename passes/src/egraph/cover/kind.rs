@@ -4,6 +4,7 @@ use super::super::lang::{Affine, AxisSet, Fold, Head, axis_bit};
 use super::body::Written;
 use super::problem::{Problem, Step, each};
 use super::{Kind, Product};
+use crate::schedule::is_half;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
@@ -110,6 +111,13 @@ impl Written<'_> {
         a.filter(|d| Some(*d) == b && matches!(d, DType::Bf16 | DType::F16) && problem.device.matrix.has(*d))
     }
 
+    /// What the product of `at` reads: halves are converted on the way to it.
+    pub fn operand(&self, problem: &Problem<'_>, at: usize) -> usize {
+        let kid = self.locals[at].kids.first().copied();
+        let cast = matches!(self.head(at), Some(Head::Scalar(ScalarOp::Cast { to: DType::F32 })));
+        kid.filter(|&k| cast && is_half(problem.classes[self.locals[k].class].dtype)).unwrap_or(at)
+    }
+
     /// Whether a local is read from memory as it lies there.
     fn is_read(&self, at: usize) -> bool {
         match self.step(at) {
@@ -147,7 +155,7 @@ fn renames(problem: &Problem<'_>, map: &[(u8, Affine)]) -> bool {
 
 /// Whether a micro-kernel can read the rows: a stored tensor with the summed axes innermost.
 fn left_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
-    match written.step(sum.left) {
+    match written.step(written.operand(problem, sum.left)) {
         None => true,
         Some(Step::Load(_, map)) => walks(problem, map) && together(map, sum.depth) == Some(0),
         Some(Step::At(map)) => renames(problem, map),
@@ -160,10 +168,11 @@ fn left_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
 /// Whether the columns can be packed: a stored tensor, or blocks that the micro-kernel dequantises.
 fn right_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
     let outer = sum.columns | sum.batch;
-    let dtype = problem.classes[written.locals[sum.right].class].dtype;
-    let left = problem.classes[written.locals[sum.left].class].dtype;
+    let right = written.operand(problem, sum.right);
+    let dtype = problem.classes[written.locals[right].class].dtype;
+    let left = problem.classes[written.locals[written.operand(problem, sum.left)].class].dtype;
     let matrix = &problem.device.matrix;
-    match written.step(sum.right) {
+    match written.step(right) {
         None => left == dtype && matrix.has(dtype),
         Some(Step::Load(_, map)) => {
             let steps = problem.device.capabilities.views && together(map, sum.depth).is_some();
@@ -172,9 +181,9 @@ fn right_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
         }
         Some(Step::At(map)) => left == dtype && matrix.has(dtype) && renames(problem, map),
         Some(Step::Map { .. }) => {
-            let Some(&blocks) = written.locals[sum.right].kids.first() else { return false };
+            let Some(&blocks) = written.locals[right].kids.first() else { return false };
             let encoding = problem.classes[written.locals[blocks].class].dtype;
-            let cast = matches!(written.head(sum.right), Some(Head::Scalar(ScalarOp::Cast { to: DType::F32 })));
+            let cast = matches!(written.head(right), Some(Head::Scalar(ScalarOp::Cast { to: DType::F32 })));
             let rows = match written.step(blocks) {
                 Some(Step::Load(_, map)) => {
                     map.iter().all(|e| e.as_axis().is_some()) && together(map, sum.depth) == Some(0)
@@ -197,7 +206,7 @@ fn oriented(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> Option<S
     }
     let swapped = Sum { left: sum.right, right: sum.left, rows: sum.columns, columns: sum.rows, ..sum.clone() };
     // A weight is packed once, whatever side it is written on.
-    let weight = |at: usize| match written.step(at) {
+    let weight = |at: usize| match written.step(written.operand(problem, at)) {
         Some(Step::Load(input, _)) => problem.context.is_weight(*input),
         Some(Step::Map { .. }) => true,
         _computed => false,

@@ -6,6 +6,7 @@ use super::kind::{Form, Sum};
 use super::loops::loops;
 use super::problem::{Class, Problem, Step};
 use super::{Bound, Price};
+use crate::schedule::is_half;
 use std::collections::BTreeSet;
 use tilewright_ir::types::DType;
 
@@ -168,9 +169,10 @@ fn products(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], cut: f64
         let flops = 2.0 * batch * m * n * problem.points(sum.depth);
         load.flops += flops;
         load.matrix += flops / (d.matrix.of(right) * rate);
-        if written.step(sum.right).is_none_or(|s| matches!(s, Step::At(_))) && !d.capabilities.prologue {
+        let operand = written.operand(problem, sum.right);
+        if written.step(operand).is_none_or(|s| matches!(s, Step::At(_))) && !d.capabilities.prologue {
             // Computed columns are packed before the kernel runs.
-            let size = problem.points(written.locals[sum.right].free) * bytes(problem, written.locals[sum.right].class);
+            let size = problem.points(written.locals[operand].free) * bytes(problem, written.locals[operand].class);
             load.launch += d.launch.0 + 2.0 * size / d.memory.0;
         }
     }
@@ -183,7 +185,7 @@ fn products(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], cut: f64
         }
         if let Some(Step::Map { work, special }) = local.choice.map(|c| &c.step)
             && !inside.contains(&at)
-            && !sums.iter().any(|s| s.right == at)
+            && !sums.iter().any(|s| s.right == at || (s.left == at && written.operand(problem, at) != at))
         {
             let count = problem.points(local.free) * again(local.free);
             load.vector += count * elementwise(problem, *work, *special, dtype);
@@ -192,11 +194,11 @@ fn products(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], cut: f64
     load
 }
 
-/// The dtype that a matrix unit reads: below a cast of blocks, the blocks.
+/// The dtype that a matrix unit reads: below a cast of blocks or halves, these.
 fn dtype_read(problem: &Problem<'_>, written: &Written<'_>, at: usize) -> DType {
     let local = &written.locals[at];
     let below = local.kids.first().map(|&k| problem.classes[written.locals[k].class].dtype);
-    below.filter(|d| d.is_block()).unwrap_or(problem.classes[local.class].dtype)
+    below.filter(|d| d.is_block() || is_half(*d)).unwrap_or(problem.classes[local.class].dtype)
 }
 
 /// Rows of queries that one core takes at a time.
