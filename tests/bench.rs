@@ -75,3 +75,19 @@ fn wrong_sizes_and_files_are_errors() {
     assert!(!ok && err.contains("/nonexistent"), "{err}");
     assert!(!bench(&["gemm", "--dtype", "q4_0"]).0);
 }
+
+/// What is measured describes this machine, in the words of the shipped descriptions.
+#[test]
+fn a_calibration_is_a_description() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("here.json");
+    let out = Command::new(env!("CARGO_BIN_EXE_tilewright"))
+        .args(["calibrate", "--threads", "1", "--output"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(out.status.success() && out.stdout.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    let device = tilewright_passes::egraph::Device::parse("here", &std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(device.name.starts_with("cpu-") && device.cores.0 == 1.0, "{device:?}");
+    assert!(device.cache.0 >= device.memory.0 && device.matrix.has(tilewright_ir::types::DType::Bf16));
+}

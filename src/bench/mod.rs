@@ -4,6 +4,7 @@
 //! same inputs (see [`numpy`]) can be told to have done the same.
 
 mod attention;
+mod calibrate;
 mod elementwise;
 mod encoder;
 mod gemm;
@@ -13,6 +14,7 @@ pub mod machine;
 pub mod numpy;
 
 pub use attention::attention;
+pub use calibrate::{Calibration, calibrate};
 pub use elementwise::elementwise;
 pub use encoder::encoder;
 pub use gemm::{Gemm, gemm};

@@ -2,6 +2,7 @@
 //! or NVRTC is missing. `diff` has those of `diff(1)`.
 
 mod bench;
+mod calibrate;
 mod check_kernels;
 mod compare;
 mod compile;
@@ -51,6 +52,8 @@ enum Command {
     Run(run::Args),
     /// Measure products, fused operations, attention and models
     Bench(bench::Args),
+    /// Measure this machine: the description of a device by which kernels are priced, as JSON
+    Calibrate(calibrate::Args),
     /// Compile CUDA text with NVRTC, for each target
     CheckKernels(check_kernels::Args),
     /// List or check rewrite rules
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => return diff::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::CheckKernels(args) => check_kernels::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Ops(args) => ops::run(&args),

@@ -1,7 +1,7 @@
 //! What a device does per second, read from text files: the numbers of the roofline and the templates there are.
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::types::DType;
@@ -51,7 +51,7 @@ impl<'de> Deserialize<'de> for Rates {
 }
 
 /// Which kernels the back end has.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Capabilities {
     /// A computed left operand of a matrix product is made inside the product's kernel.
@@ -111,6 +111,7 @@ pub struct Device {
 
 /// Shipped descriptions, by name.
 const SHIPPED: &[(&str, &str)] = &[
+    ("cpu-avx512_bf16", include_str!("../../../devices/cpu-avx512_bf16.json")),
     ("cpu-avx512", include_str!("../../../devices/cpu-avx512.json")),
     ("cpu-avx2", include_str!("../../../devices/cpu-avx2.json")),
     ("cpu-portable", include_str!("../../../devices/cpu-portable.json")),
