@@ -35,15 +35,22 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         return Err(Diagnostic::new("no-kernels", message));
     }
     let mut texts = Vec::new();
-    for path in &files {
-        texts.push((path, cuda_text(path)?));
-    }
     let mut counts = Counts::default();
+    for path in &files {
+        match cuda_text(path)? {
+            Some(text) => texts.push((path, text)),
+            // a program of calls and loops of others
+            None => {
+                super::note(&format!("skipped {}, which has no kernel\n", path.display()));
+                counts.skipped += TARGETS.len();
+            }
+        }
+    }
     let nvrtc = match Nvrtc::load() {
         Ok(nvrtc) => nvrtc,
         Err(missing) if args.allow_missing && missing.code == "nvrtc-missing" => {
             super::note(&format!("{missing}\n"));
-            counts.skipped = texts.len() * TARGETS.len();
+            counts.skipped += texts.len() * TARGETS.len();
             return last_line(&counts);
         }
         Err(other) => return Err(other),
@@ -104,18 +111,22 @@ fn usage(path: &Path, target: &str, log: &str, json: bool) -> Result<(), Diagnos
     super::print(&out)
 }
 
-/// The text of a file; a snapshot's header, between two lines of `---`, is left out.
-fn cuda_text(path: &Path) -> Result<String, Diagnostic> {
+/// The text of a file, or none if it is a program without kernels; a snapshot's header, between two lines of `---`, is
+/// left out. Errors: a file that is neither CUDA C by its name nor by what is in it.
+fn cuda_text(path: &Path) -> Result<Option<String>, Diagnostic> {
     let bytes = crate::formats::map_file(path)?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|e| Diagnostic::new("text", format!("{} is not UTF-8: {e}", path.display())))?;
     let body = text.strip_prefix("---\n").and_then(|rest| Some(rest.split_once("\n---\n")?.1));
     let body = body.unwrap_or(text);
     if !body.contains("__global__") {
+        if path.extension().is_some_and(|e| e == "cu" || e == "snap") {
+            return Ok(None);
+        }
         let message = format!("expected CUDA text with a `__global__` function, found none in {}", path.display());
         return Err(Diagnostic::new("no-kernels", message));
     }
-    Ok(body.to_string())
+    Ok(Some(body.to_string()))
 }
 
 /// Snapshots of CUDA text below a folder, sorted. Build folders and hidden ones are left out.

@@ -165,11 +165,9 @@ fn first_texts(a: &Array) -> Vec<String> {
     (0..a.len().min(SHOWN)).map_while(|i| element_text(a, i)).collect()
 }
 
-/// The first elements as JSON has them: numbers, `true` and `false`; names of what JSON has not, the bits of an unusual
-/// NaN with it.
+/// The first elements as JSON has them: numbers, `true` and `false`; names of what JSON has not.
 fn first_values(a: &Array) -> Vec<serde_json::Value> {
     let value = |text: String| match text.parse::<f64>() {
-        _nan if text.starts_with("0x") && a.dtype().is_float() => "nan".into(),
         Ok(x) if a.dtype().is_float() => number(x),
         Ok(_) | Err(_) => serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
     };
@@ -219,7 +217,8 @@ fn symbols(entry: &Function, set: &[String], given: bool) -> Result<Bindings, Di
         let decl = decl.ok_or_else(|| Diagnostic::new("symbol", format!("the graph has no symbol `{name}`")))?;
         let value: i64 = value.parse().map_err(|_| usage())?;
         if !(decl.low..=decl.high).contains(&value) || value % decl.step.max(1) != 0 {
-            let want = format!("`{name}` must be in {}..={} by {}, found {value}", decl.low, decl.high, decl.step);
+            let by = if decl.step > 1 { format!(" by {}", decl.step) } else { String::new() };
+            let want = format!("`{name}` must be in {}..={}{by}, found {value}", decl.low, decl.high);
             return Err(Diagnostic::new("symbol", want));
         }
         if bindings.insert(decl.name.clone(), value).is_some() {

@@ -18,15 +18,16 @@ fn half(dtype: DType, bits: u16) -> String {
     format!("{:?}", decimals.into_iter().find(same).unwrap_or(value))
 }
 
-/// Element `index` of `array` as the text of a constant has it; `None` beyond the end, and for block encodings, whose
-/// elements are no numbers of their own.
+/// Element `index` of `array` as the text of a constant has it, but any NaN as `nan`; `None` beyond the end, and for
+/// block encodings, whose elements are no numbers of their own.
 pub fn element_text(array: &Array, index: usize) -> Option<String> {
     let (dtype, (per, size)) = (array.dtype(), array.dtype().block());
     let start = index.checked_mul(size).filter(|_| per == 1)?;
     let bytes = array.bytes().get(start..start.checked_add(size)?)?;
     let mut wide = [0; 8];
     wide[..size].copy_from_slice(bytes);
-    Some(element(dtype, u64::from_le_bytes(wide)))
+    let text = element(dtype, u64::from_le_bytes(wide));
+    Some(if dtype.is_float() && text.starts_with("0x") { "nan".into() } else { text })
 }
 
 /// The element `bits` (of the dtype's width, zero-extended) as text.

@@ -274,7 +274,8 @@ pub(crate) fn check_sizes(program: &Program, bindings: &Bindings) -> Result<(), 
             Some(v) if (s.low..=s.high).contains(v) && v % s.step.max(1) == 0 => {}
             Some(v) => {
                 let (name, low, high, step) = (&s.name, s.low, s.high, s.step);
-                let want = format!("`{name}` must be in {low}..={high} by {step}, found {v}");
+                let by = if step > 1 { format!(" by {step}") } else { String::new() };
+                let want = format!("`{name}` must be in {low}..={high}{by}, found {v}");
                 return Err(Diagnostic::new("symbol", want).note(format!("in `@{}`", program.name)));
             }
             None => return Err(Diagnostic::new("symbol", format!("no value for symbol `{}`", s.name))),
