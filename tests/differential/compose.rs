@@ -117,6 +117,10 @@ pub fn call(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
     let callee = m.callee.clone()?;
     let size = p.of(&["m", "17", "4"]);
     let size = size.parse::<i64>().map_or_else(|_| Dim::symbol(size), Dim::from);
+    // A size that no parameter says is the caller's of the same name.
+    let mut said = Vec::new();
+    callee.params.iter().flat_map(|(ty, _, _)| &ty.shape).for_each(|d| d.collect_symbols(&mut said));
+    let size = if said.iter().any(|s| **s == *"k") { size } else { Dim::symbol("k") };
     let map = BTreeMap::from([("k".into(), size)]);
     let put = |d: &Dim| d.substitute(&map);
     let mut arguments = Vec::new();
