@@ -96,13 +96,8 @@ fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
                 levels = values.map(|v| v.parse().map_err(|_| format!("no level {v}"))).collect::<Result<_, _>>()?
             }
             "isa" => {
-                isa = match value.trim() {
-                    "avx512" => Isa::Avx512,
-                    "avx512_bf16" => Isa::Avx512Bf16,
-                    "avx2" => Isa::Avx2,
-                    "portable" => Isa::Portable,
-                    other => return Err(format!("no instruction set {other}")),
-                }
+                let found = Isa::ALL.iter().find(|isa| isa.name() == value.trim());
+                isa = *found.ok_or_else(|| format!("no instruction set {}", value.trim()))?;
             }
             "target" => targets = values.map(|v| Target::from_str(v, false)).collect::<Result<_, _>>()?,
             other => return Err(format!("expected emit, level, isa or target, found `{other}`")),

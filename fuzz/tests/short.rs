@@ -48,7 +48,7 @@ fn op_programs() {
 
 #[test]
 fn rules() {
-    short("rules", 1000, 40);
+    short("rules", 1500, 50);
 }
 
 #[test]

@@ -80,6 +80,11 @@ impl Isa {
         }
     }
 
+    /// The instruction set for what this one adds nothing to.
+    pub fn plain(self) -> Isa {
+        if self == Isa::Avx512Bf16 { Isa::Avx512 } else { self }
+    }
+
     /// Whether this processor has it.
     pub fn available(self) -> bool {
         match self {
@@ -266,13 +271,6 @@ pub const STRIPS: &[StripKernel] = &[
     strip("portable_strip_q4_1", Isa::Portable, DType::Q4_1, portable::STRIP_NR, portable::strip::<Q4_1>),
     strip("portable_strip_q8_0", Isa::Portable, DType::Q8_0, portable::STRIP_NR, portable::strip::<Q8_0>),
 ];
-
-impl Isa {
-    /// The instruction set for what this one adds nothing to.
-    pub fn plain(self) -> Isa {
-        if self == Isa::Avx512Bf16 { Isa::Avx512 } else { self }
-    }
-}
 
 /// The kernel of this instruction set for rows of `a` and a panel of `b`; the one with [`Isa::best`] is the fastest here.
 pub fn find(isa: Isa, a: DType, b: DType) -> Option<&'static UKernel> {
