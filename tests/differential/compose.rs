@@ -139,6 +139,7 @@ pub fn call(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
     }
     let arguments: Vec<&Tensor> = arguments.iter().map(|e| &e.tensor).collect();
     let results = m.graph.call_all("shared", &arguments);
+    m.infinite |= callee.infinite;
     let mut entries: Vec<Entry> =
         results.into_iter().zip(&callee.results).filter_map(|(tensor, b)| m.done(tensor, *b)).collect();
     let chosen = p.below(entries.len());

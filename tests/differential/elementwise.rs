@@ -232,8 +232,8 @@ pub fn cast(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
         Bound::truth()
     } else if from.is_float() {
         // An infinity becomes the end of the range.
-        let most = if m.special { 2.0 * largest(to) } else { x.bound.magnitude.min(2.0 * largest(to)) };
-        m.wraps |= m.special && to != DType::I64;
+        let most = if m.infinite { 2.0 * largest(to) } else { x.bound.magnitude.min(2.0 * largest(to)) };
+        m.wraps |= m.infinite && to != DType::I64;
         Bound::integer(most)
     } else {
         let size = if from.is_unsigned() || to.is_signed() { x.bound.magnitude } else { 2.0 * largest(to) };

@@ -36,7 +36,11 @@ pub fn reduce(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
     let keep = p.one_in(2);
     let bound = match kind {
         // An empty fold is infinite, or the end of the range.
-        ReduceKind::Max | ReduceKind::Min if dtype.is_float() || dtype == DType::Bool => x.bound,
+        ReduceKind::Max | ReduceKind::Min if dtype.is_float() => {
+            m.infinite |= axes.iter().any(|&a| m.empty(&x.tensor.shape()[a as usize]));
+            x.bound
+        }
+        ReduceKind::Max | ReduceKind::Min if dtype == DType::Bool => x.bound,
         ReduceKind::Max | ReduceKind::Min => Bound::integer(m.wrapped(dtype, f64::INFINITY, false).magnitude),
         _ if dtype == DType::Bool => Bound::truth(),
         ReduceKind::Sum if dtype.is_float() => x.bound.summed(count).folded(dtype, count),

@@ -87,6 +87,8 @@ pub struct Callee {
     pub params: Vec<(Type, Role, Fill)>,
     /// What is known of its results.
     pub results: Vec<Bound>,
+    /// See [`Machine::infinite`].
+    pub infinite: bool,
 }
 
 /// The bytes of a step, one after the other.
@@ -131,8 +133,8 @@ pub struct Machine {
     pub callee: Option<Callee>,
     /// See [`Built::wraps`].
     pub wraps: bool,
-    /// See [`Case::special`].
-    pub special: bool,
+    /// Whether floats may be infinite: they may be from the start ([`Case::special`]), or after a fold of nothing.
+    pub infinite: bool,
 }
 
 /// A row of the table of steps.
@@ -198,6 +200,11 @@ impl Machine {
     pub fn high(&self, d: &Dim) -> usize {
         let values = self.runs.iter().filter_map(|b| d.eval(b).ok());
         values.max().and_then(|v| usize::try_from(v).ok()).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the size is 0 in some run.
+    pub fn empty(&self, d: &Dim) -> bool {
+        self.runs.iter().any(|b| d.eval(b) == Ok(0))
     }
 
     /// The least value that the declarations allow.
@@ -291,10 +298,21 @@ impl Machine {
         chosen.into_iter().filter_map(|at| self.values.get(at)).chain(&self.kept).cloned().collect()
     }
 
-    fn new(graph: &Graph, symbols: &[SymbolDecl], runs: Vec<Bindings>, pool: Vec<Dim>, special: bool) -> Machine {
+    fn new(graph: &Graph, symbols: &[SymbolDecl], runs: Vec<Bindings>, pool: Vec<Dim>, infinite: bool) -> Machine {
         let (values, params, kept) = (Vec::new(), Vec::new(), Vec::new());
         let symbols = symbols.to_vec();
-        Machine { graph: graph.clone(), symbols, runs, pool, values, params, kept, callee: None, wraps: false, special }
+        Machine {
+            graph: graph.clone(),
+            symbols,
+            runs,
+            pool,
+            values,
+            params,
+            kept,
+            callee: None,
+            wraps: false,
+            infinite,
+        }
     }
 
     fn run(&mut self, steps: &[Step]) {
@@ -337,7 +355,8 @@ pub fn build(case: &Case) -> Result<Built, String> {
             m.run(&case.callee);
             let results = m.results(case.seed >> 32);
             wraps |= m.wraps;
-            callee = Some(Callee { params: m.params, results: results.iter().map(|e| e.bound).collect() });
+            let bounds = results.iter().map(|e| e.bound).collect();
+            callee = Some(Callee { params: m.params, results: bounds, infinite: m.infinite });
             results.into_iter().map(|e| e.tensor).collect::<Vec<_>>()
         });
     }
