@@ -43,8 +43,8 @@ fn every_matrix_of_a_block_is_packed() {
     let programs = lower_module(&module, 2, &Target { isa: "avx512" }).unwrap();
     let shown = || programs.iter().map(print_program).collect::<String>();
     let packs = |i: usize| programs[i].steps.iter().filter(|s| matches!(s, Step::Pack(_))).count();
-    // Seven weights, and keys where there are enough rows.
-    assert_eq!((packs(0), packs(programs.len() - 1)), (8, 1), "{}", shown());
+    // Seven weights, keys and values where there are enough rows.
+    assert_eq!((packs(0), packs(programs.len() - 1)), (9, 1), "{}", shown());
     assert!(programs[0].kernels.len() <= 16, "{}", shown());
     for program in &programs {
         let copies: Vec<_> = program.kernels.iter().map(|k| &k.name).filter(|n| n.contains("copy")).collect();

@@ -153,7 +153,7 @@ impl Lower<'_> {
         Ok(())
     }
 
-    /// Panels of the columns for many rows; few rows are done one by one. Rows of values are packed for either, if at all.
+    /// Panels for many rows; few rows are done one by one, and read values where they lie if they can.
     fn attention(&mut self, a: &Attention, row: &UKernelShape, to: To<'_>) -> Result<(), Diagnostic> {
         let symbols = &self.f.symbols;
         let (many, few) = match a.when_many() {
@@ -165,21 +165,36 @@ impl Lower<'_> {
             }
         };
         let mut plain = arguments(&a.region, to);
-        for (_, weight) in &a.sums {
-            if let (Weight::Rows(v, columns), Some(e)) = (weight, a.e)
-                && !a.direct(columns, row)
-            {
-                plain[v.input] = self.pack(&a.region, v.input, columns, (a.j, e), (row, to), None)?;
-            }
-        }
         if let Some(when) = few {
+            self.value_panels(a, (row, to), (false, &when), &mut plain)?;
             let kernel = schedule::attention_kernel(a, row, false, &format!("{}_few", to.name), symbols)?;
             self.push_when(kernel, plain.clone(), when);
         }
         if let Some(when) = many {
             let kernel = schedule::attention_kernel(a, row, true, to.name, symbols)?;
             plain[a.k.input] = self.pack(&a.region, a.k.input, &a.k_columns, (a.d, a.j), (row, to), when.clone())?;
+            self.value_panels(a, (row, to), (true, &when), &mut plain)?;
             self.push_when(kernel, plain, when);
+        }
+        Ok(())
+    }
+
+    /// Panels in place of the rows of values that `many` rows, or few, do not read where they lie.
+    fn value_panels(
+        &mut self,
+        a: &Attention,
+        (row, to): (&UKernelShape, To<'_>),
+        (many, when): (bool, &Option<Expr>),
+        arguments: &mut [Ident],
+    ) -> Result<(), Diagnostic> {
+        for (_, weight) in &a.sums {
+            if let (Weight::Rows(v, columns), Some(e)) = (weight, a.e)
+                && !a.direct(columns, row, many)
+            {
+                // Panels that both variants read are made whichever runs.
+                let when = if a.direct(columns, row, false) { when.clone() } else { None };
+                arguments[v.input] = self.pack(&a.region, v.input, columns, (a.j, e), (row, to), when)?;
+            }
         }
         Ok(())
     }

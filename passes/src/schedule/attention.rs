@@ -72,10 +72,11 @@ impl Attention {
         if self.m.is_none() { When::Never } else { When::many(&self.rows) }
     }
 
-    /// Whether the rows of a weight are read where they lie.
-    pub fn direct(&self, columns: &Columns, row: &UKernelShape) -> bool {
+    /// Whether the rows of a weight are read where they lie. `many` rows read them many times, for which panels pay: rows a
+    /// power of two apart fall on few lines of the first cache.
+    pub fn direct(&self, columns: &Columns, row: &UKernelShape, many: bool) -> bool {
         let whole = self.e.and_then(|e| self.region.axes[e].1.as_const()).is_some_and(|n| n % row.nr == 0);
-        columns.n_stride.is(1) && whole
+        !many && columns.n_stride.is(1) && whole
     }
 }
 

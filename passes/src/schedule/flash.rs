@@ -59,7 +59,7 @@ pub fn attention_kernel(
     }
     for (_, weight) in &at.sums {
         if let (Weight::Rows(v, columns), Some(width)) = (weight, at.e)
-            && !at.direct(columns, row)
+            && !at.direct(columns, row, many)
         {
             e.arguments[v.input] = flash.panels(columns, v.input, (at.j, width));
         }
@@ -333,7 +333,7 @@ impl Flash<'_> {
     }
 
     fn value_rows(&self, e: &mut Emitter<'_>, v: &Operand, columns: &Columns) -> Result<Access, Diagnostic> {
-        if self.at.direct(columns, self.row) {
+        if self.at.direct(columns, self.row, self.many) {
             return e.access(v.input, &v.map, &BTreeMap::new(), false);
         }
         let mut dims = columns.batch.iter().map(|(x, _)| e.dim_of(*x)).collect::<Result<Vec<_>, _>>()?;

@@ -88,13 +88,13 @@ impl Emitter<'_> {
             self.fold_each(&fold, arg, &frame, (zero, low), sum)?;
         }
         let known = high == end && low == zero;
-        if known && size % 16 == 0 && size <= UNROLLED {
-            let values = self.fold_unrolled(&fold, arg, &frame, (start, size))?;
-            return self.across(&fold, &values);
-        }
         let whole = self.whole_quads(low, high, 4);
         let mut total = match self.fold_call(kind, arg, (&frame, size), (low, whole))? {
             Some(total) => total,
+            None if known && size % 16 == 0 && size <= UNROLLED => {
+                let values = self.fold_unrolled(&fold, arg, &frame, (start, size))?;
+                self.across(&fold, &values)?
+            }
             None => self.fold_loops(&fold, arg, (&frame, start), (low, high), known.then_some(size))?,
         };
         if low != zero {
