@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 #[cfg(feature = "cuda")]
 use std::path::PathBuf;
+use std::sync::Arc;
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, NodeId};
@@ -10,12 +11,13 @@ use tilewright_ir::kernel::Program;
 use tilewright_ir::op::Name;
 use tilewright_ir::text::{print_noted, value_name};
 use tilewright_ir::verify::verify;
+pub use tilewright_ir::work::Work;
 use tilewright_passes::egraph::export::Note;
 use tilewright_passes::egraph::{Fired, Numerics};
 use tilewright_passes::{LowerOptions, lower_module};
 #[cfg(feature = "cuda")]
 use tilewright_runtime::device::cuda::{Cuda, CudaExecutable, Nvrtc};
-use tilewright_runtime::executable::Executable;
+use tilewright_runtime::executable::{Executable, RunCheck};
 
 /// How to compile.
 #[derive(Clone, Debug)]
@@ -32,17 +34,26 @@ pub struct Options {
     pub isa: Isa,
     /// Whether every kernel is proved to stay inside its buffers; one that is not is an error.
     pub verify: bool,
+    /// The most operations of a run, as [`Work`] counts them for its sizes; more is `too-much-work`. None allows any.
+    pub max_work: Option<u64>,
 }
+
+/// The most operations of a run that the commands allow where nobody says another number: an hour, more or less.
+pub const MAX_WORK: u64 = 10_000_000_000_000;
+
+/// The same for the interpreter.
+pub const MAX_WORK_INTERPRETED: u64 = 100_000_000_000;
 
 impl Options {
     /// The default level, the best instruction set of this machine unless `TILEWRIGHT_CPU` names one, all cores. Kernels
-    /// are verified in debug builds.
+    /// are verified in debug builds. Runs may compute any amount: a program that takes graphs from strangers sets `max_work`.
     ///
     /// Errors: `cpu-feature` if `TILEWRIGHT_CPU` is unknown or not available here.
     pub fn host() -> Result<Options, Diagnostic> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (opt_level, numerics, precision) = (DEFAULT_OPT_LEVEL, Numerics::default(), Precision::default());
-        Ok(Options { opt_level, numerics, precision, threads, isa: host_isa()?, verify: cfg!(debug_assertions) })
+        let (isa, verify) = (host_isa()?, cfg!(debug_assertions));
+        Ok(Options { opt_level, numerics, precision, threads, isa, verify, max_work: None })
     }
 }
 
@@ -219,12 +230,27 @@ pub fn compile_cuda(module: &Module, options: &Options) -> Result<CudaExecutable
         Some(folder) => nvrtc.with_cache(&folder),
         None => nvrtc,
     };
-    CudaExecutable::compile(lower_gpu(module, options, isa)?, cuda, &nvrtc)
+    let mut executable = CudaExecutable::compile(lower_gpu(module, options, isa)?, cuda, &nvrtc)?;
+    options.max_work.into_iter().for_each(|limit| executable.check_runs(work_check(module, limit)));
+    Ok(executable)
+}
+
+/// Refuses runs of the entry of `module` that take more than `limit` operations.
+fn work_check(module: &Module, limit: u64) -> RunCheck {
+    let module = module.clone();
+    Arc::new(move |sizes| Work::of(&module, &module.entry()?.name, sizes)?.check(limit))
 }
 
 /// Compiles a module for the CPU.
 ///
 /// Errors: those of [`lower`] and of the emitter.
 pub fn compile(module: &Module, options: &Options) -> Result<Executable, Diagnostic> {
-    Executable::compile(lower(module, options)?, options.isa, options.threads)
+    executable(module, lower(module, options)?, options)
+}
+
+/// The second half of [`compile`], from what [`lower`] gives for `module`.
+pub(crate) fn executable(module: &Module, programs: Vec<Program>, options: &Options) -> Result<Executable, Diagnostic> {
+    let mut executable = Executable::compile(programs, options.isa, options.threads)?;
+    options.max_work.into_iter().for_each(|limit| executable.check_runs(work_check(module, limit)));
+    Ok(executable)
 }

@@ -7,6 +7,7 @@ use tilewright_codegen::cuda::emit_programs;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::kernel::{Kernel, Program, text::print_program};
+use tilewright_ir::op::GraphOp;
 use tilewright_runtime::plan::{plan_programs, print_plan};
 
 /// What can be shown of a compilation, in the order in which it happens.
@@ -25,7 +26,8 @@ pub enum Stage {
     Clif,
     /// Machine code of every kernel, for this processor
     Asm,
-    /// CUDA C of whole programs with their launches; the target is sm_80 unless another GPU is named
+    /// CUDA C of whole programs with their launches; the target is sm_80 unless another GPU is named. A `cond` or `scan`,
+    /// which a device cannot run, is a comment and a warning
     Cuda,
     /// Memory plans: peak, buffers with their places, steps
     Plan,
@@ -43,6 +45,16 @@ impl Stage {
             Stage::Asm => "asm",
             Stage::Cuda => "cuda",
             Stage::Plan => "plan",
+        }
+    }
+
+    /// What is done to show it once there are programs.
+    fn written(self) -> &'static str {
+        match self {
+            Stage::Graph | Stage::Optimized | Stage::Regions | Stage::Kernel => "printing",
+            Stage::Clif | Stage::Asm => "writing machine code",
+            Stage::Cuda => "writing CUDA C",
+            Stage::Plan => "planning memory",
         }
     }
 
@@ -88,7 +100,19 @@ pub fn emit_with_warnings(
     options: &Options,
     target: Target,
 ) -> Result<(String, Vec<Diagnostic>), Diagnostic> {
+    emit_saying(module, stage, options, target, &|_| {})
+}
+
+/// [`emit_with_warnings`]; `say` hears what is done next.
+pub(crate) fn emit_saying(
+    module: &Module,
+    stage: Stage,
+    options: &Options,
+    target: Target,
+    say: &dyn Fn(&'static str),
+) -> Result<(String, Vec<Diagnostic>), Diagnostic> {
     stage.check_target(target)?;
+    say("choosing kernels");
     if stage == Stage::Graph {
         tilewright_ir::verify::verify(module)?;
         return Ok((tilewright_ir::text::print(module), Vec::new()));
@@ -100,8 +124,28 @@ pub fn emit_with_warnings(
         return Ok((regions(module, options, target)?, Vec::new()));
     }
     let programs = programs(module, options, target)?;
+    say(stage.written());
     let text = program_text(stage, &programs, options)?;
-    Ok((text, programs.into_iter().flat_map(|p| p.warnings).collect()))
+    let mut warnings: Vec<Diagnostic> = programs.into_iter().flat_map(|p| p.warnings).collect();
+    if stage == Stage::Cuda {
+        warnings.extend(host_steps(module));
+    }
+    Ok((text, warnings))
+}
+
+/// A warning if there is a `cond` or `scan`: the text has their kernels, but the host would have to be between them.
+fn host_steps(module: &Module) -> Option<Diagnostic> {
+    let mut found = Vec::new();
+    for f in module.functions.values() {
+        let live = f.nodes.iter().zip(f.live()).filter(|(_, live)| *live);
+        found.extend(live.map(|(n, _)| n).filter(|n| matches!(n.op, GraphOp::Cond { .. } | GraphOp::Scan { .. })));
+    }
+    let first = found.first()?;
+    let op = first.op.info().name;
+    let message = format!("programs on a device have no `{op}`: it is a comment beside the kernels of its functions");
+    let d = Diagnostic::warning("device-unsupported", message);
+    let d = first.places.iter().take(1).fold(d, |d, p| d.at(p.clone(), format!("in this `{op}`")));
+    Some(if found.len() > 1 { d.note(format!("and in {} more", found.len() - 1)) } else { d })
 }
 
 /// The text of a stage that comes after the lowering.

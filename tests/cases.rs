@@ -116,6 +116,7 @@ fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
         threads: 1,
         isa,
         verify: true,
+        max_work: None,
     };
     if error {
         let name = format!("{stem}.error");

@@ -17,3 +17,4 @@ pub mod op;
 pub mod text;
 pub mod types;
 pub mod verify;
+pub mod work;

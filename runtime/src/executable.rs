@@ -28,6 +28,9 @@ struct Compiled {
     kernels: Vec<CpuKernel>,
 }
 
+/// What is asked before a run, with the values of the entry's symbols; its error is that of the run.
+pub type RunCheck = Arc<dyn Fn(&Bindings) -> Result<(), Diagnostic> + Send + Sync>;
+
 /// Compiled programs, ready to run. The entry is `main`, or the last program.
 pub struct Executable {
     programs: IndexMap<Arc<str>, Compiled>,
@@ -46,6 +49,7 @@ pub struct Executable {
     packed: Mutex<BTreeMap<pack::PackKey, (Buffer, Buffer)>>,
     constants: Vec<Vec<Buffer>>,
     profile: Option<Profile>,
+    check: Option<RunCheck>,
 }
 
 impl Executable {
@@ -85,7 +89,13 @@ impl Executable {
             packed,
             constants,
             profile: None,
+            check: None,
         })
+    }
+
+    /// Asks `check` before every run from now on.
+    pub fn check_runs(&mut self, check: RunCheck) {
+        self.check = Some(check);
     }
 
     /// Counts the time of every step from now on.
@@ -136,9 +146,9 @@ impl Executable {
     /// Runs the entry on arrays: dtypes and shapes are checked, symbols that appear alone in a shape are bound by it,
     /// `bindings` gives the others. Donated inputs are copied here; use [`Executable::run_buffers`] to give them away.
     ///
-    /// Errors: `input-count`, `input-type`, `symbol`, `out-of-memory`.
+    /// Errors: `input-count`, `input-type`, `symbol`, `out-of-memory`; those of [`Executable::check_runs`].
     pub fn run(&self, inputs: &[Array], bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
-        let bindings = self.check(inputs, bindings)?;
+        let bindings = self.bind(inputs, bindings)?;
         let mut buffers = Vec::new();
         for (p, a) in self.program().params.iter().zip(inputs) {
             buffers.push(if p.role == Role::Donated { self.copy_in(a)? } else { self.share(a)? });
@@ -179,7 +189,7 @@ impl Executable {
         Ok(Buffer::Owned(Arc::new(Memory::zeroed(bytes_of(&p.buffer.ty, bindings)?)?)))
     }
 
-    fn check(&self, inputs: &[Array], given: &Bindings) -> Result<Bindings, Diagnostic> {
+    fn bind(&self, inputs: &[Array], given: &Bindings) -> Result<Bindings, Diagnostic> {
         check_inputs(self.program(), inputs, given)
     }
 }

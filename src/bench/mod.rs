@@ -224,7 +224,7 @@ impl Prepared {
         if self.profile {
             self.executable.enable_profile();
             self.executable.run_buffers(&self.buffers, &bindings)?;
-            self.executable.profile().iter().for_each(|p| eprint!("{p}"));
+            self.executable.profile().iter().for_each(|p| crate::cli::note(&p.to_string()));
         }
         Ok(times)
     }

@@ -70,6 +70,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         let json = || serde_json::to_string(&row).map_err(|e| Diagnostic::bug(format!("a row has no JSON: {e}")));
         super::print(&if args.json { format!("{}\n", json()?) } else { format!("{row}\n") })
     };
+    super::progress::stage("measuring");
     match &args.work {
         Work::Gemm { m, k, n, dtype } => {
             let dtype = match dtype {

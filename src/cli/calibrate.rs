@@ -2,6 +2,7 @@
 
 use crate::bench;
 use crate::compile::Options;
+use crate::formats::write_whole;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_passes::egraph::Device;
@@ -19,6 +20,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let threads = args.threads.map_or(Options::host()?.threads, usize::from);
+    super::progress::stage("measuring");
     let found = bench::calibrate(threads)?;
     let no_json = |e: serde_json::Error| Diagnostic::bug(format!("a description has no JSON: {e}"));
     let text = format!("{}\n", serde_json::to_string_pretty(&found).map_err(no_json)?);
@@ -26,7 +28,6 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     Device::parse("calibration.json", &text)?;
     match &args.output {
         None => super::print(&text),
-        Some(file) => std::fs::write(file, text)
-            .map_err(|e| Diagnostic::new("output", format!("cannot write {}: {e}", file.display()))),
+        Some(file) => write_whole(file, |out| out.write_all(text.as_bytes())),
     }
 }

@@ -1,6 +1,6 @@
 //! `tilewright check-kernels`: CUDA text through NVRTC, for each target. No GPU is needed.
 
-use super::progress::bar;
+use super::progress;
 use std::path::{Path, PathBuf};
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_runtime::device::cuda::{Nvrtc, per_kernel};
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         }
         Err(other) => return Err(other),
     };
-    let progress = bar("compiling", texts.len() * TARGETS.len());
+    progress::steps("compiling", texts.len() * TARGETS.len());
     for (path, text) in &texts {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let least = TARGETS.iter().position(|t| text.contains(&format!(" target {t} "))).unwrap_or(0);
@@ -66,19 +66,18 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
                 match nvrtc.compile(&name, text, target) {
                     Ok(done) => {
                         counts.compiled += 1;
-                        progress.suspend(|| usage(path, target, &done.log, args.json))?;
+                        usage(path, target, &done.log, args.json)?;
                     }
                     Err(wrong) => {
                         counts.failed += 1;
                         let place = Place::Named(path.display().to_string().into());
-                        progress.suspend(|| super::note(&format!("{}\n", wrong.at(place, target))));
+                        super::note(&format!("{}\n", wrong.at(place, target)));
                     }
                 }
             }
-            progress.inc(1);
+            progress::step();
         }
     }
-    drop(progress);
     last_line(&counts)
 }
 
@@ -114,11 +113,9 @@ fn usage(path: &Path, target: &str, log: &str, json: bool) -> Result<(), Diagnos
 /// The text of a file, or none if it is a program without kernels; a snapshot's header, between two lines of `---`, is
 /// left out. Errors: a file that is neither CUDA C by its name nor by what is in it.
 fn cuda_text(path: &Path) -> Result<Option<String>, Diagnostic> {
-    let bytes = crate::formats::map_file(path)?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|e| Diagnostic::new("text", format!("{} is not UTF-8: {e}", path.display())))?;
+    let text = crate::formats::read_text(path)?;
     let body = text.strip_prefix("---\n").and_then(|rest| Some(rest.split_once("\n---\n")?.1));
-    let body = body.unwrap_or(text);
+    let body = body.unwrap_or(&text);
     if !body.contains("__global__") {
         if path.extension().is_some_and(|e| e == "cu" || e == "snap") {
             return Ok(None);

@@ -2,7 +2,7 @@
 
 use super::options::CompileArgs;
 use crate::compile::Target;
-use crate::emit::{Stage, emit_with_warnings};
+use crate::emit::{Stage, emit_saying};
 use crate::formats::write_whole;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file, args.function.as_deref())?;
     let options = args.compile.options()?;
     let target = args.target.unwrap_or(args.emit.default_target());
-    let (text, warnings) = emit_with_warnings(&module, args.emit, &options, target)?;
+    let (text, warnings) = emit_saying(&module, args.emit, &options, target, &super::progress::stage)?;
     warnings.iter().for_each(|w| super::note(&format!("{w}\n")));
     match &args.output {
         Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),

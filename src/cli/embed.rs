@@ -1,7 +1,7 @@
 //! `tilewright embed`: sentence embeddings.
 
 use super::options::CompileArgs;
-use super::progress::spinner;
+use super::progress;
 use crate::bench::machine::peak_rss_mb;
 use crate::embed::{EncoderFolder, SentenceEncoder};
 use crate::formats::tokenizer::Tokenizer;
@@ -58,6 +58,7 @@ struct Report<'a> {
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let options = args.compile.options()?;
+    progress::stage("reading the model");
     let folder = EncoderFolder::open(&args.model)?;
     let tokenizer = folder.tokenizer()?;
     let limit = limit(args, &folder)?;
@@ -65,13 +66,14 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let encoded = texts.iter().enumerate().map(|(i, text)| encode(&tokenizer, i, text, limit));
     let encoded = encoded.collect::<Result<Vec<_>, _>>()?;
     let start = Instant::now();
-    let mut model = spinner("compiling", || SentenceEncoder::new(&folder, &options))?;
+    progress::stage("compiling");
+    let mut model = SentenceEncoder::new(&folder, &options)?;
     let compiled = start.elapsed().as_secs_f64();
     if args.profile {
         model.enable_profile();
     }
     let start = Instant::now();
-    let embeddings = spinner("embedding", || embed(&model, &encoded, usize::from(args.batch_size)))?;
+    let embeddings = embed(&model, &encoded, usize::from(args.batch_size))?;
     let ran = start.elapsed().as_secs_f64();
     if let Some(profile) = model.profile() {
         super::note(&profile.to_string());
@@ -92,11 +94,11 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         let numbers: Vec<String> = embedding.iter().map(f32::to_string).collect();
         super::print(&format!("{}\n", numbers.join(" ")))?;
     }
-    eprintln!(
-        "{} texts, {} numbers each; compiled in {compiled:.2} s, ran in {ran:.3} s (packing included)",
+    super::note(&format!(
+        "{} texts, {} numbers each; compiled in {compiled:.2} s, ran in {ran:.3} s (packing included)\n",
         embeddings.len(),
         model.width()
-    );
+    ));
     Ok(())
 }
 
@@ -120,12 +122,14 @@ fn read_lines() -> Result<Vec<String>, Diagnostic> {
     if input.is_terminal() {
         return Err(missing());
     }
-    let mut text = String::new();
-    let read = input.lock().take(MAX_INPUT + 1).read_to_string(&mut text);
+    let mut bytes = Vec::new();
+    let read = input.lock().take(MAX_INPUT + 1).read_to_end(&mut bytes);
     read.map_err(|e| Diagnostic::new("file", format!("cannot read standard input: {e}")))?;
-    if text.len() as u64 > MAX_INPUT {
+    if bytes.len() as u64 > MAX_INPUT {
         return Err(Diagnostic::new("file", format!("expected at most {MAX_INPUT} bytes of standard input")));
     }
+    let text = crate::formats::utf8("standard input", &bytes)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.is_empty() { Err(missing()) } else { Ok(text.lines().map(str::to_string).collect()) }
 }
 
@@ -147,11 +151,13 @@ fn embed(model: &SentenceEncoder, texts: &[Encoded], batch: usize) -> Result<Vec
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|&i| texts[i].ids.len());
     let mut embeddings = vec![Vec::new(); texts.len()];
+    progress::steps("embedding", texts.len().div_ceil(batch));
     for part in order.chunks(batch) {
         let ids: Vec<&[u32]> = part.iter().map(|&i| &*texts[i].ids).collect();
         for (&i, embedding) in part.iter().zip(model.embed(&ids)?) {
             embeddings[i] = embedding;
         }
+        progress::step();
     }
     Ok(embeddings)
 }

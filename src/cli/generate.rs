@@ -1,7 +1,7 @@
 //! `tilewright generate`: answer a prompt.
 
 use super::options::CompileArgs;
-use super::progress::spinner;
+use super::progress;
 use crate::bench::machine::peak_rss_mb;
 use crate::formats::{Gguf, chat::chat_prompt, tokenizer::Tokenizer};
 use crate::generate::{LanguageModel, Sampling};
@@ -67,6 +67,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
 
 fn answer(args: &Args) -> Result<(), Diagnostic> {
     let options = args.compile.options()?;
+    progress::stage("reading the model");
     let gguf = Gguf::open(&args.model)?;
     let tokenizer = Tokenizer::from_gguf(&gguf)?;
     let text =
@@ -75,8 +76,8 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
     let context = gguf.usize("llama.context_length").unwrap_or(2048);
     let capacity = context.min(prompt.len().saturating_add(args.max_tokens as usize));
     let start = Instant::now();
-    let open = || LanguageModel::open(&gguf, capacity, Outputs::default(), &options);
-    let mut model = spinner("compiling", open)?;
+    progress::stage("compiling");
+    let mut model = LanguageModel::open(&gguf, capacity, Outputs::default(), &options)?;
     let compiled = start.elapsed();
     if args.profile {
         model.enable_profile();
@@ -88,8 +89,15 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
     };
     let mut stream = tokenizer.stream(true);
     let start = Instant::now();
-    let mut logits = spinner("reading the prompt", || model.read(&prompt))?.logits;
+    progress::stage("reading the prompt");
+    let mut logits = model.read(&prompt)?.logits;
     let read = start.elapsed();
+    // The answer is shown as it is written, unless it is one object at the end.
+    if args.json {
+        progress::steps("answering", args.max_tokens as usize)
+    } else {
+        progress::done()
+    }
     print_profile(&model, "prompt");
     let start = Instant::now();
     let (mut written, mut answer) = (0u32, String::new());
@@ -104,6 +112,7 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
         }
         let read = show(&stream.push(token)?)?;
         written += 1;
+        progress::step();
         // Nobody would see the rest.
         if !read {
             break;

@@ -11,6 +11,7 @@ mod diff;
 mod embed;
 mod generate;
 mod indices;
+mod inputs;
 mod ops;
 pub mod options;
 mod progress;
@@ -86,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Rules(args) => rules::run(&args),
         Command::Ops(args) => ops::run(&args),
     };
+    progress::done();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(diagnostic) => {
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
 
 /// A module from a `.tw` text or a program in a safetensors file; of it what `function` needs, if one is named.
 fn load_module(path: &std::path::Path, function: Option<&str>) -> Result<Module, Diagnostic> {
+    progress::stage("reading the graph");
     let module = load_all(path)?;
     match function {
         Some(name) => {
@@ -109,14 +112,10 @@ fn load_module(path: &std::path::Path, function: Option<&str>) -> Result<Module,
 }
 
 fn load_all(path: &std::path::Path) -> Result<Module, Diagnostic> {
-    let bytes = crate::formats::map_file(path)?;
     if path.extension().is_some_and(|e| e == "safetensors") {
-        let file = crate::formats::Safetensors::open(path)?;
-        return program(&file);
+        return program(&Safetensors::open(path)?);
     }
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|e| Diagnostic::new("text", format!("{} is not UTF-8: {e}", path.display())))?;
-    tilewright_ir::text::parse(&path.display().to_string(), text)
+    tilewright_ir::text::parse(&path.display().to_string(), &crate::formats::read_text(path)?)
 }
 
 /// The module of a file with an op program or an ONNX graph.
@@ -143,7 +142,7 @@ pub(crate) fn print(text: &str) -> Result<(), Diagnostic> {
 /// [`print`], and whether somebody still reads.
 fn print_while_read(text: &str) -> Result<bool, Diagnostic> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match progress::hidden(|| out.write_all(text.as_bytes()).and_then(|()| out.flush())) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(e) => Err(Diagnostic::new("output", format!("cannot write to standard output: {e}"))),
@@ -151,6 +150,6 @@ fn print_while_read(text: &str) -> Result<bool, Diagnostic> {
 }
 
 /// Writes to standard error; where that is closed, nobody wants to know.
-fn note(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+pub(crate) fn note(text: &str) {
+    let _ = progress::hidden(|| std::io::stderr().lock().write_all(text.as_bytes()));
 }

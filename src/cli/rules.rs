@@ -1,6 +1,6 @@
 //! `tilewright rules`: list and check rewrite rules.
 
-use super::progress::bar;
+use super::progress;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_passes::egraph::{Numerics, assumptions, check, rules};
@@ -73,32 +73,29 @@ fn check_files(files: &[PathBuf], json: bool) -> Result<(), Diagnostic> {
         sets.push(rules::shipped()?);
     }
     for path in files {
-        let bytes = crate::formats::map_file(path)?;
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|e| Diagnostic::new("text", format!("{} is not UTF-8: {e}", path.display())))?;
-        sets.push(rules::RuleSet::parse(&path.display().to_string(), text)?);
+        let text = crate::formats::read_text(path)?;
+        sets.push(rules::RuleSet::parse(&path.display().to_string(), &text)?);
     }
     if let Some((path, _)) = files.iter().zip(&sets).find(|(_, set)| set.rules.is_empty()) {
         return Err(Diagnostic::new("no-rules", format!("{} has no rules", path.display())));
     }
     let rules: Vec<_> = sets.iter().flat_map(|s| &s.rules).collect();
-    let bar = bar("checking rules", rules.len());
+    progress::steps("checking rules", rules.len());
     let mut failed = 0;
     for rule in &rules {
         let found = check::check_rule(rule, 1);
-        bar.inc(1);
+        progress::step();
         let counterexample = found.err().map(|c| c.to_string());
         failed += usize::from(counterexample.is_some());
         if json {
             let line = serde_json::json!({
                 "name": rule.name.to_string(), "passed": counterexample.is_none(), "counterexample": counterexample
             });
-            bar.suspend(|| super::print(&format!("{line}\n")))?;
+            super::print(&format!("{line}\n"))?;
         } else if let Some(counterexample) = counterexample {
-            bar.suspend(|| super::print(&format!("rule {} is wrong:\n{counterexample}\n", rule.name)))?;
+            super::print(&format!("rule {} is wrong:\n{counterexample}\n", rule.name))?;
         }
     }
-    drop(bar);
     if !json {
         super::print(&format!("rules: {} passed, {failed} failed\n", rules.len() - failed))?;
     }

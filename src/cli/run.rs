@@ -1,34 +1,34 @@
 //! `tilewright run`: run a graph on random or given inputs.
 
 use super::compare::{Rounding, Worst, check, name, verdict, worse};
-use super::indices::limits;
+use super::inputs;
 use super::options::CompileArgs;
-use super::progress::spinner;
-use super::random::Random;
-use crate::compile::{compile, compile_cuda};
+use super::progress::stage;
+use crate::compile::{self, MAX_WORK, MAX_WORK_INTERPRETED, compile_cuda, lower};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module};
+use tilewright_ir::graph::Module;
 use tilewright_ir::interp;
 use tilewright_ir::text::element_text;
-use tilewright_ir::types::{Bindings, Dim};
+use tilewright_ir::types::Bindings;
+use tilewright_ir::work::Work;
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A .tw file, or an op program or an ONNX graph in a .safetensors file
-    file: PathBuf,
-    /// Inputs by parameter name; those of a .safetensors file are in it. If absent, random ones: floats in -1..1, indices
+    pub(super) file: PathBuf,
+    /// Inputs by parameter name, and nothing else; those of a .safetensors file are in it. If absent, random ones: floats in -1..1, indices
     /// inside their axes, other integers of at most 16
     #[arg(long)]
-    inputs: Option<PathBuf>,
+    pub(super) inputs: Option<PathBuf>,
     /// Value of a symbol, such as seq=16; may be repeated. A symbol that neither this nor an input says is 4, or what its
     /// range has next to that
     #[arg(long = "set", value_name = "SYMBOL=VALUE")]
-    set: Vec<String>,
+    pub(super) set: Vec<String>,
     /// Where to run
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
@@ -36,7 +36,7 @@ pub(super) struct Args {
     compile: CompileArgs,
     /// Seed of random inputs
     #[arg(long, default_value_t = 0)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Run this function; `main`, else the last one, if absent
     #[arg(long)]
     function: Option<String>,
@@ -58,6 +58,24 @@ pub(super) struct Args {
     /// Print the time of each kernel of a second run
     #[arg(long)]
     profile: bool,
+    /// Refuse a run of more operations than this, before it begins: 1e13 if absent, 1e11 where the interpreter runs (--check
+    /// too), none for any number. An operation computes, folds or moves one element, a product has 2 for each
+    /// multiplication, and each node that runs has 1000 more
+    #[arg(long, value_name = "OPERATIONS", value_parser = most)]
+    max_work: Option<Most>,
+}
+
+/// A limit of work, or none.
+#[derive(Clone, Copy)]
+struct Most(Option<u64>);
+
+fn most(text: &str) -> Result<Most, String> {
+    if text == "none" {
+        return Ok(Most(None));
+    }
+    let number: Option<f64> = text.parse().ok().filter(|n: &f64| *n >= 0.0 && *n <= 1e19);
+    // Up to 1e19 fits in 64 bits; what is beyond 2^53 need not be exact.
+    number.map(|n| Most(Some(n as u64))).ok_or_else(|| "expected a number up to 1e19, such as 1e15, or none".into())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -71,26 +89,28 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file, args.function.as_deref())?;
     tilewright_ir::verify::verify(&module)?;
     let entry = module.entry()?;
-    let bindings = symbols(entry, &args.set, args.inputs.is_some())?;
-    let inputs = if args.file.extension().is_some_and(|e| e == "safetensors") {
-        super::program_inputs(&crate::formats::Safetensors::open(&args.file)?)?
-    } else {
-        inputs(&module, entry, args, &bindings)?
-    };
+    let given = inputs::given(args, entry)?;
+    let bindings = inputs::symbols(args, entry, given.as_deref())?;
+    bounded(&module, args, &bindings)?;
+    let inputs = given.map_or_else(|| inputs::random(&module, args.seed, &bindings), Ok)?;
     let options = args.compile.options()?;
     let interpret = |mode| interp::run(&module, &entry.name, &inputs, &bindings, mode);
     let mut report = serde_json::Map::new();
     let start = Instant::now();
     let outputs = match args.device {
         Device::Interpreter => {
-            let rounding = args.interpreter.unwrap_or(Rounding::Strict);
-            spinner("interpreting", || interpret(rounding.mode()))?
+            stage("interpreting");
+            interpret(args.interpreter.unwrap_or(Rounding::Strict).mode())?
         }
         Device::Cpu => {
-            let mut executable = compile(&module, &options)?;
+            stage("choosing kernels");
+            let programs = lower(&module, &options)?;
+            stage("writing machine code");
+            let mut executable = compile::executable(&module, programs, &options)?;
             report.insert("compile_s".into(), start.elapsed().as_secs_f64().into());
             let start = Instant::now();
-            let outputs = spinner("running", || executable.run(&inputs, &bindings))?;
+            stage("running");
+            let outputs = executable.run(&inputs, &bindings)?;
             report.insert("run_s".into(), start.elapsed().as_secs_f64().into());
             if args.profile {
                 executable.enable_profile();
@@ -100,11 +120,13 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
             outputs
         }
         Device::Cuda => {
+            stage("compiling");
             let executable = compile_cuda(&module, &options)?;
             report.insert("compile_s".into(), start.elapsed().as_secs_f64().into());
             // The first run loads code and memory; the time is that of the launches of the second.
-            spinner("running", || executable.run(&inputs, &bindings))?;
-            let (outputs, time) = spinner("running", || executable.run_timed(&inputs, &bindings))?;
+            stage("running");
+            executable.run(&inputs, &bindings)?;
+            let (outputs, time) = executable.run_timed(&inputs, &bindings)?;
             report.insert("run_s".into(), time.as_secs_f64().into());
             outputs
         }
@@ -117,7 +139,8 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let mut results: Vec<serde_json::Value> = outputs.iter().map(describe).collect();
     let mut passed = Ok(());
     if args.check {
-        let differences = spinner("interpreting", || check(&module, &outputs, args.interpreter, interpret))?;
+        stage("interpreting");
+        let differences = check(&module, &outputs, args.interpreter, interpret)?;
         for (result, d) in results.iter_mut().zip(&differences) {
             result["error"] = number(d.error);
             result["tolerance"] = number(d.tolerance);
@@ -134,6 +157,18 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         readable(&report, &outputs)
     })?;
     passed
+}
+
+/// Refuses what would take too long, or what the interpreter would refuse in the end.
+fn bounded(module: &Module, args: &Args, bindings: &Bindings) -> Result<(), Diagnostic> {
+    let work = Work::of(module, &module.entry()?.name, bindings)?;
+    let interpreted = args.check || args.device == Device::Interpreter;
+    if interpreted {
+        interp::fits(&work)?;
+    }
+    let usual = if interpreted { MAX_WORK_INTERPRETED } else { MAX_WORK };
+    let Some(most) = args.max_work.map_or(Some(usual), |Most(most)| most) else { return Ok(()) };
+    work.check(most).map_err(|d| d.note("`--max-work N` allows N operations, `--max-work none` any number"))
 }
 
 /// A number, or the name of one that JSON has not.
@@ -205,46 +240,4 @@ fn readable(report: &serde_json::Map<String, serde_json::Value>, outputs: &[Arra
         out += &format!("largest difference from the interpreter: {}\n", error(found));
     }
     out
-}
-
-/// Values of the symbols: those that the user chose, and small ones where no given input will say them.
-fn symbols(entry: &Function, set: &[String], given: bool) -> Result<Bindings, Diagnostic> {
-    let mut bindings = Bindings::new();
-    for text in set {
-        let usage = || Diagnostic::new("symbol", format!("expected SYMBOL=VALUE, found `{text}`"));
-        let (name, value) = text.split_once('=').ok_or_else(usage)?;
-        let decl = entry.symbols.iter().find(|s| &*s.name == name);
-        let decl = decl.ok_or_else(|| Diagnostic::new("symbol", format!("the graph has no symbol `{name}`")))?;
-        let value: i64 = value.parse().map_err(|_| usage())?;
-        if !(decl.low..=decl.high).contains(&value) || value % decl.step.max(1) != 0 {
-            let by = if decl.step > 1 { format!(" by {}", decl.step) } else { String::new() };
-            let want = format!("`{name}` must be in {}..={}{by}, found {value}", decl.low, decl.high);
-            return Err(Diagnostic::new("symbol", want));
-        }
-        if bindings.insert(decl.name.clone(), value).is_some() {
-            return Err(Diagnostic::new("symbol", format!("`{name}` is set twice")));
-        }
-    }
-    let said = |name: &str| entry.params.iter().any(|p| p.ty.shape.contains(&Dim::symbol(name)));
-    for s in entry.symbols.iter().filter(|s| !given || !said(&s.name)) {
-        // A small size inside the range, unless the user chose one.
-        let step = s.step.max(1);
-        let small = (4.max(s.low).min(s.high) / step * step).max(s.low);
-        bindings.entry(s.name.clone()).or_insert(small);
-    }
-    Ok(bindings)
-}
-
-fn inputs(module: &Module, entry: &Function, args: &Args, bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
-    let file = args.inputs.as_deref().map(crate::formats::safetensors::Safetensors::open).transpose()?;
-    if let Some(file) = file {
-        return entry.params.iter().map(|p| file.tensor(&p.name)).collect();
-    }
-    let mut random = Random::new(args.seed);
-    let limits = limits(module, entry, bindings);
-    let each = entry.params.iter().zip(limits).map(|(p, limit)| {
-        let shape = p.ty.concrete(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
-        random.array(&p.ty, &shape, limit)
-    });
-    each.collect()
 }

@@ -9,6 +9,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::types::{Bindings, DType};
+use tilewright_ir::work::{Work, sizes};
 use tilewright_runtime::device::cuda::CudaExecutable;
 use tilewright_runtime::executable::Executable;
 
@@ -65,7 +66,7 @@ impl FromStr for Device {
 /// Errors: those of the device, `no-cuda-driver` among them.
 pub fn execute(module: &Module, inputs: &[Array], options: &Options, mode: Mode) -> Result<Vec<Array>, Diagnostic> {
     if options.device == Device::Interpreter {
-        return interp::run(module, &module.entry()?.name, inputs, &Bindings::new(), mode);
+        return interpret(module, inputs, mode);
     }
     Runner::new(module, options)?.run(inputs)
 }
@@ -93,18 +94,25 @@ impl Runner<'_> {
     /// The results of the entry function; the interpreter rounds results only. Errors: those of the device.
     pub fn run(&self, inputs: &[Array]) -> Result<Vec<Array>, Diagnostic> {
         match self {
-            Runner::Interpreter(module) => {
-                interp::run(module, &module.entry()?.name, inputs, &Bindings::new(), Mode::Meaning)
-            }
+            Runner::Interpreter(module) => interpret(module, inputs, Mode::Meaning),
             Runner::Cpu(executable) => executable.run(inputs, &Bindings::new()),
             Runner::Cuda(executable) => executable.run(inputs, &Bindings::new()),
         }
     }
 }
 
+/// Runs the entry on the interpreter, if that ends in time. Errors: `too-much-work`; those of the interpreter.
+fn interpret(module: &Module, inputs: &[Array], mode: Mode) -> Result<Vec<Array>, Diagnostic> {
+    let entry = module.entry()?;
+    let known = sizes(entry, inputs, &Bindings::new());
+    Work::of(module, &entry.name, &known)?.check(compile::MAX_WORK_INTERPRETED)?;
+    interp::run(module, &entry.name, inputs, &known, mode)
+}
+
 /// How to compile on this machine. Errors: `cpu-feature`.
 fn compiling(options: &Options) -> Result<compile::Options, Diagnostic> {
     let host = compile::Options::host()?;
     let threads = options.threads.unwrap_or(host.threads);
-    Ok(compile::Options { opt_level: options.opt_level, numerics: options.numerics, threads, ..host })
+    let (opt_level, numerics, max_work) = (options.opt_level, options.numerics, Some(compile::MAX_WORK));
+    Ok(compile::Options { opt_level, numerics, threads, max_work, ..host })
 }

@@ -62,6 +62,30 @@ impl Checkpoint {
     }
 }
 
+/// The text of a file, without a byte order mark.
+///
+/// Errors: `file` (absent, a directory, unreadable); `text` for other than UTF-8, with the line.
+pub fn read_text(path: &Path) -> Result<String, Diagnostic> {
+    let bytes = map_file(path)?;
+    let text = utf8(&path.display().to_string(), &bytes)?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_string())
+}
+
+/// `bytes` as text. Errors: `text`, with the name of the file, the line and the column.
+pub(crate) fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Diagnostic> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let before = &bytes[..e.valid_up_to()];
+        let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
+        let start = before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+        let found = bytes.get(e.valid_up_to()).copied().unwrap_or(0);
+        let message = format!("{file} is not UTF-8: line {line}, column {column} has the byte 0x{found:02x}");
+        let marked = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+        let d = Diagnostic::new("text", message);
+        if marked { d.note("it begins as UTF-16 does: save it as UTF-8") } else { d }
+    })
+}
+
 /// Opens a checkpoint by memory map; the first bytes say which format it is.
 ///
 /// Errors: `file` (absent, a directory, unreadable), `checkpoint-format` (neither format), and those of the two loaders.
@@ -107,7 +131,7 @@ fn no_such_tensor<'a>(file: &str, name: &str, names: impl Iterator<Item = &'a st
 }
 
 /// A name out of a file, safe to print: quoted, control characters escaped, cut at 80 characters.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let mut out = String::from("`");
     let mut rest = name.chars();
     for c in rest.by_ref().take(80) {

@@ -34,6 +34,7 @@ impl Default for Settings {
             threads: 1,
             isa: Isa::Avx512,
             verify: true,
+            max_work: None,
         };
         Settings { stages: None, target: None, options }
     }

@@ -74,6 +74,21 @@ fn stages_name_the_targets_that_they_have() {
 }
 
 #[test]
+fn steps_that_devices_have_not_are_a_warning_beside_cuda_text() {
+    let place = Place::new();
+    let text = "func @b(%c: f32[4]) -> f32[4] { %0 = sin %c\n return %0 }
+func @main(%x: f32[4]) -> f32[4] { %0 = scan %x body=@b carries=1 length=9\n %1 = scan %0 body=@b carries=1 length=8\n return %1 }";
+    place.write("g.tw", text);
+    let ended = place.run(&["compile", "g.tw", "--emit", "cuda"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    for shown in ["warning[device-unsupported]", "no `scan`", "g.tw:3:41", "and in 1 more"] {
+        assert!(ended.stderr.contains(shown), "{shown}: {}", ended.stderr);
+    }
+    assert!(ended.stdout.contains("__global__") && ended.stdout.contains("// ") && ended.stdout.contains("scan(9)"));
+    assert_eq!(place.run(&["compile", "g.tw", "--emit", "kernel"]).stderr, "");
+}
+
+#[test]
 fn a_function_of_the_file_is_run_and_compiled() {
     let place = Place::new();
     let text = "func @twice(%x: f32[2]) -> f32[2] { %0 = add %x, %x\n return %0 }

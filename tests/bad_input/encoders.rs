@@ -178,4 +178,11 @@ fn texts_that_do_not_fit() {
     let ended = command.args(["embed", "--model", "m"]).arg(std::ffi::OsStr::from_bytes(b"a\xff")).output().unwrap();
     assert_eq!(ended.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&ended.stderr).contains("UTF-8"));
+    place.write("lines.txt", b"a\n\nb\xff\n");
+    let lines = std::fs::File::open(place.path("lines.txt")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tilewright"));
+    let ended = command.args(["embed", "--model", "m"]).current_dir(place.path("")).stdin(lines).output().unwrap();
+    let shown = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.code() == Some(1) && ended.stdout.is_empty(), "{shown}");
+    assert!(shown.contains("error[text]: standard input is not UTF-8: line 3, column 2 has the byte 0xff"), "{shown}");
 }

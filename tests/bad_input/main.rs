@@ -15,3 +15,4 @@ mod random;
 mod snapshots;
 mod texts;
 mod usage;
+mod work;

@@ -77,6 +77,15 @@ fn inputs_that_do_not_fit() {
     let good = safetensors(&[("x", "F32", &[2, 4], floats(8)), ("i", "I64", &[3], ids([0, 1, 1]))]);
     place.write("good.safetensors", &good);
     place.runs(&["run", "g.tw", "--inputs", "good.safetensors", "--check"]);
+    let more = [
+        ("x", "F32", &[2, 4][..], floats(8)),
+        ("i", "I64", &[3], ids([0, 1, 1])),
+        ("y\\u001b", "F32", &[1], floats(1)),
+    ];
+    place.write("more.safetensors", safetensors(&more));
+    let shown =
+        ["error[inputs]", "more.safetensors has tensors that no parameter takes: `y\\u{1b}`", "`@main` takes `x`, `i`"];
+    place.refused(&["run", "g.tw", "--inputs", "more.safetensors", "--output", "out.safetensors"], &shown);
     let bad: Vec<(&str, Vec<u8>)> = vec![
         ("i`", safetensors(&[("x", "F32", &[2, 4], floats(8))])),
         ("x`", safetensors(&[("x", "F64", &[2, 2], floats(8)), ("i", "I64", &[3], ids([0, 1, 1]))])),

@@ -15,8 +15,27 @@ pub struct Requirement {
     pub size: Dim,
     /// What it is: "the rest of axis 0 behind this `slice`".
     pub what: String,
+    /// Whether it is negative where an axis is empty that has to give results.
+    pub filled: bool,
     /// The first line of the node.
     pub place: Option<Place>,
+}
+
+impl Requirement {
+    /// The error of a call for which the size is `value`: `symbol`, or `empty-axis` as the interpreter says.
+    pub fn broken(&self, value: i64) -> Diagnostic {
+        let (what, size) = (&self.what, &self.size);
+        let d = if self.filled {
+            let results = match value.unsigned_abs() {
+                1 => "the result".into(),
+                n => format!("{n} results"),
+            };
+            Diagnostic::new("empty-axis", format!("{what} is empty, so {results} would have nothing to choose from"))
+        } else {
+            Diagnostic::new("symbol", format!("{what} is `{size}`, which must not be negative, found {value}"))
+        };
+        self.place.iter().fold(d, |d, p| d.at(p.clone(), "here"))
+    }
 }
 
 /// The requirements of the live nodes of `f` that do not follow from the ranges of its symbols, each once.
@@ -27,13 +46,16 @@ pub fn requirements(f: &Function) -> Result<Vec<Requirement>, Diagnostic> {
     let mut seen = std::collections::BTreeSet::new();
     let live = f.live();
     for (node, _) in f.nodes.iter().zip(live).filter(|(_, live)| *live) {
+        // An axis of which nothing is said must not be empty.
         let mut add = |size: Option<Dim>, what: &str, axis: usize| -> Result<(), Diagnostic> {
             let size = size.ok_or_else(|| Diagnostic::new("dim-overflow", "a size does not fit in 64 bits"))?;
             if size.bounds(&f.symbols).0 >= 0 || !seen.insert(size.clone()) {
                 return Ok(());
             }
-            let what = format!("{what} axis {axis} in this `{}`", super::shown_name(&node.op));
-            found.push(Requirement { size, what, place: node.places.first().cloned() });
+            let filled = what.is_empty();
+            let gap = if filled { "" } else { " " };
+            let what = format!("{what}{gap}axis {axis} in this `{}`", super::shown_name(&node.op));
+            found.push(Requirement { size, what, filled, place: node.places.first().cloned() });
             Ok(())
         };
         let operand = |i: usize| node.args.get(i).map(|&a| f.ty(a));
@@ -59,7 +81,8 @@ pub fn requirements(f: &Function) -> Result<Vec<Requirement>, Diagnostic> {
                 if size(operand(0), *axis).is_some_and(|n| n.bounds(&f.symbols).0 < 1) {
                     let elements = |ty: Option<&Type>| ty.and_then(Type::elements);
                     let more = elements(operand(0)).zip(elements(node.types.first()));
-                    add(more.and_then(|(all, results)| all.checked_sub(&results)), "elements of the", *axis)?;
+                    let more = more.and_then(|(all, results)| all.checked_sub(&results));
+                    add(more, "", *axis)?;
                 }
             }
             GraphOp::Pad { amounts } => {

@@ -21,6 +21,7 @@ use crate::array::Array;
 use crate::diag::Diagnostic;
 use crate::graph::Module;
 use crate::types::Bindings;
+use crate::work::{Largest, Work};
 
 /// How float values are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +44,7 @@ pub enum Mode {
 ///
 /// Errors: `unknown-function`, `operand-count`, `dtype-mismatch`, `shape-mismatch` and `unbound-symbol` for inputs that
 /// do not fit; `symbol-range` for sizes outside their declared range; `index-out-of-range` for indices outside an axis;
-/// `too-large` for a value above 4 GiB; `call-depth`; and those of [`crate::infer::infer`] for a module that is wrong.
+/// `too-large` for a value above 4 GiB ([`fits`] says so beforehand); `call-depth`; and those of [`crate::infer::infer`] for a module that is wrong.
 pub fn run(
     module: &Module,
     function: &str,
@@ -55,4 +56,13 @@ pub fn run(
     let machine = frame::Machine { module, mode };
     let results = machine.call(function, arguments, bindings, frame::Depth::ENTRY)?;
     results.iter().map(value::Tensor::to_array).collect()
+}
+
+/// Whether [`run`] allows the values of a call that has this work: those that are surely computed, before anything runs.
+///
+/// Errors: `too-large`, as those of [`run`].
+pub fn fits(work: &Work) -> Result<(), Diagnostic> {
+    let Some(Largest { at, dtype, shape, .. }) = &work.largest else { return Ok(()) };
+    let label = format!("in this `{}` of `@{}`", at.op, at.function);
+    value::allowed(*dtype, shape).map(drop).map_err(|d| at.label(d, &label))
 }

@@ -46,9 +46,10 @@ op_table!(
     Flip { axes: Axes } "flip" Exactly(1) Movement;
     /// take(x, ids): axis `axis` of x is replaced by the shape of the integer tensor ids; ids must be inside
     Take { axis: Axis } "take" Exactly(2) Indexing;
-    /// take_along(x, ids): ids has x's rank; `result[..i..] = x[..ids[..i..]..]` along `axis`
+    /// take_along(x, ids): ids has x's rank, and its sizes but along `axis`; `result[..i..] = x[..ids[..i..]..]` along `axis`
     TakeAlong { axis: Axis } "take_along" Exactly(2) Indexing;
-    /// scatter_add(base, ids, source): base with source added at ids along `axis`, in row-major order of source
+    /// scatter_add(base, ids, source): ids has base's rank, and its sizes but along `axis`, and source the shape of ids; base
+    /// with source added at ids along `axis`, in row-major order of source
     ScatterAdd { axis: Axis } "scatter_add" Exactly(3) Indexing;
     /// update_slice(x, update): x with the box at `start` replaced by update
     UpdateSlice { start: Dims } "update_slice" Exactly(2) Indexing;

@@ -16,7 +16,8 @@ use std::sync::Arc;
 /// `duplicate-name`, `bad-attribute`, `missing-attribute`, `bad-element`, `array-size`, `type-mismatch`, and those of
 /// [`crate::infer::infer`] and [`verify`]; all with the line and a caret.
 pub fn parse(file: &str, text: &str) -> Result<Module, Diagnostic> {
-    let mut lexer = Lexer::new(file, text)?;
+    // Some editors begin a file with a byte order mark, which says nothing in UTF-8.
+    let mut lexer = Lexer::new(file, text.strip_prefix('\u{feff}').unwrap_or(text))?;
     let token = lexer.next()?;
     let (scope, declared) = (Arc::from(""), None);
     let mut parser = Parser { lexer, token, declared, pending: Vec::new(), factors: 0, scope };

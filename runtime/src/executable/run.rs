@@ -65,11 +65,13 @@ impl Executable {
     /// Dtypes and shapes are not checked here, only that no buffer is too small: use [`Executable::run`] for input from
     /// outside.
     ///
-    /// Errors: `input-count`, `input-type`, `symbol`, `index-out-of-range`, `dim-overflow`, `out-of-memory`.
+    /// Errors: `input-count`, `input-type`, `symbol`, `index-out-of-range`, `dim-overflow`, `out-of-memory`; those of
+    /// [`Executable::check_runs`].
     pub fn run_buffers(&self, inputs: &[Buffer], bindings: &Bindings) -> Result<Vec<Buffer>, Diagnostic> {
         let plan = &self.plans[self.entry];
         check_sizes(self.program(), bindings)?;
         check_buffers(self.program(), inputs, bindings)?;
+        self.check.as_ref().map_or(Ok(()), |check| check(bindings))?;
         let layout = self.layout(self.entry, bindings)?;
         let mut results = Vec::with_capacity(plan.results.len());
         for (i, (returned, ty)) in plan.results.iter().enumerate() {
@@ -286,10 +288,8 @@ pub(crate) fn check_sizes(program: &Program, bindings: &Bindings) -> Result<(), 
         if value < 0 {
             let mut used = Vec::new();
             r.size.collect_symbols(&mut used);
-            let values = used.iter().filter_map(|s| Some(format!("{s} = {}", bindings.get(s)?)));
-            let message = format!("{} is `{}`, which must not be negative, found {value}", r.what, r.size);
-            let d = Diagnostic::new("symbol", message).note(values.collect::<Vec<_>>().join(", "));
-            return Err(r.place.iter().fold(d, |d, p| d.at(p.clone(), "here")));
+            let values: Vec<String> = used.iter().filter_map(|s| Some(format!("{s} = {}", bindings.get(s)?))).collect();
+            return Err(r.broken(value).note(values.join(", ")));
         }
     }
     Ok(())

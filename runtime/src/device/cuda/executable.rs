@@ -3,7 +3,7 @@
 use super::launch::{Argument, Cuda, LoadedKernel};
 use super::nvrtc::Nvrtc;
 use crate::device::plan::{BufferId, Origin, Plan, PlannedStep};
-use crate::executable::check_inputs;
+use crate::executable::{RunCheck, check_inputs};
 use cudarc::driver::CudaSlice;
 use std::time::{Duration, Instant};
 use tilewright_codegen::cuda::emit_programs;
@@ -18,6 +18,7 @@ pub struct CudaExecutable {
     programs: Vec<Program>,
     entry: usize,
     kernels: Vec<Vec<LoadedKernel>>,
+    check: Option<RunCheck>,
 }
 
 impl CudaExecutable {
@@ -32,7 +33,12 @@ impl CudaExecutable {
         let compiled = nvrtc.compile("programs", &emitted.text, &cuda.target()?)?;
         let mut loaded = cuda.load(&compiled.cubin, emitted.kernels.iter().flatten())?.into_iter();
         let kernels = emitted.kernels.iter().map(|k| loaded.by_ref().take(k.len()).collect()).collect();
-        Ok(CudaExecutable { cuda, programs, entry, kernels })
+        Ok(CudaExecutable { cuda, programs, entry, kernels, check: None })
+    }
+
+    /// Asks `check` before every run from now on.
+    pub fn check_runs(&mut self, check: RunCheck) {
+        self.check = Some(check);
     }
 
     /// The entry program.
@@ -45,7 +51,7 @@ impl CudaExecutable {
     ///
     /// # Errors
     /// `input-count`, `input-type`, `symbol`, `device-unsupported`; `cuda-failed` for what the driver reports, an index
-    /// outside of its tensor among it.
+    /// outside of its tensor among it; those of [`CudaExecutable::check_runs`].
     pub fn run(&self, inputs: &[Array], bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
         Ok(self.run_timed(inputs, bindings)?.0)
     }
@@ -57,6 +63,7 @@ impl CudaExecutable {
     /// As [`CudaExecutable::run`].
     pub fn run_timed(&self, inputs: &[Array], bindings: &Bindings) -> Result<(Vec<Array>, Duration), Diagnostic> {
         let bindings = check_inputs(self.program(), inputs, bindings)?;
+        self.check.as_ref().map_or(Ok(()), |check| check(&bindings))?;
         let plan = Plan::new(&self.programs, self.entry, &bindings)?;
         let mut memory: Vec<Option<CudaSlice<u8>>> = vec![None; plan.buffers.len()];
         for (id, buffer) in plan.buffers.iter().enumerate() {

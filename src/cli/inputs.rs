@@ -1,0 +1,89 @@
+//! Inputs of `run`: from files, or random ones, and the sizes that go with them.
+
+use super::indices::limits;
+use super::progress::stage;
+use super::random::Random;
+use super::run::Args;
+use crate::formats::Safetensors;
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::{Function, Module};
+use tilewright_ir::types::Bindings;
+use tilewright_ir::work::sizes;
+
+/// How many names an error lists.
+const LISTED: usize = 8;
+
+/// The inputs in files: those of a program in a .safetensors file, else those that the user names; none if neither.
+///
+/// Errors: `inputs` for tensors that no parameter takes; those of the readers.
+pub(super) fn given(args: &Args, entry: &Function) -> Result<Option<Vec<Array>>, Diagnostic> {
+    if args.file.extension().is_some_and(|e| e == "safetensors") {
+        if args.inputs.is_some() {
+            let message = format!("the inputs of {} are in it, expected no --inputs", args.file.display());
+            return Err(Diagnostic::new("inputs", message));
+        }
+        return super::program_inputs(&Safetensors::open(&args.file)?).map(Some);
+    }
+    let Some(path) = &args.inputs else { return Ok(None) };
+    let file = Safetensors::open(path)?;
+    let tensors = entry.params.iter().map(|p| file.tensor(&p.name)).collect::<Result<Vec<Array>, _>>()?;
+    let others: Vec<&str> = file.names().filter(|name| entry.params.iter().all(|p| &*p.name != *name)).collect();
+    if others.is_empty() {
+        return Ok(Some(tensors));
+    }
+    let message = format!("{} has tensors that no parameter takes: {}", path.display(), listed(&others));
+    let parameters: Vec<&str> = entry.params.iter().map(|p| &*p.name).collect();
+    let parameters = if parameters.is_empty() { "no parameters".into() } else { listed(&parameters) };
+    Err(Diagnostic::new("inputs", message).note(format!("`@{}` takes {parameters}", entry.name)))
+}
+
+/// `a`, `b`, and how many more.
+fn listed(names: &[&str]) -> String {
+    let shown: Vec<String> = names.iter().take(LISTED).map(|n| crate::formats::shown(n)).collect();
+    let more = names.len().saturating_sub(LISTED);
+    format!("{}{}", shown.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
+}
+
+/// Values of the symbols: those that the user chose, those that given inputs say, and small ones for others.
+pub(super) fn symbols(args: &Args, entry: &Function, given: Option<&[Array]>) -> Result<Bindings, Diagnostic> {
+    let mut bindings = Bindings::new();
+    for text in &args.set {
+        let usage = || Diagnostic::new("symbol", format!("expected SYMBOL=VALUE, found `{text}`"));
+        let (name, value) = text.split_once('=').ok_or_else(usage)?;
+        let decl = entry.symbols.iter().find(|s| &*s.name == name);
+        let decl = decl.ok_or_else(|| Diagnostic::new("symbol", format!("the graph has no symbol `{name}`")))?;
+        let value: i64 = value.parse().map_err(|_| usage())?;
+        if !(decl.low..=decl.high).contains(&value) || value % decl.step.max(1) != 0 {
+            let by = if decl.step > 1 { format!(" by {}", decl.step) } else { String::new() };
+            let want = format!("`{name}` must be in {}..={}{by}, found {value}", decl.low, decl.high);
+            return Err(Diagnostic::new("symbol", want));
+        }
+        if bindings.insert(decl.name.clone(), value).is_some() {
+            return Err(Diagnostic::new("symbol", format!("`{name}` is set twice")));
+        }
+    }
+    let mut bindings = sizes(entry, given.unwrap_or_default(), &bindings);
+    for s in &entry.symbols {
+        // A small size inside the range, unless somebody chose one.
+        let step = s.step.max(1);
+        let small = (4.max(s.low).min(s.high) / step * step).max(s.low);
+        bindings.entry(s.name.clone()).or_insert(small);
+    }
+    Ok(bindings)
+}
+
+/// Random inputs for the entry of `module`, the same for the same seed.
+///
+/// Errors: `array-size` and `out-of-memory` for sizes beyond memory; `symbol`.
+pub(super) fn random(module: &Module, seed: u64, bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
+    stage("drawing inputs");
+    let mut random = Random::new(seed);
+    let entry = module.entry()?;
+    let limits = limits(module, entry, bindings);
+    let each = entry.params.iter().zip(limits).map(|(p, limit)| {
+        let shape = p.ty.concrete(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
+        random.array(&p.ty, &shape, limit)
+    });
+    each.collect()
+}
