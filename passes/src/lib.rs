@@ -1,5 +1,6 @@
 //! Transforms on Graph IR: e-graph rewriting, fusion, cost model, schedules.
 
+pub mod autodiff;
 pub mod egraph;
 pub mod fuse;
 pub mod lower;

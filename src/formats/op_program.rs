@@ -95,6 +95,16 @@ impl OpProgram {
     pub fn read_inputs(&self, file: &Safetensors) -> Result<Vec<Array>, Diagnostic> {
         self.inputs.iter().map(|i| convert(&file.tensor(&format!("in.{}", i.name))?, i.ty.dtype)).collect()
     }
+
+    /// The arrays `cot.NAME` of a file: cotangents of the float outputs, in their dtypes.
+    ///
+    /// Errors: `checkpoint-tensor`, `checkpoint-dtype`, `op-program`.
+    pub fn read_cotangents(&self, file: &Safetensors) -> Result<Vec<Array>, Diagnostic> {
+        let f = self.module.entry()?;
+        let dtypes = f.results.iter().map(|&r| f.ty(r).dtype);
+        let floats = self.outputs.iter().zip(dtypes).filter(|(_, dtype)| dtype.is_float());
+        floats.map(|(name, dtype)| convert(&file.tensor(&format!("cot.{name}"))?, dtype)).collect()
+    }
 }
 
 /// `array` as a program of `dtype` takes it: floats rounded, truth values that are stored as u8 as bools.

@@ -1,0 +1,181 @@
+//! Nodes of gradients: each is appended in the name of the forward node that it belongs to.
+
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_ir::graph::{Function, Module, Node, Value};
+use tilewright_ir::op::{Axes, Dims, GraphOp, Literal, ReduceKind, ScalarOp};
+use tilewright_ir::types::{DType, Dim, Type};
+
+/// Appends nodes to a function. What it appends has the lines and the scope of the node that [`Build::stand_for`] names.
+pub struct Build<'a> {
+    /// The functions that nodes may call.
+    pub module: &'a mut Module,
+    /// The function that grows.
+    pub f: &'a mut Function,
+    places: Vec<Place>,
+    scope: std::sync::Arc<str>,
+}
+
+/// An overflow of a size.
+pub fn overflow() -> Diagnostic {
+    Diagnostic::new("dim-overflow", "a size does not fit in 64 bits")
+}
+
+impl<'a> Build<'a> {
+    /// Appends to `f`.
+    pub fn new(module: &'a mut Module, f: &'a mut Function) -> Build<'a> {
+        Build { module, f, places: Vec::new(), scope: "".into() }
+    }
+
+    /// What follows is part of the derivative of `node`.
+    pub fn stand_for(&mut self, node: &Node) {
+        self.places.clone_from(&node.places);
+        self.scope = node.scope.clone();
+    }
+
+    /// The type of a value.
+    pub fn ty(&self, v: Value) -> Type {
+        self.f.ty(v).clone()
+    }
+
+    /// The results of a node. Errors: those of type inference.
+    pub fn push_all(&mut self, op: GraphOp, args: &[Value]) -> Result<Vec<Value>, Diagnostic> {
+        let place = self.places.first().cloned();
+        let node = self.f.push(self.module, op, args, place, &self.scope)?;
+        let made = &mut self.f.nodes[node.index()];
+        made.places.clone_from(&self.places);
+        Ok((0..made.types.len()).map(|index| Value { node, index: index as u32 }).collect())
+    }
+
+    /// The only result of a node. Errors: those of type inference.
+    pub fn push(&mut self, op: GraphOp, args: &[Value]) -> Result<Value, Diagnostic> {
+        self.push_all(op, args)?.first().copied().ok_or_else(|| Diagnostic::bug("a node without a result"))
+    }
+
+    /// A scalar op at every element.
+    pub fn map(&mut self, op: ScalarOp, args: &[Value]) -> Result<Value, Diagnostic> {
+        self.push(GraphOp::Map { op }, args)
+    }
+
+    /// `a + b`.
+    pub fn add(&mut self, a: Value, b: Value) -> Result<Value, Diagnostic> {
+        self.map(ScalarOp::Add {}, &[a, b])
+    }
+
+    /// `a - b`.
+    pub fn sub(&mut self, a: Value, b: Value) -> Result<Value, Diagnostic> {
+        self.map(ScalarOp::Sub {}, &[a, b])
+    }
+
+    /// `a * b`.
+    pub fn mul(&mut self, a: Value, b: Value) -> Result<Value, Diagnostic> {
+        self.map(ScalarOp::Mul {}, &[a, b])
+    }
+
+    /// `a / b`.
+    pub fn div(&mut self, a: Value, b: Value) -> Result<Value, Diagnostic> {
+        self.map(ScalarOp::Div {}, &[a, b])
+    }
+
+    /// `-a`.
+    pub fn neg(&mut self, a: Value) -> Result<Value, Diagnostic> {
+        self.map(ScalarOp::Neg {}, &[a])
+    }
+
+    /// `a` where `mask` holds, else `b`.
+    pub fn select(&mut self, mask: Value, a: Value, b: Value) -> Result<Value, Diagnostic> {
+        self.map(ScalarOp::Select {}, &[mask, a, b])
+    }
+
+    /// The float `x` everywhere.
+    pub fn full(&mut self, ty: &Type, x: f64) -> Result<Value, Diagnostic> {
+        let scalar = self.literal(Array::from_number(ty.dtype, x)?)?;
+        self.spread(scalar, &ty.shape)
+    }
+
+    /// `a * x`.
+    pub fn scaled(&mut self, a: Value, x: f64) -> Result<Value, Diagnostic> {
+        let factor = self.full(&self.ty(a), x)?;
+        self.mul(a, factor)
+    }
+
+    /// A tensor known now.
+    pub fn literal(&mut self, array: Array) -> Result<Value, Diagnostic> {
+        self.push(GraphOp::Constant { value: Literal(array) }, &[])
+    }
+
+    /// The scalar `x` in every element of `shape`.
+    pub fn spread(&mut self, x: Value, shape: &[Dim]) -> Result<Value, Diagnostic> {
+        self.broadcast(x, shape.to_vec(), Vec::new())
+    }
+
+    /// See [`GraphOp::Broadcast`]; nothing where the shape stays.
+    pub fn broadcast(&mut self, x: Value, shape: Dims, dims: Axes) -> Result<Value, Diagnostic> {
+        if self.f.ty(x).shape == shape {
+            return Ok(x);
+        }
+        self.push(GraphOp::Broadcast { shape, dims }, &[x])
+    }
+
+    /// Repeats the result of a reduction over `axes` along them again: of type `ty`.
+    pub fn unreduce(&mut self, x: Value, ty: &Type, axes: &[usize]) -> Result<Value, Diagnostic> {
+        let kept = (0..ty.rank()).filter(|a| !axes.contains(a)).collect();
+        self.broadcast(x, ty.shape.clone(), kept)
+    }
+
+    /// See [`GraphOp::Reshape`]; nothing where the shape stays.
+    pub fn reshape(&mut self, x: Value, shape: Dims) -> Result<Value, Diagnostic> {
+        if self.f.ty(x).shape == shape {
+            return Ok(x);
+        }
+        self.push(GraphOp::Reshape { shape }, &[x])
+    }
+
+    /// See [`GraphOp::Transpose`]; nothing where the order stays.
+    pub fn transpose(&mut self, x: Value, perm: Axes) -> Result<Value, Diagnostic> {
+        if perm.iter().copied().eq(0..perm.len()) { Ok(x) } else { self.push(GraphOp::Transpose { perm }, &[x]) }
+    }
+
+    /// A fold over `axes`; nothing without axes.
+    pub fn fold(&mut self, kind: ReduceKind, x: Value, axes: Axes) -> Result<Value, Diagnostic> {
+        if axes.is_empty() { Ok(x) } else { self.push(GraphOp::Reduce { kind, axes }, &[x]) }
+    }
+
+    /// The sum over `axes`.
+    pub fn sum(&mut self, x: Value, axes: Axes) -> Result<Value, Diagnostic> {
+        self.fold(ReduceKind::Sum, x, axes)
+    }
+
+    /// The box `start..limit` by steps of 1.
+    pub fn slice(&mut self, x: Value, start: Dims, limit: Dims) -> Result<Value, Diagnostic> {
+        let shape = &self.f.ty(x).shape;
+        if start.iter().all(|s| s.is(0)) && *shape == limit {
+            return Ok(x);
+        }
+        let stride = vec![1; shape.len()];
+        self.push(GraphOp::Slice { start, limit, stride }, &[x])
+    }
+
+    /// `x` with zeros around it: `low` and `high` of them on `axis`.
+    pub fn pad_zero(&mut self, x: Value, axis: usize, low: Dim, high: Dim) -> Result<Value, Diagnostic> {
+        if low.is(0) && high.is(0) {
+            return Ok(x);
+        }
+        let ty = self.ty(x);
+        let zero = self.full(&Type::scalar(ty.dtype), 0.0)?;
+        let none = || (Dim::constant(0), Dim::constant(0));
+        let mut amounts: Vec<(Dim, Dim)> = (0..ty.rank()).map(|_| none()).collect();
+        amounts[axis] = (low, high);
+        self.push(GraphOp::Pad { amounts }, &[x, zero])
+    }
+
+    /// Whether `a` and `b` compare as `op` says.
+    pub fn compare(&mut self, op: ScalarOp, a: Value, b: Value) -> Result<Value, Diagnostic> {
+        self.map(op, &[a, b])
+    }
+
+    /// `x` in another dtype.
+    pub fn cast(&mut self, x: Value, to: DType) -> Result<Value, Diagnostic> {
+        if self.f.ty(x).dtype == to { Ok(x) } else { self.map(ScalarOp::Cast { to }, &[x]) }
+    }
+}

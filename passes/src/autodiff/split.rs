@@ -1,0 +1,265 @@
+//! A function and its derivative as two functions: forward returns, after its results, what backward needs.
+
+use super::build::Build;
+use super::reverse::reverse;
+use super::vjp::Shared;
+use std::collections::{BTreeMap, BTreeSet};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::{Function, Module, Node, NodeId, Param, Role, Value};
+use tilewright_ir::op::{GraphOp, Name, ScalarOp};
+use tilewright_ir::types::{Dim, Type};
+
+/// Where backward gets a value from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Saved {
+    /// A parameter of the forward function: the caller has it.
+    Param(usize),
+    /// This result of the forward function, counted from its first own one.
+    Residual(usize),
+}
+
+/// Both functions.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// Takes the parameters; returns the results, then the residuals.
+    pub forward: Name,
+    /// Takes what `saved` says, then the cotangents of the results that have one; returns the cotangents of the parameters
+    /// that have one.
+    pub backward: Name,
+    /// First parameters of backward.
+    pub saved: Vec<Saved>,
+    /// Which parameters get a cotangent.
+    pub gives: Vec<bool>,
+}
+
+/// What is asked of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ask {
+    /// The function.
+    pub function: Name,
+    /// Parameters whose cotangents are wanted.
+    pub want: Vec<bool>,
+    /// Results that have a cotangent.
+    pub cts: Vec<bool>,
+    /// Parameters that the caller does not have any more: they are saved like other values.
+    pub lost: Vec<bool>,
+    /// Whether backward computes everything again from the parameters.
+    pub again: bool,
+}
+
+/// Makes the two functions and adds them to the module. Errors: those of [`reverse`].
+pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Split, Diagnostic> {
+    let f = module.functions.get(&ask.function).cloned();
+    let f = f.ok_or_else(|| Diagnostic::new("no-function", format!("there is no function `{}`", ask.function)))?;
+    let mut joint = with_cotangents(&f, &ask.cts);
+    let ct_params = (f.params.len()..joint.params.len()).map(|i| joint.param(i));
+    let seeds: Vec<(Value, Value)> =
+        joint.results.iter().zip(&ask.cts).filter(|(_, has)| **has).map(|(r, _)| *r).zip(ct_params).collect();
+    let forward_nodes = joint.nodes.len();
+    let wanted: Vec<usize> = (0..f.params.len()).filter(|&i| ask.want[i]).collect();
+    let wrt: Vec<Value> = wanted.iter().map(|&i| joint.param(i)).collect();
+    let grads = reverse(module, shared, &mut joint, &seeds, &wrt)?;
+    let mut gives = vec![false; f.params.len()];
+    for (&i, grad) in wanted.iter().zip(&grads) {
+        gives[i] = grad.is_some();
+    }
+    let results: Vec<Value> = grads.into_iter().flatten().collect();
+    let cut = Cut { joint: &joint, forward_nodes, params: f.params.len(), ask }.choose(&results);
+    let residuals: Vec<Value> = cut.iter().copied().filter(|&v| saved_param(v, &f, ask).is_none()).collect();
+    let saved = cut.iter().map(|&v| match saved_param(v, &f, ask) {
+        Some(i) => Saved::Param(i),
+        None => Saved::Residual(residuals.iter().position(|r| *r == v).unwrap_or(0)),
+    });
+    let saved = saved.collect();
+    let name = |kind: &str| fresh(module, &format!("{}.{kind}", f.name));
+    let (forward, backward) = (name("fwd"), name("bwd"));
+    let own: Vec<Value> = (0..f.params.len()).map(|i| joint.param(i)).collect();
+    let forward_results = joint.results.iter().chain(&residuals).copied().collect::<Vec<Value>>();
+    add(module, extract(&joint, &forward, &own, &forward_results)?);
+    let given: Vec<Value> =
+        cut.into_iter().chain((f.params.len()..joint.params.len()).map(|i| joint.param(i))).collect();
+    add(module, extract(&joint, &backward, &given, &results)?);
+    Ok(Split { forward, backward, saved, gives })
+}
+
+/// The parameter that `value` is, if the caller still has it.
+fn saved_param(value: Value, f: &Function, ask: &Ask) -> Option<usize> {
+    Some(value.node.index()).filter(|&i| i < f.params.len() && !ask.lost[i])
+}
+
+/// `f` with more parameters: a cotangent for each result that has one.
+pub fn with_cotangents(f: &Function, cts: &[bool]) -> Function {
+    let with = f.results.iter().zip(cts).enumerate().filter(|(_, (_, has))| **has);
+    with_parameters(f, with.map(|(i, (result, _))| (format!("ct{i}"), f.ty(*result).clone())).collect())
+}
+
+/// `f` with more parameters after its own; the names are wishes.
+pub fn with_parameters(f: &Function, more: Vec<(String, Type)>) -> Function {
+    let mut params = f.params.clone();
+    for (wanted, ty) in more {
+        let names: BTreeSet<&str> = params.iter().map(|p| &*p.name).collect();
+        let name = unused(&names, &wanted).into();
+        params.push(Param { name, ty, role: Role::Input });
+    }
+    let mut joint = Function::new(&f.name, f.symbols.clone(), params);
+    let more = (joint.params.len() - f.params.len()) as u32;
+    let moved = |v: Value| {
+        let by = if v.node.index() < f.params.len() { 0 } else { more };
+        Value { node: NodeId(v.node.0 + by), index: v.index }
+    };
+    for (made, node) in joint.nodes.iter_mut().zip(&f.nodes[..f.params.len()]) {
+        made.places.clone_from(&node.places);
+    }
+    joint.nodes.extend(f.nodes[f.params.len()..].iter().map(|node| {
+        let mut node = node.clone();
+        node.args.iter_mut().for_each(|a| *a = moved(*a));
+        node
+    }));
+    joint.results = f.results.iter().map(|&r| moved(r)).collect();
+    joint
+}
+
+/// Decides what crosses from forward to backward.
+struct Cut<'a> {
+    joint: &'a Function,
+    forward_nodes: usize,
+    /// Parameters of the forward function; those after them are cotangents.
+    params: usize,
+    ask: &'a Ask,
+}
+
+impl Cut<'_> {
+    /// The forward values that backward reads, in order; parameters among them.
+    fn choose(&self, results: &[Value]) -> BTreeSet<Value> {
+        let (mut cut, mut seen, mut open) = (BTreeSet::new(), BTreeSet::new(), results.to_vec());
+        while let Some(v) = open.pop() {
+            let i = v.node.index();
+            let cotangent = (self.params..self.joint.params.len()).contains(&i);
+            if cotangent || !seen.insert(v) {
+                continue;
+            }
+            if i < self.params || (i < self.forward_nodes && !self.cheap(v)) {
+                cut.insert(v);
+            } else {
+                open.extend(&self.joint.nodes[i].args);
+            }
+        }
+        self.bind_symbols(&mut cut, results);
+        cut
+    }
+
+    /// Whether backward computes the forward value again, as it costs no memory: what it is made of is not larger.
+    fn cheap(&self, v: Value) -> bool {
+        let node = self.joint.node(v);
+        let from_param = |v: &Value| v.node.index() < self.params && !self.ask.lost[v.node.index()];
+        self.ask.again
+            || match &node.op {
+                GraphOp::Constant { .. } | GraphOp::Iota { .. } | GraphOp::Size { .. } => true,
+                GraphOp::Broadcast { .. }
+                | GraphOp::Reshape { .. }
+                | GraphOp::Transpose { .. }
+                | GraphOp::Flip { .. } => true,
+                GraphOp::Map { op: ScalarOp::Cast { .. } } | GraphOp::Slice { .. } => node.args.iter().all(from_param),
+                _costly => false,
+            }
+    }
+
+    /// A symbol that the types of backward use is bound by one of its parameters, if one of forward binds it.
+    fn bind_symbols(&self, cut: &mut BTreeSet<Value>, results: &[Value]) {
+        let binds = |v: Value, s: &Dim| self.joint.ty(v).shape.contains(s);
+        let cts: Vec<Value> = (self.params..self.joint.params.len()).map(|i| self.joint.param(i)).collect();
+        if results.is_empty() {
+            return;
+        }
+        for symbol in &self.joint.symbols {
+            let dim = Dim::symbol(&symbol.name);
+            let bound = cut.iter().chain(&cts).any(|&v| binds(v, &dim));
+            let param = (0..self.params).map(|i| self.joint.param(i)).find(|&v| binds(v, &dim));
+            if let (false, Some(param)) = (bound, param) {
+                cut.insert(param);
+            }
+        }
+    }
+}
+
+/// A function of the values `given` that returns `results`, of the nodes of `joint` that lie between.
+pub fn extract(joint: &Function, name: &str, given: &[Value], results: &[Value]) -> Result<Function, Diagnostic> {
+    let mut names = BTreeSet::new();
+    let params = given.iter().map(|&v| {
+        let own = joint.params.get(v.node.index());
+        let wanted = own.map_or_else(|| format!("r{}", v.node.0), |p| p.name.to_string());
+        let label = unused(&names, &wanted);
+        names.insert(label.clone());
+        Param { name: label.into(), ty: joint.ty(v).clone(), role: own.map_or(Role::Input, plain_role) }
+    });
+    let params = params.collect();
+    let mut out = Function::new(name, joint.symbols.clone(), params);
+    let mut moved: BTreeMap<Value, Value> = given.iter().enumerate().map(|(i, &v)| (v, out.param(i))).collect();
+    for (i, &v) in given.iter().enumerate() {
+        out.nodes[i].places.clone_from(&joint.node(v).places);
+        out.nodes[i].scope = joint.node(v).scope.clone();
+    }
+    for i in needed(joint, given, results) {
+        let node = &joint.nodes[i];
+        let args = node.args.iter().map(|a| moved.get(a).copied()).collect::<Option<Vec<Value>>>();
+        let args = args.ok_or_else(|| Diagnostic::bug("a value that is neither given nor made"))?;
+        let id = NodeId(out.nodes.len() as u32);
+        for index in 0..node.types.len() as u32 {
+            moved.entry(Value { node: NodeId(i as u32), index }).or_insert(Value { node: id, index });
+        }
+        out.nodes.push(Node { args, ..node.clone() });
+    }
+    let found = results.iter().map(|r| moved.get(r).copied()).collect::<Option<Vec<Value>>>();
+    out.results = found.ok_or_else(|| Diagnostic::bug("a result that is neither given nor made"))?;
+    Ok(out)
+}
+
+/// The nodes that `results` need beside `given`, in order.
+fn needed(joint: &Function, given: &[Value], results: &[Value]) -> BTreeSet<usize> {
+    let given: BTreeSet<Value> = given.iter().copied().collect();
+    let (mut nodes, mut open) = (BTreeSet::new(), results.to_vec());
+    while let Some(v) = open.pop() {
+        if !given.contains(&v) && nodes.insert(v.node.index()) {
+            open.extend(&joint.node(v).args);
+        }
+    }
+    nodes
+}
+
+/// Nothing is given away between the functions of a split: both read it.
+fn plain_role(p: &Param) -> Role {
+    if p.role == Role::Donated { Role::Input } else { p.role }
+}
+
+/// `wanted`, or with a number after it.
+fn unused<S: std::borrow::Borrow<str> + Ord>(names: &BTreeSet<S>, wanted: &str) -> String {
+    let mut name = wanted.to_string();
+    let mut number = 1;
+    while names.contains(name.as_str()) {
+        name = format!("{wanted}.{number}");
+        number += 1;
+    }
+    name
+}
+
+/// A name that no function has.
+pub fn fresh(module: &Module, wanted: &str) -> Name {
+    let mut name: Name = wanted.into();
+    let mut number = 1;
+    while module.functions.contains_key(&name) {
+        name = format!("{wanted}{number}").into();
+        number += 1;
+    }
+    name
+}
+
+/// Adds a function after all others.
+pub fn add(module: &mut Module, f: Function) {
+    module.functions.insert(f.name.clone(), f);
+}
+
+/// A value of `ty`'s dtype that is zero everywhere, for a cotangent that a function must return though it has none.
+pub fn zeros(b: &mut Build<'_>, like: Value) -> Result<Value, Diagnostic> {
+    let ty = b.ty(like);
+    b.full(&ty, 0.0)
+}

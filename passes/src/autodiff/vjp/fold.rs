@@ -1,0 +1,93 @@
+//! Reverse rules of reductions, running sums and contractions.
+
+use super::super::build::Build;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::Value;
+use tilewright_ir::op::{Axes, Axis, DotDims, GraphOp, ReduceKind, ScalarOp};
+
+/// `y = fold(x)` over `axes`.
+///
+/// The elements that share a largest or smallest value share its cotangent. A product's slope is the product of the other
+/// elements: with one zero it is that of the rest for the zero and 0 for the rest, with two it is 0 for all. (Second
+/// derivatives of a product are right where no element is 0.)
+pub fn reduce(
+    b: &mut Build<'_>,
+    kind: ReduceKind,
+    axes: &Axes,
+    x: Value,
+    (y, ct): (Value, Value),
+) -> Result<Value, Diagnostic> {
+    let ty = b.ty(x);
+    let each = b.unreduce(ct, &ty, axes)?;
+    match kind {
+        ReduceKind::Sum => Ok(each),
+        ReduceKind::Max | ReduceKind::Min => {
+            let top = b.unreduce(y, &ty, axes)?;
+            let is_top = b.compare(ScalarOp::Eq {}, x, top)?;
+            let counted = b.cast(is_top, ty.dtype)?;
+            let count = b.sum(counted, axes.clone())?;
+            let count = b.unreduce(count, &ty, axes)?;
+            let (share, zero) = (b.div(each, count)?, b.full(&ty, 0.0)?);
+            b.select(is_top, share, zero)
+        }
+        ReduceKind::Prod => {
+            let (zero, one) = (b.full(&ty, 0.0)?, b.full(&ty, 1.0)?);
+            let is_zero = b.compare(ScalarOp::Eq {}, x, zero)?;
+            let filled = b.select(is_zero, one, x)?;
+            let rest = b.fold(ReduceKind::Prod, filled, axes.clone())?;
+            let rest = b.unreduce(rest, &ty, axes)?;
+            let counted = b.cast(is_zero, ty.dtype)?;
+            let zeros = b.sum(counted, axes.clone())?;
+            let zeros = b.unreduce(zeros, &ty, axes)?;
+            let (none, single) = (b.compare(ScalarOp::Eq {}, zeros, zero)?, b.compare(ScalarOp::Eq {}, zeros, one)?);
+            let others = b.div(rest, filled)?;
+            let the_zero = b.map(ScalarOp::And {}, &[single, is_zero])?;
+            let slope = b.select(the_zero, rest, zero)?;
+            let slope = b.select(none, others, slope)?;
+            b.mul(each, slope)
+        }
+    }
+}
+
+/// `y = cumsum(x)`: the running sum from the other end.
+pub fn cumsum(b: &mut Build<'_>, axis: Axis, ct: Value) -> Result<Value, Diagnostic> {
+    let back = b.push(GraphOp::Flip { axes: vec![axis] }, &[ct])?;
+    let sums = b.push(GraphOp::Cumsum { axis }, &[back])?;
+    b.push(GraphOp::Flip { axes: vec![axis] }, &[sums])
+}
+
+/// Axes of `x`, in order, that a contraction neither batches nor folds.
+fn free(rank: usize, batch: &[Axis], contract: &[Axis]) -> Axes {
+    (0..rank).filter(|a| !batch.contains(a) && !contract.contains(a)).collect()
+}
+
+/// `y = dot(l, r)`: the cotangent of one side is the product of `ct` and the other side over the other side's free axes.
+pub fn dot(
+    b: &mut Build<'_>,
+    dims: &DotDims,
+    (l, r): (Value, Value),
+    ct: Value,
+    left: bool,
+) -> Result<Value, Diagnostic> {
+    let (x, other) = if left { (l, r) } else { (r, l) };
+    let side = |pair: &(Axes, Axes), own: bool| if own == left { pair.0.clone() } else { pair.1.clone() };
+    let (own_batch, own_folded) = (side(&dims.batch, true), side(&dims.contract, true));
+    let (batch, folded) = (side(&dims.batch, false), side(&dims.contract, false));
+    let own_free = free(b.f.ty(x).rank(), &own_batch, &own_folded);
+    let other_free = free(b.f.ty(other).rank(), &batch, &folded);
+    // Axes of ct: batch, free of the left, free of the right.
+    let n = own_batch.len();
+    let (start, end) =
+        if left { (n + own_free.len(), n + own_free.len() + other_free.len()) } else { (n, n + other_free.len()) };
+    let product = DotDims { batch: ((0..n).collect(), batch.clone()), contract: ((start..end).collect(), other_free) };
+    let result = b.push(GraphOp::Dot { dims: product }, &[ct, other])?;
+    // Its axes: batch, x's free ones, then the folded ones in the order in which the other side has them.
+    let mut order: Vec<(Axis, Axis)> = folded.iter().copied().zip(own_folded).collect();
+    order.sort_unstable();
+    let made: Vec<Axis> = own_batch.into_iter().chain(own_free).chain(order.into_iter().map(|(_, own)| own)).collect();
+    let mut perm = vec![0; made.len()];
+    for (at, own) in made.into_iter().enumerate() {
+        perm[own] = at;
+    }
+    b.transpose(result, perm)
+}
