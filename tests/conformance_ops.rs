@@ -17,10 +17,10 @@ fn data() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data"))
 }
 
-fn passes(float: DType) {
+fn passes(float: DType, grads: bool) {
     let options = Options {
         device: Device::Interpreter,
-        grads: false,
+        grads,
         opt_level: 0,
         numerics: Numerics::default(),
         float,
@@ -36,12 +36,23 @@ fn passes(float: DType) {
 
 #[test]
 fn in_f64() {
-    passes(DType::F64);
+    passes(DType::F64, false);
 }
 
 #[test]
 fn in_f32() {
-    passes(DType::F32);
+    passes(DType::F32, false);
+}
+
+/// Every gradient that torch has of them.
+#[test]
+fn gradients_in_f64() {
+    passes(DType::F64, true);
+}
+
+#[test]
+fn gradients_in_f32() {
+    passes(DType::F32, true);
 }
 
 /// Strict f32 keeps the tolerance of f32 devices: each op rounds, as theirs do.

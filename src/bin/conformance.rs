@@ -23,7 +23,7 @@ struct Arguments {
     /// interpreter, cpu or cuda
     #[arg(long, default_value = "interpreter")]
     device: Device,
-    /// Compare gradients, too: always an error for now, as Tilewright has no gradients yet
+    /// Compare gradients, too; only the set ops has them yet, in the others they count as failed
     #[arg(long)]
     grads: bool,
     #[command(flatten)]

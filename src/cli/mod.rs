@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod embed;
 mod generate;
+mod grad;
 mod indices;
 mod inputs;
 mod ops;
@@ -51,6 +52,8 @@ enum Command {
     Diff(diff::Args),
     /// Run a .tw file, an op program or an ONNX graph on random or given inputs
     Run(run::Args),
+    /// Differentiate a .tw file, an op program or an ONNX graph: its gradients as a .tw file, or any stage
+    Grad(grad::Args),
     /// Measure products, fused operations, attention and models
     Bench(bench::Args),
     /// Measure this machine: the description of a device by which kernels are priced, as JSON
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         // It says by its exit code whether something differs.
         Command::Diff(args) => return diff::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Grad(args) => grad::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::CheckKernels(args) => check_kernels::run(&args),

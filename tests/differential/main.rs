@@ -15,6 +15,7 @@ mod data;
 mod device;
 mod elementwise;
 mod fold;
+mod grad;
 mod machine;
 #[path = "../support/program.rs"]
 mod program;

@@ -79,12 +79,25 @@ pub fn dot(
     let n = own_batch.len();
     let (start, end) =
         if left { (n + own_free.len(), n + own_free.len() + other_free.len()) } else { (n, n + other_free.len()) };
-    let product = DotDims { batch: ((0..n).collect(), batch.clone()), contract: ((start..end).collect(), other_free) };
-    let result = b.push(GraphOp::Dot { dims: product }, &[ct, other])?;
-    // Its axes: batch, x's free ones, then the folded ones in the order in which the other side has them.
+    let ct_axes = ((0..n).collect::<Axes>(), (start..end).collect::<Axes>());
+    // The folded axes come out in the order in which the other side has them.
     let mut order: Vec<(Axis, Axis)> = folded.iter().copied().zip(own_folded).collect();
     order.sort_unstable();
-    let made: Vec<Axis> = own_batch.into_iter().chain(own_free).chain(order.into_iter().map(|(_, own)| own)).collect();
+    let back = order.into_iter().map(|(_, own)| own);
+    // In the order of the operands, so that products of matrices need no transpose.
+    let (result, made): (Value, Vec<Axis>) = if left {
+        let product = DotDims { batch: (ct_axes.0, batch), contract: (ct_axes.1, other_free) };
+        (
+            b.push(GraphOp::Dot { dims: product }, &[ct, other])?,
+            own_batch.into_iter().chain(own_free).chain(back).collect(),
+        )
+    } else {
+        let product = DotDims { batch: (batch, ct_axes.0), contract: (other_free, ct_axes.1) };
+        (
+            b.push(GraphOp::Dot { dims: product }, &[other, ct])?,
+            own_batch.into_iter().chain(back).chain(own_free).collect(),
+        )
+    };
     let mut perm = vec![0; made.len()];
     for (at, own) in made.into_iter().enumerate() {
         perm[own] = at;

@@ -24,6 +24,7 @@ pub fn vjp(
     Ok(out)
 }
 
+#[allow(clippy::too_many_lines, reason = "one arm per op")]
 fn operand(
     b: &mut Build<'_>,
     op: &ScalarOp,

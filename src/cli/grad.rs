@@ -1,0 +1,90 @@
+//! `tilewright grad`: the derivative of a program, as a program.
+
+use super::options::CompileArgs;
+use crate::compile::Target;
+use crate::emit::{Stage, emit_with_warnings};
+use crate::formats::write_whole;
+use clap::ValueEnum;
+use std::path::PathBuf;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::Module;
+use tilewright_passes::autodiff::{self, differentiate};
+
+/// What the program computes.
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    /// The gradients of the first result, a scalar
+    Gradient,
+    /// All results, then the gradients of the first, a scalar
+    ValueAndGradient,
+    /// Takes cotangents of the float results, too; gives the results, then the cotangents of the parameters (vjp)
+    Pullback,
+    /// Takes tangents of the parameters, too; gives the results, then the tangents of the float results (jvp)
+    Pushforward,
+}
+
+/// Arguments of `grad`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A .tw file, or an op program or an ONNX graph in a .safetensors file
+    file: PathBuf,
+    /// Parameters to differentiate by, such as w,b; all floats if absent
+    #[arg(long, value_delimiter = ',')]
+    wrt: Vec<String>,
+    /// What the program computes
+    #[arg(long, value_enum, default_value_t = Form::Gradient)]
+    form: Form,
+    /// What to show: `graph` is a .tw file, which `run`, `compile` and `grad` take
+    #[arg(long, value_enum, default_value_t = Stage::Graph)]
+    emit: Stage,
+    /// What to compile for; the CPU if absent, sm_80 for the stage `cuda`
+    #[arg(long, value_enum)]
+    target: Option<Target>,
+    /// The function; if absent `main`, else the last
+    #[arg(long)]
+    function: Option<String>,
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// Write to this file instead of the terminal
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
+    let module = super::load_module(&args.file, args.function.as_deref())?;
+    let wrt = if args.wrt.is_empty() { floats(&module)? } else { args.wrt.clone() };
+    let wrt: Vec<&str> = wrt.iter().map(String::as_str).collect();
+    let form = match args.form {
+        Form::Gradient => autodiff::Form::Gradient,
+        Form::ValueAndGradient => autodiff::Form::ValueAndGradient,
+        Form::Pullback => autodiff::Form::Pullback,
+        Form::Pushforward => autodiff::Form::Pushforward,
+    };
+    let made = differentiate(&module, &wrt, form).map_err(|d| match d.code {
+        "not-scalar" => d.note("`--form pullback` takes a cotangent for each result"),
+        _ => d,
+    })?;
+    if !made.unrelated.is_empty() {
+        let names: Vec<String> = made.unrelated.iter().map(|name| format!("`%{name}`")).collect();
+        super::note(&format!("warning[unrelated]: no result depends on {}: zeros\n", names.join(", ")));
+    }
+    let options = args.compile.options()?;
+    let target = args.target.unwrap_or(args.emit.default_target());
+    let (text, warnings) = emit_with_warnings(&made.module, args.emit, &options, target)?;
+    warnings.iter().for_each(|w| super::note(&format!("{w}\n")));
+    match &args.output {
+        Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),
+        None => super::print(&text),
+    }
+}
+
+/// The float parameters of the entry. Errors: `no-gradient` if there are none.
+fn floats(module: &Module) -> Result<Vec<String>, Diagnostic> {
+    let f = module.entry()?;
+    let names: Vec<String> = f.params.iter().filter(|p| p.ty.dtype.is_float()).map(|p| p.name.to_string()).collect();
+    if names.is_empty() {
+        let message = format!("no parameter of `@{}` is a float, and only floats have gradients", f.name);
+        return Err(Diagnostic::new("no-gradient", message));
+    }
+    Ok(names)
+}
