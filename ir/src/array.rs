@@ -73,6 +73,24 @@ pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }
 
+/// From how many bytes on [`room`] looks.
+const LARGE: usize = 64 << 20;
+
+/// Whether `bytes` can be allocated now. An allocation that fails ends the process: code that makes large values without
+/// asking for each of them asks here first.
+///
+/// Errors: `out-of-memory`.
+pub fn room(bytes: usize) -> Result<(), Diagnostic> {
+    if bytes < LARGE {
+        return Ok(());
+    }
+    let mut tried: Vec<u8> = Vec::new();
+    let found = tried.try_reserve_exact(bytes);
+    // An allocation that nobody looks at may be left out.
+    std::hint::black_box(&mut tried);
+    found.map_err(|_| Diagnostic::new("out-of-memory", format!("cannot allocate {bytes} bytes")))
+}
+
 impl Array {
     /// Wraps bytes. Errors: `array-size` if the bytes are not exactly those of `dtype` and `shape`.
     pub fn new(dtype: DType, shape: &[usize], bytes: Bytes) -> Result<Array, Diagnostic> {

@@ -2,7 +2,7 @@
 
 use crate::bench;
 use crate::compile::Options;
-use crate::formats::write_whole;
+use crate::formats::{check_writable, write_whole};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_passes::egraph::Device;
@@ -20,6 +20,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let threads = args.threads.map_or(Options::host()?.threads, usize::from);
+    args.output.as_deref().map_or(Ok(()), check_writable)?;
     super::progress::stage("measuring");
     let found = bench::calibrate(threads)?;
     let no_json = |e: serde_json::Error| Diagnostic::bug(format!("a description has no JSON: {e}"));

@@ -1,7 +1,7 @@
 //! How far results are from the interpreter's, and how far they may be.
 
 use std::collections::BTreeSet;
-use tilewright_ir::array::Array;
+use tilewright_ir::array::{Array, room};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module};
 use tilewright_ir::interp::Mode;
@@ -221,6 +221,8 @@ fn difference(found: &Array, expected: &[(Mode, &Array)], precision: Precision) 
         }
     }
     let tolerance = precision.tolerance();
+    // The result and what is expected, as f64.
+    room(found.len().saturating_mul(8 * (1 + expected.len())))?;
     let values: Option<Vec<Vec<f64>>> = expected.iter().map(|(_, a)| a.to_f64()).collect();
     let (Some(x), Some(values)) = (found.to_f64(), values) else {
         // Encoded blocks are copied, never computed.

@@ -3,7 +3,7 @@
 use super::options::CompileArgs;
 use crate::compile::Target;
 use crate::emit::{Stage, emit_saying};
-use crate::formats::write_whole;
+use crate::formats::{check_writable, write_whole};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 
@@ -31,6 +31,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file, args.function.as_deref())?;
+    args.output.as_deref().map_or(Ok(()), check_writable)?;
     let options = args.compile.options()?;
     let target = args.target.unwrap_or(args.emit.default_target());
     let (text, warnings) = emit_saying(&module, args.emit, &options, target, &super::progress::stage)?;

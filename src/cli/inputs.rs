@@ -83,7 +83,7 @@ pub(super) fn random(module: &Module, seed: u64, bindings: &Bindings) -> Result<
     let limits = limits(module, entry, bindings);
     let each = entry.params.iter().zip(limits).map(|(p, limit)| {
         let shape = p.ty.concrete(bindings).map_err(|m| Diagnostic::new("symbol", m))?;
-        random.array(&p.ty, &shape, limit)
+        random.array(&p.ty, &shape, limit).map_err(|d| d.note(format!("for the parameter `{}`", p.name)))
     });
     each.collect()
 }

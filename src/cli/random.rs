@@ -48,7 +48,12 @@ impl Random {
     /// Errors: `array-size` for sizes beyond memory or rows that are no whole blocks.
     pub fn array(&mut self, ty: &Type, shape: &[usize], limit: Option<usize>) -> Result<Array, Diagnostic> {
         let count = element_count(shape).filter(|&n| ty.dtype.bytes(n).is_some_and(|b| b <= MOST_BYTES));
-        let count = count.ok_or_else(|| Diagnostic::new("array-size", format!("{ty} is too large for random data")))?;
+        let large = || {
+            let message =
+                format!("{}{shape:?} takes more than the {MOST_BYTES} bytes that random data may have", ty.dtype);
+            Diagnostic::new("array-size", message)
+        };
+        let count = count.ok_or_else(large)?;
         let dtype = ty.dtype;
         let mut bytes = Vec::new();
         let no_room = |_| Diagnostic::new("out-of-memory", format!("no memory for random data of {ty}"));

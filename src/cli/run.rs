@@ -5,11 +5,12 @@ use super::inputs;
 use super::options::CompileArgs;
 use super::progress::stage;
 use crate::compile::{self, MAX_WORK, MAX_WORK_INTERPRETED, compile_cuda, lower};
+use crate::formats::check_writable;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 use tilewright_ir::array::Array;
-use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp;
 use tilewright_ir::text::element_text;
@@ -59,8 +60,8 @@ pub(super) struct Args {
     #[arg(long)]
     profile: bool,
     /// Refuse a run of more operations than this, before it begins: 1e13 if absent, 1e11 where the interpreter runs (--check
-    /// too), none for any number. An operation computes, folds or moves one element, a product has 2 for each
-    /// multiplication, and each node that runs has 1000 more
+    /// too), none for any number. An operation computes, folds or moves one element, or is 16 multiplications of `dot`, and
+    /// each node that runs has 1000 more
     #[arg(long, value_name = "OPERATIONS", value_parser = most)]
     max_work: Option<Most>,
 }
@@ -88,10 +89,11 @@ enum Device {
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file, args.function.as_deref())?;
     tilewright_ir::verify::verify(&module)?;
-    let entry = module.entry()?;
+    let entry = module.entry().map_err(|d| d.at(Place::Named(args.file.display().to_string().into()), ""))?;
     let given = inputs::given(args, entry)?;
     let bindings = inputs::symbols(args, entry, given.as_deref())?;
     bounded(&module, args, &bindings)?;
+    args.output.as_deref().map_or(Ok(()), check_writable)?;
     let inputs = given.map_or_else(|| inputs::random(&module, args.seed, &bindings), Ok)?;
     let options = args.compile.options()?;
     let interpret = |mode| interp::run(&module, &entry.name, &inputs, &bindings, mode);

@@ -94,7 +94,7 @@ pub const SETS: &[&str] = &["ops", "onnx_node", "nnsmith", "smollm2", "minilm", 
 ///
 /// Errors: `conformance-set` for an unknown name; those of reading the set. Cases that fail are part of the report.
 pub fn run_set(name: &str, data: &std::path::Path, options: &Options) -> Result<Report, Diagnostic> {
-    match name {
+    let report = match name {
         "ops" => ops(&data.join("ops"), options),
         "onnx_node" | "nnsmith" => onnx(name, &data.join(name), options),
         "smollm2" => smollm2(&data.join("smollm2"), options),
@@ -104,7 +104,13 @@ pub fn run_set(name: &str, data: &std::path::Path, options: &Options) -> Result<
             "conformance-set",
             format!("there is no set `{other}`, expected one of {}", SETS.join(" ")),
         )),
+    }?;
+    // Nothing passes where nothing was compared.
+    if report.passed + report.failures.len() + report.skipped == 0 {
+        let message = format!("expected cases of the set `{name}`, found none in {}", data.join(name).display());
+        return Err(Diagnostic::new("conformance-set", message));
     }
+    Ok(report)
 }
 
 /// Largest absolute difference of two arrays of one shape; equal infinities and NaN beside NaN differ by 0.

@@ -25,7 +25,7 @@ use tilewright_ir::diag::{Diagnostic, Place};
 pub use gguf::Gguf;
 pub use mapped::map_file;
 pub use safetensors::Safetensors;
-pub use whole::write_whole;
+pub use whole::{check_writable, write_whole};
 
 /// A file of named tensors.
 #[derive(Debug)]

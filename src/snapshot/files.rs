@@ -129,8 +129,5 @@ fn text(path: &Path) -> Result<String, Diagnostic> {
         let message = format!("expected a snapshot of at most {LARGEST} bytes, found {length}");
         return Err(at(Diagnostic::new("snapshot-size", message)));
     }
-    let bytes = crate::formats::map_file(path)?;
-    let text =
-        std::str::from_utf8(&bytes).map_err(|e| at(Diagnostic::new("text", format!("the file is not UTF-8: {e}"))))?;
-    Ok(text.to_string())
+    crate::formats::read_text(path)
 }

@@ -36,6 +36,10 @@ fn unknown_flags_and_values_are_usage_errors() {
         place.refused(&["run", "g.tw", "--set", set], &["symbol"]);
     }
     let conformance = env!("CARGO_BIN_EXE_conformance");
+    std::fs::create_dir(place.path("nnsmith")).unwrap();
+    let args = ["--data", ".", "--set", "nnsmith"];
+    place.run_binary(conformance, &args).is_refused(&args, &["error[conformance-set]", "found none in ./nnsmith"]);
+    std::fs::remove_dir(place.path("nnsmith")).unwrap();
     for args in [
         &["--data", "none"][..],
         &["--data", "."],

@@ -86,6 +86,21 @@ fn limits_are_what_the_user_says_and_sizes_are_those_of_the_call() {
     place.refused(&[&with[..], &["1299"]].concat(), &["takes 1300 operations, expected at most 1299"]);
 }
 
+#[test]
+fn what_has_no_place_is_refused_before_it_runs() {
+    let place = Place::new();
+    place.write("g.tw", SCAN);
+    // Without a limit of work it would take days.
+    let long = ["run", "g.tw", "--max-work", "none", "--output"];
+    place.refused(&[&long[..], &["none/out.safetensors"]].concat(), &["error[file]", "none/out.safetensors"]);
+    // Under the harness's limit of memory there is no room for what the interpreter would allow.
+    let text = "func @main(%x: f32[]) -> f32[400000000] { %0 = broadcast %x shape=[400000000] dims=[]\n return %0 }";
+    place.write("large.tw", text);
+    place.refused(&["run", "large.tw", "--device", "interpreter"], &["error[out-of-memory]", "large.tw:1:48"]);
+    place.write("empty.tw", "// nothing");
+    place.refused(&["run", "empty.tw"], &["error[empty-module]", "--> empty.tw"]);
+}
+
 /// A library call runs as long as it takes, unless its caller sets a limit.
 #[test]
 fn callers_of_the_library_set_limits() {

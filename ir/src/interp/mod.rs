@@ -44,7 +44,7 @@ pub enum Mode {
 ///
 /// Errors: `unknown-function`, `operand-count`, `dtype-mismatch`, `shape-mismatch` and `unbound-symbol` for inputs that
 /// do not fit; `symbol-range` for sizes outside their declared range; `index-out-of-range` for indices outside an axis;
-/// `too-large` for a value above 4 GiB ([`fits`] says so beforehand); `call-depth`; and those of [`crate::infer::infer`] for a module that is wrong.
+/// `too-large` for a value above 4 GiB ([`fits`] says so beforehand); `out-of-memory`; `call-depth`; and those of [`crate::infer::infer`] for a module that is wrong.
 pub fn run(
     module: &Module,
     function: &str,
@@ -64,5 +64,5 @@ pub fn run(
 pub fn fits(work: &Work) -> Result<(), Diagnostic> {
     let Some(Largest { at, dtype, shape, .. }) = &work.largest else { return Ok(()) };
     let label = format!("in this `{}` of `@{}`", at.op, at.function);
-    value::allowed(*dtype, shape).map(drop).map_err(|d| at.label(d, &label))
+    value::small(*dtype, shape).map(drop).map_err(|d| at.label(d, &label))
 }

@@ -1,6 +1,6 @@
 //! Values at run time, and rounding to dtypes.
 
-use crate::array::{Array, Bytes, element_count};
+use crate::array::{Array, Bytes, element_count, room};
 use crate::blocks;
 use crate::diag::Diagnostic;
 use crate::types::{DType, Dim, Type};
@@ -44,16 +44,25 @@ macro_rules! plain_data {
 }
 pub(super) use plain_data;
 
-/// Number of elements of a value that may be allocated. Errors: `too-large`.
-pub(super) fn allowed(dtype: DType, shape: &[usize]) -> Result<usize, Diagnostic> {
+/// Number of elements and bytes of a value that is not above the limit. Errors: `too-large`.
+pub(super) fn small(dtype: DType, shape: &[usize]) -> Result<(usize, usize), Diagnostic> {
     let size = if dtype == DType::Bool { 1 } else { 8 };
-    match element_count(shape) {
-        Some(n) if n.checked_mul(size).is_some_and(|b| b <= MAX_BYTES) => Ok(n),
-        Some(_) | None => Err(Diagnostic::new(
+    let bytes = |n: usize| n.checked_mul(size).filter(|b| *b <= MAX_BYTES);
+    element_count(shape).and_then(|n| Some((n, bytes(n)?))).ok_or_else(|| {
+        let what = format!("a value {dtype}{shape:?}");
+        Diagnostic::new(
             "too-large",
-            format!("a value {dtype}{shape:?} takes more than the {MAX_BYTES} bytes that the interpreter allows"),
-        )),
-    }
+            format!("{what} takes more than the {MAX_BYTES} bytes that the interpreter allows"),
+        )
+    })
+}
+
+/// Number of elements of a value that may be allocated. Errors: `too-large`; `out-of-memory` where there is no room for it
+/// and for what it is made of meanwhile.
+pub(super) fn allowed(dtype: DType, shape: &[usize]) -> Result<usize, Diagnostic> {
+    let (n, bytes) = small(dtype, shape)?;
+    room(2 * bytes)?;
+    Ok(n)
 }
 
 impl Tensor {
@@ -92,8 +101,9 @@ impl Tensor {
         Ok(Tensor::new(a.dtype(), a.shape().to_vec(), data))
     }
 
-    /// Rounds to the dtype.
+    /// Rounds to the dtype. Errors: `out-of-memory`.
     pub(super) fn to_array(&self) -> Result<Array, Diagnostic> {
+        room(element_count(&self.shape).and_then(|n| self.dtype.bytes(n)).unwrap_or(0))?;
         fn bytes<T, const N: usize>(values: &[T], write: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
             values.iter().flat_map(write).collect()
         }

@@ -105,17 +105,15 @@ pub(super) fn follows<'a>(goal: &Form, facts: impl Iterator<Item = &'a Form>) ->
     rows.iter().any(|r| r.terms.is_empty() && r.constant < 0)
 }
 
-fn sides(u: Unknown, rows: &BTreeSet<Form>) -> (usize, usize) {
-    let sign = |positive: bool| rows.iter().filter(|r| r.terms.get(&u).is_some_and(|c| (*c > 0) == positive)).count();
-    (sign(true), sign(false))
-}
-
-/// The unknown whose elimination forms the fewest products.
+/// The unknown whose elimination forms the fewest products of a row where it is positive and one where it is negative.
 fn cheapest(open: &BTreeSet<Unknown>, rows: &BTreeSet<Form>) -> Option<Unknown> {
-    open.iter().copied().min_by_key(|u| {
-        let (p, n) = sides(*u, rows);
-        p * n
-    })
+    let mut sides: BTreeMap<Unknown, (usize, usize)> = open.iter().map(|&u| (u, (0, 0))).collect();
+    for (u, c) in rows.iter().flat_map(|r| &r.terms) {
+        if let Some((positive, negative)) = sides.get_mut(u) {
+            *(if *c > 0 { positive } else { negative }) += 1;
+        }
+    }
+    sides.into_iter().min_by_key(|(_, (positive, negative))| positive * negative).map(|(u, _)| u)
 }
 
 enum Elimination {

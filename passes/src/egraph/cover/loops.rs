@@ -7,7 +7,7 @@ use super::kind::Sum;
 use super::price::{Load, bytes, contiguous, elementwise, read, source, stored};
 use super::problem::{Problem, Step, each};
 use crate::schedule::{MOST_HELD, READ_HELD, STORE_HELD};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Elements of a tile of an elementwise kernel: the least that one core takes.
 const TILE: f64 = crate::schedule::TILE as f64;
@@ -98,6 +98,7 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
         if written.folded == 0 { inner.iter().map(|&a| (problem.extent(a) / TILE).ceil()).product() } else { 1.0 };
     load.items = points * tiles;
     let mut keys = BTreeSet::new();
+    let mut smooth = Smooth { written, known: BTreeMap::new() };
     for at in (0..written.locals.len()).rev() {
         let frames = std::mem::take(&mut at_frames[at]);
         let local = &written.locals[at];
@@ -123,7 +124,7 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
                 Step::Load(..) | Step::Number | Step::Gather(..) | Step::At(_) => {}
                 Step::Map { work, special } => {
                     let lanes = if frame == 0 { SCALAR } else { 1.0 };
-                    let strided = frame != 0 && !local.kids.iter().all(|&k| smooth(written, k, axis));
+                    let strided = frame != 0 && !smooth.all(&local.kids, axis);
                     let factor = if strided { SCALAR } else { lanes };
                     load.vector += count * factor * elementwise(problem, *work, *special, dtype);
                 }
@@ -132,10 +133,9 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
                     let body = l.inside(frame, *axis, pass);
                     let count = l.frames[body].count;
                     let product = slow.iter().any(|s| s.nest.contains(&at));
-                    let along = local.kids.iter().all(|&k| smooth(written, k, *axis));
-                    let across = inner.last().is_some_and(|&t| {
-                        local.free & axis_bit(t) != 0 && local.kids.iter().all(|&k| smooth(written, k, t))
-                    });
+                    let along = smooth.all(&local.kids, *axis);
+                    let across =
+                        inner.last().is_some_and(|&t| local.free & axis_bit(t) != 0 && smooth.all(&local.kids, t));
                     let rate = problem.device.scalar.0 / problem.device.vector.of(dtype);
                     let factor = if product {
                         2.0 / rate
@@ -212,21 +212,28 @@ fn fold_work(fold: Fold) -> f64 {
     }
 }
 
-/// Whether all that a value reads in the same loop is contiguous along the loop's axis.
-fn smooth(written: &Written<'_>, from: usize, axis: AxisId) -> bool {
-    let mut seen = BTreeSet::new();
-    let mut stack = vec![from];
-    while let Some(at) = stack.pop() {
-        let local = &written.locals[at];
-        if local.free & axis_bit(axis) == 0 || !seen.insert(at) {
-            continue;
-        }
-        if !contiguous(written, at, axis) {
-            return false;
-        }
-        if let Some(Step::Map { .. }) = local.choice.map(|c| &c.step) {
-            stack.extend(&local.kids);
-        }
+/// Whether all that a value reads in the same loop is contiguous along the loop's axis, for the axes that were asked for:
+/// operands come first, so one pass over the values answers for all of them.
+struct Smooth<'w, 'p> {
+    written: &'w Written<'p>,
+    known: BTreeMap<AxisId, Vec<bool>>,
+}
+
+impl Smooth<'_, '_> {
+    fn all(&mut self, values: &[usize], axis: AxisId) -> bool {
+        let known = self.known.entry(axis).or_insert_with(|| smooth(self.written, axis));
+        values.iter().all(|&at| known[at])
     }
-    true
+}
+
+fn smooth(written: &Written<'_>, axis: AxisId) -> Vec<bool> {
+    let mut known: Vec<bool> = Vec::with_capacity(written.locals.len());
+    for (at, local) in written.locals.iter().enumerate() {
+        let below = match local.choice.map(|c| &c.step) {
+            Some(Step::Map { .. }) => local.kids.iter().all(|&k| known[k]),
+            _other => true,
+        };
+        known.push(local.free & axis_bit(axis) == 0 || contiguous(written, at, axis) && below);
+    }
+    known
 }
