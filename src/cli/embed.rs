@@ -63,6 +63,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let tokenizer = folder.tokenizer()?;
     let limit = limit(args, &folder)?;
     let texts = if args.texts.is_empty() { read_lines()? } else { args.texts.clone() };
+    progress::stage("reading the texts");
     let encoded = texts.iter().enumerate().map(|(i, text)| encode(&tokenizer, i, text, limit));
     let encoded = encoded.collect::<Result<Vec<_>, _>>()?;
     let start = Instant::now();

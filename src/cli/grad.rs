@@ -1,9 +1,10 @@
 //! `tilewright grad`: the derivative of a program, as a program.
 
 use super::options::CompileArgs;
+use super::progress::stage;
 use crate::compile::Target;
-use crate::emit::{Stage, emit_with_warnings};
-use crate::formats::write_whole;
+use crate::emit::{Stage, emit_saying};
+use crate::formats::{check_writable, write_whole};
 use clap::ValueEnum;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
@@ -60,6 +61,8 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         Form::Pullback => autodiff::Form::Pullback,
         Form::Pushforward => autodiff::Form::Pushforward,
     };
+    args.output.as_deref().map_or(Ok(()), check_writable)?;
+    stage("differentiating");
     let made = differentiate(&module, &wrt, form).map_err(|d| match d.code {
         "not-scalar" => d.note("`--form pullback` takes a cotangent for each result"),
         _ => d,
@@ -70,7 +73,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     }
     let options = args.compile.options()?;
     let target = args.target.unwrap_or(args.emit.default_target());
-    let (text, warnings) = emit_with_warnings(&made.module, args.emit, &options, target)?;
+    let (text, warnings) = emit_saying(&made.module, args.emit, &options, target, &stage)?;
     warnings.iter().for_each(|w| super::note(&format!("{w}\n")));
     match &args.output {
         Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),

@@ -92,7 +92,7 @@ pub const SETS: &[&str] = &["ops", "onnx_node", "nnsmith", "smollm2", "minilm", 
 
 /// Runs the set `name` of the folder `data`.
 ///
-/// Errors: `conformance-set` for an unknown name; those of reading the set. Cases that fail are part of the report.
+/// Errors: `conformance-set` for an unknown name or a folder without cases; those of reading the set. Cases that fail are part of the report.
 pub fn run_set(name: &str, data: &std::path::Path, options: &Options) -> Result<Report, Diagnostic> {
     let report = match name {
         "ops" => ops(&data.join("ops"), options),

@@ -101,6 +101,15 @@ fn what_has_no_place_is_refused_before_it_runs() {
     place.refused(&["run", "empty.tw"], &["error[empty-module]", "--> empty.tw"]);
 }
 
+/// Each call saves what its sine needs, so each level saves twice as much as the one below.
+#[test]
+fn derivatives_that_save_ever_more_are_refused() {
+    let place = Place::new();
+    let text = doubled().replace("f32[4]", "f32[]").replace("neg", "sin");
+    place.write("g.tw", text);
+    place.refused(&["grad", "g.tw"], &["error[too-many-saved]", "needs 8191 values", "at most 4096", "g.tw:"]);
+}
+
 /// A library call runs as long as it takes, unless its caller sets a limit.
 #[test]
 fn callers_of_the_library_set_limits() {

@@ -9,6 +9,10 @@ use tilewright_ir::graph::{Function, Module, Node, NodeId, Param, Role, Value};
 use tilewright_ir::op::{GraphOp, Name, ScalarOp};
 use tilewright_ir::types::{Dim, Type};
 
+/// Most values that a function hands from forward to backward. Functions that call each other twice save twice as many at
+/// each level.
+const MOST_SAVED: usize = 1 << 12;
+
 /// Where backward gets a value from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Saved {
@@ -47,7 +51,9 @@ pub struct Ask {
     pub again: bool,
 }
 
-/// Makes the two functions and adds them to the module. Errors: those of [`reverse`].
+/// Makes the two functions and adds them to the module.
+///
+/// Errors: `too-many-saved` for a function whose derivative needs more values than are handed over; those of [`reverse`].
 pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Split, Diagnostic> {
     let f = module.functions.get(&ask.function).cloned();
     let f = f.ok_or_else(|| Diagnostic::new("no-function", format!("there is no function `{}`", ask.function)))?;
@@ -66,6 +72,14 @@ pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Spli
     let results: Vec<Value> = grads.into_iter().flatten().collect();
     let cut = Cut { joint: &joint, forward_nodes, params: f.params.len(), ask }.choose(&results);
     let residuals: Vec<Value> = cut.iter().copied().filter(|&v| saved_param(v, &f, ask).is_none()).collect();
+    if residuals.len() > MOST_SAVED {
+        let (name, found) = (&f.name, residuals.len());
+        let message =
+            format!("the derivative of `@{name}` needs {found} values of its run, expected at most {MOST_SAVED}");
+        let places = f.nodes[f.params.len()..].iter().filter_map(|n| n.places.first()).take(1);
+        let d = Diagnostic::new("too-many-saved", message);
+        return Err(places.fold(d, |d, p| d.at(p.clone(), "the function begins here")));
+    }
     let saved = cut.iter().map(|&v| match saved_param(v, &f, ask) {
         Some(i) => Saved::Param(i),
         None => Saved::Residual(residuals.iter().position(|r| *r == v).unwrap_or(0)),
