@@ -162,11 +162,12 @@ fn others() -> Module {
     tilewright_ir::text::parse("others.tw", text).unwrap_or_else(|d| panic!("{d}"))
 }
 
-/// Folds of bools and of small integers, over short, long and outer axes.
+/// Folds of bools and of small integers, over short, long and outer axes; the sum of a row as an integer.
 fn small_numbers() -> Module {
-    let text = "func @main(%x: bool[n, 300], %y: bool[4, 6, 50], %z: bool[m], %i: i8[n, 300], %u: u16[n, 40]) ->
+    let text = "func @main(%x: bool[n, 300], %y: bool[4, 6, 50], %z: bool[m], %i: i8[n, 300], %u: u16[n, 40],
+         %f: f32[n, 33]) ->
          (bool[n], bool[n], bool[n], bool[n], bool[300], bool[300], bool[4, 6], bool[4, 50], bool[], bool[],
-          i64[n], i8[n], i8[n], u16[n], u16[40]) where n in 1..=64, m in 1..=9000 {
+          i64[n], i8[n], i8[n], u16[n], u16[40], i64[n]) where n in 1..=64, m in 1..=9000 {
        %0 = sum %x axes=[1]
        %1 = prod %x axes=[1]
        %2 = reduce_max %x axes=[1]
@@ -182,7 +183,10 @@ fn small_numbers() -> Module {
        %12 = reduce_max %i axes=[1]
        %13 = reduce_min %u axes=[1]
        %14 = sum %u axes=[0]
-       return %0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14
+       %15 = sum %f axes=[1]
+       %16 = cast %15 to=i64
+       %17 = mul %16, %16
+       return %0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %17
      }";
     tilewright_ir::text::parse("small_numbers.tw", text).unwrap_or_else(|d| panic!("{d}"))
 }

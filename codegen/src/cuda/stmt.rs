@@ -285,7 +285,7 @@ impl Emitter<'_> {
         let dtype = self.dtype_in(value, None)?;
         let value = self.hoist(value, dtype, name)?;
         let axes = self.axes(&value)?;
-        if axes.is_empty() && dtype == DType::I64 && !matches!(value, Expr::Name(_)) {
+        if axes.is_empty() && dtype == DType::I64 && !matches!(value, Expr::Name(_)) && self.is_position(&value)? {
             let text = self.index(&value)?;
             let c = self.c_name(name);
             self.line(format!("const long long {c} = {};", bare(&text)));

@@ -68,6 +68,15 @@ impl Emitter<'_> {
         }
     }
 
+    /// Whether it is arithmetic on positions and sizes, which is what [`Emitter::index`] knows: data may be a float, or
+    /// wrap where it is cast.
+    pub fn is_position(&self, e: &Expr) -> Emitted<bool> {
+        if let Expr::Name(n) = e {
+            return Ok(matches!(self.lookup(n)?, Binding::Index(_) | Binding::Constant(_)));
+        }
+        e.operands().into_iter().try_fold(true, |all, x| Ok(all && self.is_position(x)?))
+    }
+
     /// The dtype, `None` for literals.
     pub fn dtype(&self, e: &Expr) -> Emitted<Option<DType>> {
         Ok(match e {
