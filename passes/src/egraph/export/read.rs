@@ -201,6 +201,29 @@ impl Builder<'_> {
         Ok(Part { size, how: how.unwrap_or_else(|| How::Many(index.clone())) })
     }
 
+    /// An affine position as a value.
+    pub fn affine(&mut self, index: &Affine, dtype: DType) -> Result<Tensor, Diagnostic> {
+        let number = |n: i64| Number::new(dtype, n as f64).ok_or_else(overflow);
+        let mut sum: Option<Tensor> = None;
+        for &(axis, factor) in &index.terms {
+            let mut step = self.iota(axis, dtype)?;
+            if factor != 1 {
+                let factor = self.number(number(factor)?)?;
+                step = self.map(ScalarOp::Mul {}, &[step, factor], &[])?;
+            }
+            sum = Some(match sum {
+                Some(sum) => self.map(ScalarOp::Add {}, &[sum, step], &[])?,
+                None => step,
+            });
+        }
+        let constant = self.number(number(index.constant)?)?;
+        match sum {
+            Some(sum) if index.constant == 0 => Ok(sum),
+            Some(sum) => self.map(ScalarOp::Add {}, &[sum, constant], &[]),
+            None => Ok(constant),
+        }
+    }
+
     /// Dim `dim` of `value` at any affine positions; those outside of it, which nobody looks at, are moved inside.
     fn take_at(
         &mut self,
@@ -210,24 +233,7 @@ impl Builder<'_> {
         index: &Affine,
     ) -> Result<(Value, Vec<Group>), Diagnostic> {
         let int = |n: i64| Number { dtype: DType::I64, bits: n as u64 };
-        let mut sum: Option<Tensor> = None;
-        for &(axis, factor) in &index.terms {
-            let mut step = self.iota(axis, DType::I64)?;
-            if factor != 1 {
-                let factor = self.number(int(factor))?;
-                step = self.map(ScalarOp::Mul {}, &[step, factor], &[])?;
-            }
-            sum = Some(match sum {
-                Some(sum) => self.map(ScalarOp::Add {}, &[sum, step], &[])?,
-                None => step,
-            });
-        }
-        let constant = self.number(int(index.constant))?;
-        let mut place = match sum {
-            Some(sum) if index.constant == 0 => sum,
-            Some(sum) => self.map(ScalarOp::Add {}, &[sum, constant], &[])?,
-            None => constant,
-        };
+        let mut place = self.affine(index, DType::I64)?;
         let mut last = size.clone();
         if size.bounds(&self.out.symbols).0 >= 1 {
             last = last.checked_sub(&Dim::constant(1)).ok_or_else(overflow)?;

@@ -121,7 +121,14 @@ impl Export<'_> {
             }
             Head::At => {
                 let Attr::Subst(subst) = self.attr(node, 0)?.clone() else { return Err(broken("no map to read at")) };
-                let x = self.class(cut, self.child(node, 1)?)?;
+                let child = self.child(node, 1)?;
+                // A position goes on beyond its axis, where a tensor of positions ends.
+                if let Some(position) = cut.nodes.get(&child).filter(|n| n.head == Head::Iota) {
+                    let axis = self.axis(position)?;
+                    let index = subst.iter().find(|s| s.0 == axis).map_or_else(|| Affine::axis(axis), |s| s.1.clone());
+                    return self.build.affine(&index, self.dtype(class)?);
+                }
+                let x = self.class(cut, child)?;
                 let x = self.build.full(&x)?;
                 let groups = self.slots(&x.dims, |axis| {
                     subst.iter().find(|s| s.0 == axis).map_or_else(|| Affine::axis(axis), |s| s.1.clone())

@@ -172,6 +172,15 @@ fn empty_parts_come_back() {
 }
 
 /// Nodes keep their scope and their places; a view without use is gone.
+/// A part of a concat asks for positions in a pad that is shorter than the part.
+#[test]
+fn positions_go_on_beyond_their_axis() {
+    let g = Dsl::new("main");
+    let (x, y) = (g.input("x", DType::F32, (5,)), g.input("y", DType::F32, (17,)));
+    let padded = x.pad(0, 0, 1, 0.0);
+    check(&g, &[&concat(&[&padded, &y, &padded], 0).unwrap().slice(0, 1, 29)], &[]);
+}
+
 #[test]
 fn scopes_and_places_stay() {
     let text = "func @main(%x: f32[4, 6]) -> f32[4, 6] {\n %0 = transpose %x perm=[1, 0]\n %1 = exp %0 @\"a.b\"\n \
