@@ -38,7 +38,24 @@ impl Emitter<'_> {
     }
 
     fn half_bits(&mut self, dtype: DType, value: Value, wide: bool) -> Result<Value, Diagnostic> {
+        if dtype == DType::Bf16 && !wide {
+            return Ok(self.bf16_bits(value));
+        }
         self.called(calls::float_to_half(dtype == DType::Bf16, wide), &[value], DType::U16)
+    }
+
+    /// The upper half of an f32, rounded to nearest, ties to even; a NaN stays one, quiet.
+    fn bf16_bits(&mut self, value: Value) -> Value {
+        let bits = self.b.ins().bitcast(types::I32, cranelift_codegen::ir::MemFlagsData::new(), value);
+        let high = self.b.ins().ushr_imm_u(bits, 16);
+        let odd = self.b.ins().band_imm_u(high, 1);
+        let up = self.b.ins().iadd_imm_s(odd, 0x7fff);
+        let sum = self.b.ins().iadd(bits, up);
+        let near = self.b.ins().ushr_imm_u(sum, 16);
+        let quiet = self.b.ins().bor_imm_u(high, 0x40);
+        let nan = self.b.ins().fcmp(FloatCC::Unordered, value, value);
+        let bits = self.b.ins().select(nan, quiet, near);
+        self.b.ins().ireduce(types::I16, bits)
     }
 
     fn half_value(&mut self, dtype: DType, bits: Value) -> Result<Value, Diagnostic> {
