@@ -34,13 +34,12 @@ impl Applier<ENode, Tables> for PushAt {
     ) -> Vec<Id> {
         let (Some(&leaf), Some(&body)) = (subst.get(self.map), subst.get(self.body)) else { return Vec::new() };
         let Some(Attr::Subst(map)) = graph[leaf].data.attr.clone() else { return Vec::new() };
-        let domain = map.iter().fold(0, |set, (axis, _)| set | axis_bit(*axis));
         let mut made = Vec::new();
-        if graph[body].data.free & domain == 0 {
+        if graph[body].data.free & domain(&map) == 0 {
             made.push(body);
         }
         for node in graph[body].nodes.clone() {
-            if let Some(new) = push(graph, leaf, &map, domain, &node) {
+            if let Some(new) = push(graph, &map, &node) {
                 made.push(new);
             }
         }
@@ -53,27 +52,46 @@ impl Applier<ENode, Tables> for PushAt {
     }
 }
 
-/// `at` of a class, or the class itself where the map does not touch it.
-fn at(graph: &mut Graph, leaf: Id, domain: AxisSet, id: Id) -> Id {
-    if graph[id].data.free & domain == 0 { id } else { graph.add(ENode::new(Head::At, vec![leaf, id])) }
+fn domain(map: &[(AxisId, Affine)]) -> AxisSet {
+    map.iter().fold(0, |set, (axis, _)| set | axis_bit(*axis))
 }
 
-fn push(graph: &mut Graph, leaf: Id, map: &[(AxisId, Affine)], domain: AxisSet, node: &ENode) -> Option<Id> {
+/// `at` of a class as far as it depends on the map. A view would have as many names as there are ways to it if what it does
+/// not depend on stayed in the map, or if views of views were made.
+fn at(graph: &mut Graph, map: &[(AxisId, Affine)], id: Id) -> Id {
+    let free = graph[id].data.free;
+    let differs = |(axis, with): &&(AxisId, Affine)| free & axis_bit(*axis) != 0 && with.as_axis() != Some(*axis);
+    let map: Vec<_> = map.iter().filter(differs).cloned().collect();
+    if map.is_empty() {
+        return id;
+    }
+    let below = graph[id].nodes.iter().find(|n| n.head == Head::At).cloned();
+    if let Some(found) = below.and_then(|node| compose(graph, &map, &node)) {
+        return found;
+    }
+    let leaf = graph.add(ENode::attr(Attr::Subst(map)));
+    graph.add(ENode::new(Head::At, vec![leaf, id]))
+}
+
+/// `map` of an `at` node, as one `at` of what is below.
+fn compose(graph: &mut Graph, map: &[(AxisId, Affine)], node: &ENode) -> Option<Id> {
+    let [leaf, body] = node.children[..] else { return None };
+    let Some(Attr::Subst(inner)) = &graph[leaf].data.attr else { return None };
+    let mut both: Vec<(AxisId, Affine)> =
+        inner.iter().map(|(axis, e)| Some((*axis, e.substitute(map)?))).collect::<Option<_>>()?;
+    both.extend(map.iter().filter(|t| !inner.iter().any(|u| u.0 == t.0)).cloned());
+    both.sort();
+    Some(at(graph, &both, body))
+}
+
+fn push(graph: &mut Graph, map: &[(AxisId, Affine)], node: &ENode) -> Option<Id> {
     let attr = |graph: &Graph, i: usize| node.children.get(i).and_then(|c| graph[*c].data.attr.clone());
     match &node.head {
         Head::Scalar(_) => {
-            let children = node.children.iter().map(|&c| at(graph, leaf, domain, c)).collect();
+            let children = node.children.iter().map(|&c| at(graph, map, c)).collect();
             Some(graph.add(ENode::new(node.head.clone(), children)))
         }
-        Head::At => {
-            let Some(Attr::Subst(inner)) = attr(graph, 0) else { return None };
-            let mut both: Vec<(AxisId, Affine)> =
-                inner.iter().map(|(axis, e)| Some((*axis, e.substitute(map)?))).collect::<Option<_>>()?;
-            both.extend(map.iter().filter(|t| !inner.iter().any(|u| u.0 == t.0)).cloned());
-            both.sort();
-            let both = graph.add(ENode::attr(Attr::Subst(both)));
-            Some(graph.add(ENode::new(Head::At, vec![both, *node.children.get(1)?])))
-        }
+        Head::At => compose(graph, map, node),
         Head::Load | Head::Gather => {
             let Some(Attr::Map(dims)) = attr(graph, 1) else { return None };
             // The stand-in for the loaded index is no axis that a map could replace.
@@ -82,7 +100,7 @@ fn push(graph: &mut Graph, leaf: Id, map: &[(AxisId, Affine)], domain: AxisSet, 
             let dims = graph.add(ENode::attr(Attr::Map(dims)));
             let mut children = vec![*node.children.first()?, dims];
             if let Some(&index) = node.children.get(2) {
-                children.push(at(graph, leaf, domain, index));
+                children.push(at(graph, map, index));
             }
             Some(graph.add(ENode::new(node.head.clone(), children)))
         }
