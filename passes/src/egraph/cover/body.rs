@@ -3,6 +3,7 @@
 
 use super::super::lang::{AxisId, AxisSet, axis_bit};
 use super::problem::{Choice, Class, Problem, Step};
+use smallvec::SmallVec;
 
 /// Most classes inside one kernel.
 pub(super) const MOST_NODES: usize = 160;
@@ -83,11 +84,11 @@ pub(super) struct Local<'p> {
     /// The chosen node; nothing for an input.
     pub choice: Option<&'p Choice>,
     /// Operands, as locals.
-    pub kids: Vec<usize>,
+    pub kids: SmallVec<[usize; 4]>,
     /// Axes of the value as it is written.
     pub free: AxisSet,
     /// Per axis folded below: how many passes over it must have ended before this value can be computed.
-    pub passes: Vec<(AxisId, u8)>,
+    pub passes: SmallVec<[(AxisId, u8); 2]>,
 }
 
 impl Local<'_> {
@@ -112,51 +113,63 @@ pub(super) struct Written<'p> {
 /// Reads a body. `None` if it is no kernel: a value needs itself, an output varies along an axis that its class does not
 /// have, or a value has an axis that no loop binds.
 pub(super) fn written<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Class]) -> Option<Written<'p>> {
+    let mut places = problem.places.borrow_mut();
+    let classes = || body.nodes.iter().map(|n| n.0).chain(body.inputs.iter().copied());
+    classes().zip(0..).for_each(|(class, slot)| places[class] = slot);
+    let found = order(problem, body, outputs, &mut places);
+    classes().for_each(|class| places[class] = NOWHERE);
+    found.filter(|w| w.is_bound(problem))
+}
+
+/// The place of a class that the body lacks.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+/// The values of a body in the order of evaluation. `places` gives each of its classes a number, nodes first; as a value is
+/// written, its number as a local takes that place.
+fn order<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Class], places: &mut [u32]) -> Option<Written<'p>> {
     let mut order: Vec<Class> = Vec::with_capacity(body.nodes.len() + body.inputs.len());
-    // 0 unseen, 1 open, 2 done; nodes first, inputs after them.
-    let mut state = vec![0u8; body.nodes.len() + body.inputs.len()];
-    let place = |class: Class| match body.nodes.binary_search_by_key(&class, |n| n.0) {
-        Ok(i) => Some(i),
-        Err(_) => body.inputs.binary_search(&class).ok().map(|i| body.nodes.len() + i),
+    let mut state = vec![State::Unseen; body.nodes.len() + body.inputs.len()];
+    let chosen = |slot: usize, class: Class| {
+        let &(_, choice) = body.nodes.get(slot)?;
+        problem.classes[class].choices.get(choice)
     };
-    let mut at = vec![usize::MAX; state.len()];
+    let place = |places: &[u32], class: Class| Some(places[class]).filter(|&p| p != NOWHERE).map(|p| p as usize);
     let mut stack: Vec<(Class, bool)> = outputs.iter().rev().map(|&o| (o, false)).collect();
     while let Some((class, done)) = stack.pop() {
-        let slot = place(class)?;
+        let slot = place(places, class)?;
         if done {
-            state[slot] = 2;
-            at[slot] = order.len();
+            state[slot] = State::Done;
             order.push(class);
             continue;
         }
         match state[slot] {
-            0 => state[slot] = 1,
-            1 => return None,
-            _done => continue,
+            State::Unseen => state[slot] = State::Open,
+            State::Open => return None,
+            State::Done => continue,
         }
         stack.push((class, true));
-        if let Some(choice) = chosen(problem, body, class) {
+        if let Some(choice) = chosen(slot, class) {
             for &kid in choice.kids.iter().rev() {
-                match state[place(kid)?] {
-                    0 => stack.push((kid, false)),
-                    1 => return None,
-                    _done => {}
+                match state[place(places, kid)?] {
+                    State::Unseen => stack.push((kid, false)),
+                    State::Open => return None,
+                    State::Done => {}
                 }
             }
         }
     }
     let mut locals: Vec<Local<'p>> = Vec::with_capacity(order.len());
     for class in order {
-        let choice = chosen(problem, body, class);
-        let kids: Vec<usize> = match choice {
-            Some(c) => c.kids.iter().map(|&k| place(k).map(|slot| at[slot])).collect::<Option<_>>()?,
-            None => Vec::new(),
+        let choice = chosen(place(places, class)?, class);
+        let kids: SmallVec<[usize; 4]> = match choice {
+            Some(c) => c.kids.iter().map(|&k| place(places, k)).collect::<Option<_>>()?,
+            None => SmallVec::new(),
         };
         let free = match choice {
             Some(c) => c.free(kids.iter().map(|&k| locals[k].free)),
             None => problem.classes[class].free,
         };
-        let mut passes: Vec<(AxisId, u8)> = Vec::new();
+        let mut passes: SmallVec<[(AxisId, u8); 2]> = SmallVec::new();
         // What is below an `at` is done before the kernel starts.
         for kid in kids.iter().filter(|_| choice.is_some_and(|c| !matches!(c.step, Step::At(_)))) {
             for &(axis, count) in &locals[*kid].passes {
@@ -172,19 +185,23 @@ pub(super) fn written<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Clas
                 None => passes.push((*axis, 1)),
             }
         }
+        places[class] = u32::try_from(locals.len()).ok()?;
         locals.push(Local { class, choice, kids, free, passes });
     }
-    let outputs = outputs.iter().map(|&o| place(o).map(|slot| at[slot])).collect::<Option<Vec<usize>>>()?;
+    let outputs = outputs.iter().map(|&o| place(places, o)).collect::<Option<Vec<usize>>>()?;
     let grid = outputs.iter().fold(0, |set, &o| set | locals[o].free);
     let folds = locals.iter().filter_map(|l| l.choice.and_then(Choice::folds));
     let folded = folds.fold(0, |set, axis| set | axis_bit(axis));
-    let written = Written { locals, outputs, grid, folded };
-    written.is_bound(problem).then_some(written)
+    Some(Written { locals, outputs, grid, folded })
 }
 
-/// The chosen node of a class inside.
-fn chosen<'p>(problem: &'p Problem<'_>, body: &Body, class: Class) -> Option<&'p Choice> {
-    problem.classes[class].choices.get(body.chosen(class)?)
+/// How far the walk through a body has come with a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unseen,
+    /// Its operands are being visited.
+    Open,
+    Done,
 }
 
 impl Choice {

@@ -1,5 +1,6 @@
 //! Bounded enumeration of cuts: for each class, children first, its nodes with each operand read or computed inside.
 
+use super::super::lang::Affine;
 use super::body::{Body, MOST_NODES, Written, written};
 use super::kind::{Form, form};
 use super::multi::Multi;
@@ -7,7 +8,8 @@ use super::price::price;
 use super::problem::{Choice, Class, Problem, Step};
 use super::{Counts, CoverLimits, Price};
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use tilewright_ir::diag::Diagnostic;
 
 /// Ways to combine operands of one node that are followed; the cheapest go on.
@@ -56,7 +58,10 @@ pub(super) struct Search<'p, 'a> {
     pub kept: Vec<Vec<(Body, Price)>>,
     /// Seconds of the cheapest way to have a class in memory, everything below it included.
     flow: Vec<f64>,
-    memo: BTreeMap<Vec<u64>, Price>,
+    /// Prices by the hash of [`canonical`]: a collision could only make a kernel look cheaper or dearer than it is.
+    memo: HashMap<u64, Price>,
+    /// Space for the key of a body.
+    key: Vec<u64>,
 }
 
 impl Candidates {
@@ -65,7 +70,7 @@ impl Candidates {
         let count = problem.classes.len();
         let kept = vec![Vec::new(); count];
         let flow = vec![f64::INFINITY; count];
-        let mut search = Search { problem, limits, counts, kept, flow, memo: BTreeMap::new() };
+        let mut search = Search { problem, limits, counts, kept, flow, memo: HashMap::new(), key: Vec::new() };
         let edges = || problem.classes.iter().enumerate().flat_map(|(c, i)| i.choices.iter().map(move |n| (c, n)));
         let cyclic = edges().any(|(class, choice)| choice.kids.iter().any(|&k| k >= class));
         for _ in 0..if cyclic { 2 } else { 1 } {
@@ -216,7 +221,10 @@ impl Search<'_, '_> {
     /// The legal body's price, from memory if an equal one was seen.
     fn price(&mut self, body: &Body, outputs: &[Class]) -> Option<Price> {
         let w = written(self.problem, body, outputs)?;
-        let key = canonical(self.problem, &w);
+        canonical(self.problem, &w, &mut self.key);
+        let mut hasher = DefaultHasher::new();
+        self.key.hash(&mut hasher);
+        let key = hasher.finish();
         if let Some(price) = self.memo.get(&key) {
             self.counts.remembered += 1;
             return Some(*price);
@@ -258,9 +266,9 @@ fn by_total(a: &Priced, b: &Priced, ranking: usize) -> Ordering {
 }
 
 /// A body without names: equal for equal kernels of different layers. Everything that a price depends on is in it.
-fn canonical(problem: &Problem<'_>, w: &Written<'_>) -> Vec<u64> {
+fn canonical(problem: &Problem<'_>, w: &Written<'_>, key: &mut Vec<u64>) {
     let mut axes: Vec<u8> = Vec::new();
-    let mut key: Vec<u64> = Vec::with_capacity(w.locals.len() * 6);
+    key.clear();
     let mut axis = |a: u8| match axes.iter().position(|&x| x == a) {
         Some(i) => i as u64,
         None => {
@@ -268,7 +276,7 @@ fn canonical(problem: &Problem<'_>, w: &Written<'_>) -> Vec<u64> {
             axes.len() as u64 - 1
         }
     };
-    let mut map = |key: &mut Vec<u64>, entries: &[super::super::lang::Affine]| {
+    let mut map = |key: &mut Vec<u64>, entries: &[Affine]| {
         for entry in entries {
             key.push(entry.constant as u64);
             for term in &entry.terms {
@@ -278,29 +286,29 @@ fn canonical(problem: &Problem<'_>, w: &Written<'_>) -> Vec<u64> {
             key.push(u64::MAX);
         }
     };
-    let named = |a: u8| [super::super::lang::Affine::axis(a)];
+    let named = |a: u8| [Affine::axis(a)];
     for local in &w.locals {
-        key.push(u64::MAX - 1);
-        key.push(problem.classes[local.class].dtype as u64);
+        let code = local.choice.map_or(0, |c| u64::from(c.code) + 1);
+        key.extend([u64::MAX - 1, code << 8 | problem.classes[local.class].dtype as u64]);
         let Some(choice) = local.choice else {
-            super::problem::each(local.free).for_each(|a| map(&mut key, &named(a)));
+            super::problem::each(local.free).for_each(|a| map(key, &named(a)));
             continue;
         };
-        key.push(u64::from(choice.code));
-        key.extend(local.kids.iter().map(|&k| k as u64));
+        // The values of a body are far fewer than 2^16.
+        key.extend(local.kids.chunks(4).map(|c| c.iter().fold(0, |word, &k| word << 16 | (k as u64 + 1))));
         match &choice.step {
             Step::Load(input, entries) | Step::Gather(input, entries) => {
                 key.push(u64::from(problem.context.is_weight(*input)));
-                map(&mut key, entries);
+                map(key, entries);
             }
             Step::At(subst) => {
                 for (from, to) in subst {
-                    map(&mut key, &named(*from));
-                    map(&mut key, std::slice::from_ref(to));
+                    map(key, &named(*from));
+                    map(key, std::slice::from_ref(to));
                 }
             }
-            Step::Fold(_, over) => map(&mut key, &named(*over)),
-            Step::Number => super::problem::each(choice.own).for_each(|a| map(&mut key, &named(a))),
+            Step::Fold(_, over) => map(key, &named(*over)),
+            Step::Number => super::problem::each(choice.own).for_each(|a| map(key, &named(a))),
             Step::Map { .. } => {}
         }
     }
@@ -308,13 +316,12 @@ fn canonical(problem: &Problem<'_>, w: &Written<'_>) -> Vec<u64> {
         key.extend([u64::MAX - 2, output as u64]);
         let id = problem.classes[w.locals[output].class].id;
         if let Some((_, order)) = problem.context.orders.iter().find(|r| r.0 == id) {
-            order.iter().for_each(|&a| map(&mut key, &named(a)));
+            order.iter().for_each(|&a| map(key, &named(a)));
         }
     }
     key.push(u64::MAX - 3);
     for a in axes {
         key.push(problem.extent(a).to_bits());
-        key.push(u64::from(problem.is_constant(a)));
+        key.extend([u64::from(problem.is_constant(a)), problem.longest(a).to_bits()]);
     }
-    key
 }

@@ -170,11 +170,11 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
 /// Whether a kernel keeps a row that `passes` passes need, instead of making it again.
 fn keeps(problem: &Problem<'_>, written: &Written<'_>, at: usize, axis: AxisId, passes: usize) -> bool {
     let later = passes.saturating_sub(1) as f64;
-    if !matches!(written.step(at), Some(Step::Map { .. })) {
+    if passes < 2 || !matches!(written.step(at), Some(Step::Map { .. })) {
         return false;
     }
     if !problem.device.capabilities.held_rows {
-        return later > 0.0 && problem.is_constant(axis) && problem.extent(axis) <= HELD;
+        return problem.is_constant(axis) && problem.extent(axis) <= HELD;
     }
     let room = problem.longest(axis) * bytes(problem, written.locals[at].class) <= MOST_HELD as f64;
     room && later * (remade(problem, written, at, axis) - READ_HELD) > STORE_HELD
@@ -182,10 +182,10 @@ fn keeps(problem: &Problem<'_>, written: &Written<'_>, at: usize, axis: AxisId, 
 
 /// Operations to make an element of a value again in another pass along `axis`.
 fn remade(problem: &Problem<'_>, written: &Written<'_>, at: usize, axis: AxisId) -> f64 {
-    let (mut seen, mut stack, mut cost) = (BTreeSet::new(), vec![at], 0.0);
+    let (mut seen, mut stack, mut cost) = (vec![false; at + 1], vec![at], 0.0);
     while let Some(at) = stack.pop() {
         let local = &written.locals[at];
-        if local.free & axis_bit(axis) == 0 || !seen.insert(at) {
+        if local.free & axis_bit(axis) == 0 || std::mem::replace(&mut seen[at], true) {
             continue;
         }
         match local.choice.map(|c| &c.step) {

@@ -32,7 +32,7 @@ use super::lang::{AxisId, ENode};
 use egg::Id;
 use enumerate::Candidates;
 use problem::Problem;
-use select::Selection;
+use select::{Found, Selection};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 
@@ -172,12 +172,17 @@ pub struct Cover {
     pub cuts: Vec<Cut>,
     /// Seconds of all.
     pub price: f64,
+    /// Work done.
+    pub counts: Counts,
+}
+
+/// How good a cover is, for those who read it; kernels do not depend on it.
+#[derive(Clone, Debug)]
+pub struct Explanation {
     /// No cover by the cuts that were looked at is cheaper, in seconds.
     pub bound: f64,
     /// Per cut, the runner-up.
     pub alternatives: Vec<Alternative>,
-    /// Work done.
-    pub counts: Counts,
 }
 
 /// How much to look at. All are counts, so that a result never depends on a machine's speed.
@@ -209,6 +214,34 @@ pub fn cover(
     device: &Device,
     limits: CoverLimits,
 ) -> Result<Cover, Diagnostic> {
+    choose(graph, roots, context, device, limits, |selection, found, counts| selection.finish(&found, counts))
+}
+
+/// The same cover with how far it can be from the best, and the second choice for each kernel.
+///
+/// Errors: those of [`cover`].
+pub fn explained(
+    graph: &Graph,
+    roots: &[Id],
+    context: &Context,
+    device: &Device,
+    limits: CoverLimits,
+) -> Result<(Cover, Explanation), Diagnostic> {
+    choose(graph, roots, context, device, limits, |selection, found, counts| {
+        let mut cover = selection.finish(&found, counts)?;
+        let explanation = selection.explain(&found, &mut cover)?;
+        Ok((cover, explanation))
+    })
+}
+
+fn choose<T>(
+    graph: &Graph,
+    roots: &[Id],
+    context: &Context,
+    device: &Device,
+    limits: CoverLimits,
+    finish: impl Fn(&Selection<'_, '_>, Found, Counts) -> Result<T, Diagnostic>,
+) -> Result<T, Diagnostic> {
     for loose in [false, true] {
         let problem = Problem::new(graph, roots, context, device, loose)?;
         if problem.classes.len() > limits.classes {
@@ -219,7 +252,7 @@ pub fn cover(
         let candidates = Candidates::new(&problem, limits, &mut counts)?;
         let selection = Selection::new(&problem, &candidates);
         if let Some(found) = selection.best(limits.evaluations, &mut counts) {
-            return selection.finish(&found, counts);
+            return finish(&selection, found, counts);
         }
     }
     Err(Diagnostic::bug("no choice of kernels produces every root"))

@@ -4,7 +4,7 @@ use super::super::facts::{Graph, Sort};
 use super::super::index::Import;
 use super::super::lang::{Affine, Attr, AxisSet, ENode, GATHERED, Head};
 use super::problem::each;
-use super::{Bound, Cover, Cut, Kind};
+use super::{Bound, Cover, Cut, Explanation, Kind};
 use egg::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -175,23 +175,29 @@ fn print_cut(out: &mut String, graph: &Graph, cut: &Cut) {
 }
 
 /// The cover as text: the answer to which kernels there are and why.
-pub fn print_cover(cover: &Cover, graph: &Graph, function: &Function, import: &Import) -> String {
+pub fn print_cover(
+    cover: &Cover,
+    explanation: &Explanation,
+    graph: &Graph,
+    function: &Function,
+    import: &Import,
+) -> String {
     let mut out = String::new();
-    let gap = if cover.price > 0.0 { 100.0 * (1.0 - cover.bound / cover.price) } else { 0.0 };
+    let gap = if cover.price > 0.0 { 100.0 * (1.0 - explanation.bound / cover.price) } else { 0.0 };
     let c = cover.counts;
     let _ = writeln!(
         out,
         "{} kernels, {}; no choice among these cuts takes less than {} (gap {gap:.1} %)",
         cover.cuts.len(),
         seconds(cover.price),
-        seconds(cover.bound)
+        seconds(explanation.bound)
     );
     let _ = writeln!(
         out,
         "{} bodies, {} dropped, {} priced from memory; {} covers compared",
         c.enumerated, c.pruned, c.remembered, c.evaluations
     );
-    for (number, (cut, other)) in cover.cuts.iter().zip(&cover.alternatives).enumerate() {
+    for (number, (cut, other)) in cover.cuts.iter().zip(&explanation.alternatives).enumerate() {
         let names = Names { graph, cut, lines: BTreeMap::new() };
         let p = cut.price;
         let bound = match p.bound {

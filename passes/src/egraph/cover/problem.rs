@@ -3,8 +3,10 @@
 
 use super::super::facts::{Graph, Sort};
 use super::super::lang::{Affine, Attr, AxisId, AxisSet, ENode, Fold, GATHERED, Head, axis_bit};
+use super::body::NOWHERE;
 use super::{Context, Device};
 use egg::Id;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::op::{Family, ScalarKind, ScalarOp};
@@ -80,6 +82,8 @@ pub(super) struct Problem<'a> {
     pub roots: Vec<Class>,
     /// Number of a class.
     pub number: BTreeMap<Id, Class>,
+    /// Per class, its place in the body that is being read: space that [`super::body::written`] uses.
+    pub places: RefCell<Vec<u32>>,
 }
 
 /// Work of an elementwise op: operations, and calls of special functions.
@@ -208,11 +212,12 @@ impl<'a> Problem<'a> {
         let mut unique: Vec<Class> = Vec::new();
         for root in roots {
             let class = number.get(&graph.find(*root)).copied().ok_or_else(|| Diagnostic::bug("a root is missing"))?;
-            if !unique.contains(&class) {
+            if !std::mem::replace(&mut classes[class].root, true) {
                 unique.push(class);
             }
         }
-        let mut problem = Problem { context, device, classes, roots: unique, number };
+        let places = RefCell::new(vec![NOWHERE; classes.len()]);
+        let mut problem = Problem { context, device, classes, roots: unique, number, places };
         problem.mark(loose);
         Ok(problem)
     }
@@ -225,9 +230,6 @@ impl<'a> Problem<'a> {
             for kid in info.choices.iter().flat_map(|c| &c.kids) {
                 readers[*kid].insert(class);
             }
-        }
-        for &root in &self.roots {
-            self.classes[root].root = true;
         }
         // A factor of a product may have to lie in memory whatever it is; what an `at` reads must, if nothing else makes
         // the class of the `at`.

@@ -6,9 +6,10 @@ use super::enumerate::{Candidate, Candidates};
 use super::kind::{form, kind};
 use super::path::path;
 use super::problem::{Class, Problem};
-use super::{Alternative, Counts, Cover, Cut};
+use super::{Alternative, Counts, Cover, Cut, Explanation};
 use petgraph::algo::toposort;
 use petgraph::graph::DiGraph;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 
@@ -22,7 +23,6 @@ pub(super) type Choices = Vec<Option<usize>>;
 pub(super) struct Found {
     pub choices: Choices,
     pub seconds: f64,
-    pub bound: f64,
 }
 
 pub(super) struct Selection<'p, 'a> {
@@ -30,7 +30,14 @@ pub(super) struct Selection<'p, 'a> {
     candidates: &'p Candidates,
     /// Candidates that read a class.
     readers: Vec<Vec<usize>>,
+    /// Per candidate, what a walk in progress knows of it; [`UNSEEN`] between walks.
+    state: RefCell<Vec<u8>>,
 }
+
+const UNSEEN: u8 = 0;
+/// What it needs is being visited.
+const OPEN: u8 = 1;
+const DONE: u8 = 2;
 
 impl<'p, 'a> Selection<'p, 'a> {
     pub fn new(problem: &'p Problem<'a>, candidates: &'p Candidates) -> Selection<'p, 'a> {
@@ -40,7 +47,8 @@ impl<'p, 'a> Selection<'p, 'a> {
                 readers[input].push(number);
             }
         }
-        Selection { problem, candidates, readers }
+        let state = RefCell::new(vec![UNSEEN; candidates.all.len()]);
+        Selection { problem, candidates, readers, state }
     }
 
     fn candidate(&self, number: usize) -> &'p Candidate {
@@ -56,35 +64,42 @@ impl<'p, 'a> Selection<'p, 'a> {
     /// The candidates that roots need under `choices`, and their seconds. `None` where something has no producer or
     /// waits for itself.
     fn used(&self, choices: &Choices) -> Option<(f64, Vec<usize>)> {
-        // 1 while what a candidate needs is visited, 2 after.
-        let mut state: BTreeMap<usize, u8> = BTreeMap::new();
-        let mut order = Vec::new();
+        let mut state = self.state.borrow_mut();
+        let (mut order, mut seen) = (Vec::new(), Vec::new());
+        let found = self.walk(choices, &mut state, &mut seen, &mut order);
+        seen.iter().for_each(|&n| state[n] = UNSEEN);
+        found?;
+        Some((order.iter().map(|&n| self.candidate(n).price.seconds).sum(), order))
+    }
+
+    fn walk(&self, choices: &Choices, state: &mut [u8], seen: &mut Vec<usize>, order: &mut Vec<usize>) -> Option<()> {
         let mut stack: Vec<(usize, bool)> = Vec::new();
         for &root in self.problem.roots.iter().rev() {
             stack.push((self.producer(choices, root)?, false));
         }
         while let Some((number, done)) = stack.pop() {
             if done {
-                state.insert(number, 2);
+                state[number] = DONE;
                 order.push(number);
                 continue;
             }
-            if state.contains_key(&number) {
+            if state[number] != UNSEEN {
                 continue;
             }
-            state.insert(number, 1);
+            state[number] = OPEN;
+            seen.push(number);
             stack.push((number, true));
             let candidate = self.candidate(number);
             for &need in candidate.body.inputs.iter().chain(&candidate.after) {
                 let producer = self.producer(choices, need)?;
-                match state.get(&producer) {
-                    None => stack.push((producer, false)),
-                    Some(1) => return None,
-                    Some(_) => {}
+                match state[producer] {
+                    UNSEEN => stack.push((producer, false)),
+                    OPEN => return None,
+                    _done => {}
                 }
             }
         }
-        Some((order.iter().map(|&n| self.candidate(n).price.seconds).sum(), order))
+        Some(())
     }
 
     /// The least fixed point of seconds per class; finite values need no cycle. `share` is the part of each class's
@@ -138,9 +153,7 @@ impl<'p, 'a> Selection<'p, 'a> {
                 best = Some(found);
             }
         }
-        let (seconds, choices) = best?;
-        let bound = path(self.problem, self.candidates).max(bound(self.problem, self.candidates)).min(seconds);
-        Some(Found { choices, seconds, bound })
+        best.map(|(seconds, choices)| Found { choices, seconds })
     }
 
     /// Small changes until none helps, then new starts from what the cover stores, until none helps.
@@ -172,13 +185,15 @@ impl<'p, 'a> Selection<'p, 'a> {
 
     /// Shares for greedy in which what a cover stores is free, but for one cut's inputs and all that follows from them;
     /// then with one more class free.
-    fn restarts(&self, used: &[usize]) -> impl Iterator<Item = Vec<f64>> {
+    fn restarts<'s>(&'s self, used: &'s [usize]) -> impl Iterator<Item = Vec<f64>> + 's {
         let mut free = vec![1.0; self.problem.classes.len()];
         let stored = used.iter().flat_map(|&n| &self.candidate(n).outputs);
         stored.for_each(|&c| free[c] = 0.0);
-        let without = |cut: &usize| {
-            let mut share = free.clone();
-            self.candidate(*cut).body.inputs.iter().for_each(|&l| share[l] = 1.0);
+        let more = (0..free.len()).filter(|&c| free[c] > 0.0 && !self.readers[c].is_empty()).collect::<Vec<Class>>();
+        let start = free.clone();
+        let without = move |&cut: &usize| {
+            let mut share = start.clone();
+            self.candidate(cut).body.inputs.iter().for_each(|&l| share[l] = 1.0);
             for &number in used {
                 let candidate = self.candidate(number);
                 if candidate.body.inputs.iter().any(|&l| share[l] > 0.0) {
@@ -187,9 +202,7 @@ impl<'p, 'a> Selection<'p, 'a> {
             }
             share
         };
-        let cuts: Vec<Vec<f64>> = used.iter().map(without).collect();
-        let more = (0..free.len()).filter(|&c| free[c] > 0.0 && !self.readers[c].is_empty()).collect::<Vec<Class>>();
-        cuts.into_iter().chain(more.into_iter().map(move |class| {
+        used.iter().map(without).chain(more.into_iter().map(move |class| {
             let mut share = free.clone();
             share[class] = 0.0;
             share
@@ -206,14 +219,14 @@ impl<'p, 'a> Selection<'p, 'a> {
                     return Some((best, choices));
                 }
                 counts.evaluations += 1;
-                let mut next = choices.clone();
-                for &(class, number) in &change {
-                    next[class] = Some(number);
-                }
-                if let Some((seconds, order)) = self.used(&next)
-                    && seconds < best - EQUAL
-                {
-                    (best, choices, used, better) = (seconds, next, order, true);
+                let before: Vec<Option<usize>> = change.iter().map(|&(class, _)| choices[class]).collect();
+                change.iter().for_each(|&(class, number)| choices[class] = Some(number));
+                match self.used(&choices) {
+                    Some((seconds, order)) if seconds < best - EQUAL => (best, used, better) = (seconds, order, true),
+                    _worse => {
+                        // Backwards, in case a class is named twice.
+                        change.iter().zip(before).rev().for_each(|(&(class, _), was)| choices[class] = was);
+                    }
                 }
             }
             if !better {
@@ -239,31 +252,28 @@ impl<'p, 'a> Selection<'p, 'a> {
             };
             out.push(self.candidate(number).outputs.iter().filter_map(single).collect());
         }
-        for class in 0..self.problem.classes.len() {
-            for reads in [true, false] {
-                let mut change = Vec::new();
-                for &reader in &produced {
-                    let Some(now) = choices[reader] else { continue };
-                    if (self.candidate(now).body.inputs.binary_search(&class).is_ok()) == reads {
-                        continue;
-                    }
-                    let inside = self.candidate(now).body.chosen(class).is_some();
-                    if reads && !inside {
-                        continue;
-                    }
-                    let fits = |n: &&usize| {
-                        let c = self.candidate(**n);
-                        c.outputs.len() == 1 && (c.body.inputs.binary_search(&class).is_ok()) == reads
-                    };
-                    let seconds = |n: &usize| self.candidate(*n).price.seconds;
-                    let of = self.candidates.of[reader].iter().filter(fits);
-                    if let Some(&n) = of.min_by(|a, b| seconds(a).total_cmp(&seconds(b)).then(a.cmp(b))) {
-                        change.push((reader, n));
-                    }
-                }
-                if change.len() > 1 {
-                    out.push(change);
-                }
+        // Per class, those that have it inside and could read it, then those that read it and could have it inside.
+        let mut readers: Vec<(Class, bool, Class)> = Vec::new();
+        for &reader in &produced {
+            let Some(now) = choices[reader] else { continue };
+            let body = &self.candidate(now).body;
+            readers.extend(body.nodes.iter().map(|n| (n.0, false, reader)));
+            readers.extend(body.inputs.iter().map(|&l| (l, true, reader)));
+        }
+        readers.sort_unstable();
+        for group in readers.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).filter(|g| g.len() > 1) {
+            let other = |&(class, reads, reader): &(Class, bool, Class)| {
+                let fits = |n: &&usize| {
+                    let c = self.candidate(**n);
+                    c.outputs.len() == 1 && (c.body.inputs.binary_search(&class).is_ok()) != reads
+                };
+                let seconds = |n: &usize| self.candidate(*n).price.seconds;
+                let of = self.candidates.of[reader].iter().filter(fits);
+                of.min_by(|a, b| seconds(a).total_cmp(&seconds(b)).then(a.cmp(b))).map(|&n| (reader, n))
+            };
+            let change: Vec<(Class, usize)> = group.iter().filter_map(other).collect();
+            if change.len() > 1 {
+                out.push(change);
             }
         }
         out
@@ -294,8 +304,14 @@ impl<'p, 'a> Selection<'p, 'a> {
         Ok(Cut { outputs, nodes, inputs, kind, price: candidate.price })
     }
 
-    /// The cover with its cuts in order, and what the second choice for each would cost.
-    pub fn finish(&self, found: &Found, mut counts: Counts) -> Result<Cover, Diagnostic> {
+    /// The cover with its cuts in order.
+    pub fn finish(&self, found: &Found, counts: Counts) -> Result<Cover, Diagnostic> {
+        let cuts = self.order(found)?.into_iter().map(|number| self.cut(number)).collect::<Result<_, _>>()?;
+        Ok(Cover { cuts, price: found.seconds, counts })
+    }
+
+    /// The chosen candidates, producers first.
+    fn order(&self, found: &Found) -> Result<Vec<usize>, Diagnostic> {
         let broken = || Diagnostic::bug("the chosen cover is none");
         let (_, used) = self.used(&found.choices).ok_or_else(broken)?;
         let mut graph = DiGraph::<usize, ()>::new();
@@ -308,20 +324,15 @@ impl<'p, 'a> Selection<'p, 'a> {
             }
         }
         let order = toposort(&graph, None).map_err(|_| broken())?;
-        let mut cover = Cover {
-            cuts: Vec::new(),
-            price: found.seconds,
-            bound: found.bound,
-            alternatives: Vec::new(),
-            counts: Counts::default(),
-        };
-        for at in order {
-            let number = graph[at];
-            cover.cuts.push(self.cut(number)?);
-            cover.alternatives.push(self.runner_up(found, number, &mut counts)?);
-        }
-        cover.counts = counts;
-        Ok(cover)
+        Ok(order.into_iter().map(|at| graph[at]).collect())
+    }
+
+    /// How good a cover is that was made of `found`; the work is added to its counts.
+    pub fn explain(&self, found: &Found, cover: &mut Cover) -> Result<Explanation, Diagnostic> {
+        let low = path(self.problem, self.candidates).max(bound(self.problem, self.candidates));
+        let runner_up = |number: usize| self.runner_up(found, number, &mut cover.counts);
+        let alternatives = self.order(found)?.into_iter().map(runner_up).collect::<Result<_, _>>()?;
+        Ok(Explanation { bound: low.min(found.seconds), alternatives })
     }
 
     /// The cheapest cover in which another cut stores the same.

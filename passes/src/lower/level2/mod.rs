@@ -69,11 +69,11 @@ enum Source {
 }
 
 /// A function's kernels as the e-graph has them.
-struct Choice {
+struct Choice<T> {
     import: Import,
     /// Saturated.
     graph: Graph,
-    cover: cover::Cover,
+    cover: T,
 }
 
 /// That a function is beyond a limit of this level, and why.
@@ -113,8 +113,13 @@ pub(super) fn fired(f: &Function, options: &Options) -> Result<Vec<Fired>, Diagn
     Ok(saturated(f, options)?.map_or(Vec::new(), |(_, saturation)| saturation.fired))
 }
 
-/// Imports, saturates, covers. A function beyond a limit of this level gives the warning that says so.
-fn choose(f: &Function, options: &Options, target: &Target) -> Result<Result<Choice, Diagnostic>, Diagnostic> {
+/// Imports, saturates, covers by `cover`. A function beyond a limit of this level gives the warning that says so.
+fn choose<T>(
+    f: &Function,
+    options: &Options,
+    target: &Target,
+    cover: impl Fn(&Graph, &[Id], &Context, &Device, CoverLimits) -> Result<T, Diagnostic>,
+) -> Result<Result<Choice<T>, Diagnostic>, Diagnostic> {
     let (import, graph) = match saturated(f, options)? {
         Ok((import, saturation)) => (import, saturation.graph),
         Err(warning) => return Ok(Err(warning)),
@@ -132,7 +137,7 @@ fn choose(f: &Function, options: &Options, target: &Target) -> Result<Result<Cho
 /// Lowers the nodes of a function, or gives the warning of the limit that it is beyond.
 pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<Diagnostic>, Diagnostic> {
     let f = lower.f;
-    let Choice { import, graph, cover } = match choose(f, options, lower.target)? {
+    let Choice { import, graph, cover } = match choose(f, options, lower.target, cover)? {
         Ok(choice) => choice,
         Err(warning) => return Ok(Some(warning)),
     };
@@ -146,8 +151,10 @@ pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<D
 ///
 /// Errors: those of the lowering.
 pub(super) fn text(f: &Function, options: &Options, target: &Target) -> Result<String, Diagnostic> {
-    Ok(match choose(f, options, target)? {
-        Ok(Choice { import, graph, cover }) => cover::print_cover(&cover, &graph, f, &import),
+    Ok(match choose(f, options, target, cover::explained)? {
+        Ok(Choice { import, graph, cover: (cover, explanation) }) => {
+            cover::print_cover(&cover, &explanation, &graph, f, &import)
+        }
         Err(warning) => format!("{warning}\n"),
     })
 }
@@ -162,7 +169,7 @@ pub(super) fn optimized(
     options: &Options,
     target: &Target,
 ) -> Result<Exported, Diagnostic> {
-    let Choice { import, graph, cover } = match choose(f, options, target)? {
+    let Choice { import, graph, cover } = match choose(f, options, target, cover)? {
         Ok(choice) => choice,
         Err(warning) => {
             let at = Lower::value(f.params.len(), 0).node;

@@ -328,8 +328,8 @@ fn too_many_classes_are_refused() {
 fn a_cover_can_be_read() {
     let module = blocks(1, F, 768, 12);
     let stage = stage(&module, &[("b", 1), ("s", 128)], Limits::default());
-    let cover = stage.cover("cpu-avx512", CoverLimits::default());
-    let text = print_cover(&cover, &stage.grown.graph, &stage.function, &stage.import);
+    let (cover, explanation) = stage.explained("cpu-avx512", CoverLimits::default());
+    let text = print_cover(&cover, &explanation, &stage.grown.graph, &stage.function, &stage.import);
     for part in [
         "7 kernels",
         "kernel 2: attention",

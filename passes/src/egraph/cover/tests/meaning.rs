@@ -32,6 +32,11 @@ impl Stage {
         well_formed(self, &found, roots);
         found
     }
+
+    pub fn explained(&self, device: &str, limits: CoverLimits) -> (Cover, Explanation) {
+        let device = Device::named(device).unwrap();
+        explained(&self.grown.graph, &self.context.roots, &self.context, &device, limits).unwrap()
+    }
 }
 
 /// What holds for every cover.
@@ -56,7 +61,6 @@ fn well_formed(stage: &Stage, cover: &Cover, roots: &[Id]) {
         assert!(cut.price.seconds.is_finite() && cut.price.seconds > 0.0);
     }
     assert!(roots.iter().all(|r| have.contains(&graph.find(*r))));
-    assert!(cover.bound <= cover.price * (1.0 + 1e-9) && cover.bound > 0.0, "{} {}", cover.bound, cover.price);
     let sum: f64 = cover.cuts.iter().map(|c| c.price.seconds).sum();
     assert!((sum - cover.price).abs() <= 1e-9 * sum);
 }
@@ -94,6 +98,9 @@ pub(super) fn covered(g: &Dsl, results: &[&Tensor], bindings: &[(&str, i64)]) ->
         for limits in [CoverLimits::default(), few] {
             let cover = stage.cover(device, limits);
             check(&module, &stage, &cover, bindings);
+            let (same, explanation) = stage.explained(device, limits);
+            assert!(same.price == cover.price && same.cuts.len() == cover.cuts.len());
+            assert!(explanation.bound <= cover.price * (1.0 + 1e-9) && explanation.bound > 0.0, "{explanation:?}");
             first = first.or(Some(cover));
         }
     }

@@ -265,7 +265,7 @@ fn templates(module: &Module) -> Vec<&'static str> {
     let target = Target { isa: "avx512" };
     let options = Options { opt_level: 2, numerics: Numerics::Reassociate, verify: true };
     let f = module.entry().unwrap();
-    let Choice { import, graph, cover } = choose(f, &options, &target).unwrap().unwrap();
+    let Choice { import, graph, cover } = choose(f, &options, &target, cover).unwrap().unwrap();
     let kinds: Vec<cover::Kind> = cover.cuts.iter().map(|c| c.kind.clone()).collect();
     let cuts = cover.cuts.into_iter().map(|c| Cut { outputs: c.outputs, nodes: c.nodes, inputs: c.inputs });
     let cuts: Vec<Cut> = cuts.collect();
