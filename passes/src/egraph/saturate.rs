@@ -26,6 +26,19 @@ impl Default for Limits {
     }
 }
 
+/// How many times its e-nodes a function may have after saturation; models come to less than twice.
+const GROWTH: usize = 16;
+/// E-nodes that every function may have.
+const SMALL: usize = 2_000;
+
+impl Limits {
+    /// Limits for a function of so many e-nodes: what rules add is bounded by what there was.
+    pub fn of(nodes: usize) -> Limits {
+        let most = Limits::default();
+        Limits { nodes: nodes.saturating_mul(GROWTH).max(SMALL).min(most.nodes), ..most }
+    }
+}
+
 /// Why saturation stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {

@@ -14,6 +14,8 @@ use tilewright_ir::diag::Diagnostic;
 
 /// Ways to combine operands of one node that are followed; the cheapest go on.
 const WAYS: usize = 48;
+/// The same after steps are used up.
+const FEW_WAYS: usize = 6;
 
 /// A cut that a cover may contain.
 #[derive(Clone, Debug)]
@@ -54,6 +56,8 @@ pub(super) struct Search<'p, 'a> {
     pub problem: &'p Problem<'a>,
     limits: CoverLimits,
     counts: &'p mut Counts,
+    /// Steps after which the search is narrow.
+    steps: usize,
     /// Kept bodies by class.
     pub kept: Vec<Vec<(Body, Price)>>,
     /// Seconds of the cheapest way to have a class in memory, everything below it included.
@@ -70,7 +74,8 @@ impl Candidates {
         let count = problem.classes.len();
         let kept = vec![Vec::new(); count];
         let flow = vec![f64::INFINITY; count];
-        let mut search = Search { problem, limits, counts, kept, flow, memo: HashMap::new(), key: Vec::new() };
+        let steps = limits.steps;
+        let mut search = Search { problem, limits, counts, steps, kept, flow, memo: HashMap::new(), key: Vec::new() };
         let edges = || problem.classes.iter().enumerate().flat_map(|(c, i)| i.choices.iter().map(move |n| (c, n)));
         let cyclic = edges().any(|(class, choice)| choice.kids.iter().any(|&k| k >= class));
         for _ in 0..if cyclic { 2 } else { 1 } {
@@ -78,6 +83,7 @@ impl Candidates {
                 search.class(class);
             }
         }
+        search.steps = search.counts.steps + limits.steps / 2;
         let several = Multi::all(&mut search);
         let kept = search.kept;
         let mut out = Candidates { all: Vec::new(), of: vec![Vec::new(); count] };
@@ -119,9 +125,20 @@ fn after(problem: &Problem<'_>, body: &Body) -> Vec<Class> {
 }
 
 impl Search<'_, '_> {
+    /// Whether steps are used up.
+    pub fn is_narrow(&self) -> bool {
+        self.counts.steps >= self.steps
+    }
+
+    /// Counts work that is no body.
+    pub fn spend(&mut self, steps: usize) {
+        self.counts.steps += steps;
+    }
+
     fn class(&mut self, class: Class) {
         let problem = self.problem;
         let info = &problem.classes[class];
+        self.counts.narrowed += usize::from(self.is_narrow());
         if let Some(simple) = info.simple {
             let body = Body::single(class, simple);
             if let Some(price) = self.price(&body, &[class]) {
@@ -196,17 +213,22 @@ impl Search<'_, '_> {
 
     /// The most promising ways: half of them with inputs paid in full, half with inputs shared.
     fn fewer(&self, mut ways: Vec<Way>) -> Vec<Way> {
-        if ways.len() <= WAYS {
+        let most = if self.is_narrow() { FEW_WAYS } else { WAYS };
+        if ways.len() <= most {
             return ways;
         }
-        for (split, keep) in [(false, 0), (true, WAYS / 2)] {
+        // What reads all that it can is dear in both, as what it reads is paid in full by each that needs it.
+        let smallest = ways.iter().min_by(|a, b| (a.body.nodes.len(), &a.body).cmp(&(b.body.nodes.len(), &b.body)));
+        let smallest = smallest.map(|w| Way { body: w.body.clone(), inside: w.inside });
+        for (split, keep) in [(false, 0), (true, most / 2)] {
             let rest = ways.split_off(keep);
             let mut rest: Vec<(f64, Way)> =
                 rest.into_iter().map(|w| (w.inside + self.inputs(&w.body, split), w)).collect();
             rest.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.body.cmp(&b.1.body)));
             ways.extend(rest.into_iter().map(|r| r.1));
         }
-        ways.truncate(WAYS);
+        ways.truncate(most);
+        ways.extend(smallest.filter(|s| ways.iter().all(|w| w.body != s.body)));
         ways
     }
 
@@ -220,6 +242,7 @@ impl Search<'_, '_> {
 
     /// The legal body's price, from memory if an equal one was seen.
     fn price(&mut self, body: &Body, outputs: &[Class]) -> Option<Price> {
+        self.counts.steps += body.nodes.len() + body.inputs.len();
         let w = written(self.problem, body, outputs)?;
         canonical(self.problem, &w, &mut self.key);
         let mut hasher = DefaultHasher::new();
@@ -237,7 +260,11 @@ impl Search<'_, '_> {
 
     /// The best of both rankings, one for each set of inputs, and the smallest.
     fn keep(&self, mut legal: Vec<Priced>) -> Vec<(Body, Price)> {
-        let most = if self.counts.enumerated > self.limits.bodies { 2 } else { self.limits.keep.max(1) };
+        let most = match (self.is_narrow(), self.counts.enumerated > self.limits.bodies) {
+            (true, _) => 2,
+            (false, true) => 2,
+            (false, false) => self.limits.keep.max(1),
+        };
         let smallest = legal.iter().map(|p| (p.body.nodes.len(), &p.body)).min().map(|s| s.1.clone());
         let mut kept: Vec<(Body, Price)> = Vec::new();
         for (ranking, limit) in [(0, most), (1, most + most / 2)] {

@@ -163,6 +163,10 @@ pub struct Counts {
     pub remembered: usize,
     /// Covers compared.
     pub evaluations: usize,
+    /// Values of the bodies that were read: what time goes with.
+    pub steps: usize,
+    /// Classes for which few cuts were looked at, as steps were used up.
+    pub narrowed: usize,
 }
 
 /// A choice of kernels.
@@ -196,17 +200,20 @@ pub struct CoverLimits {
     pub evaluations: usize,
     /// Classes below the roots; more is `too-many-classes`.
     pub classes: usize,
+    /// Values of bodies read, and half as many again for kernels with several results. After that what remains is fused
+    /// by price, class after class, without further candidates.
+    pub steps: usize,
 }
 
 impl Default for CoverLimits {
     fn default() -> CoverLimits {
-        CoverLimits { keep: 6, bodies: 100_000, evaluations: 4_000, classes: 20_000 }
+        CoverLimits { keep: 6, bodies: 100_000, evaluations: 4_000, classes: 20_000, steps: 4_000_000 }
     }
 }
 
 /// Chooses kernels that store every root. `graph` is rebuilt, `roots` may be any of its ids.
 ///
-/// Errors: `too-many-classes`; bugs.
+/// Errors: `too-many-classes`; `no-cover` if classes that need each other left no way; bugs.
 pub fn cover(
     graph: &Graph,
     roots: &[Id],
@@ -255,5 +262,5 @@ fn choose<T>(
             return finish(&selection, found, counts);
         }
     }
-    Err(Diagnostic::bug("no choice of kernels produces every root"))
+    Err(Diagnostic::new("no-cover", "no choice among the kernels that were looked at produces every root"))
 }

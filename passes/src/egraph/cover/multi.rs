@@ -86,6 +86,9 @@ impl<'s, 'p, 'a> Multi<'s, 'p, 'a> {
             let bodies: Vec<Body> = self.search.kept[class].iter().take(EXPORTERS).map(|k| k.0.clone()).collect();
             for body in bodies {
                 for &(inner, choice) in &body.nodes {
+                    if self.search.is_narrow() {
+                        return;
+                    }
                     let info = &problem.classes[inner];
                     let view = matches!(info.choices.get(choice).map(|c| &c.step), Some(Step::At(_)));
                     let wanted = info.readers > 1 || info.root;
@@ -120,6 +123,10 @@ impl<'s, 'p, 'a> Multi<'s, 'p, 'a> {
             let mut next: BTreeMap<(Vec<Class>, Body), AxisSet> = BTreeMap::new();
             for (outputs, body, axes) in &level {
                 for (class, other, _) in tops.iter().filter(|t| t.2 == *axes && outputs.last() < Some(&t.0)) {
+                    self.search.spend(1);
+                    if self.search.is_narrow() {
+                        return;
+                    }
                     let nested = outputs.iter().all(|&o| {
                         let (a, b) = (problem.classes[o].free, problem.classes[*class].free);
                         let apart = !ways.needless(o, *class) && !ways.needless(*class, o);

@@ -6,6 +6,8 @@ use super::problem::{Class, Problem};
 
 /// Classes up to which sets of them are kept for each class.
 const MOST_CONES: usize = 4096;
+/// Roots that are looked at one after the other; any number of them gives a bound.
+const MOST_ROOTS: usize = 32;
 /// Seconds that are no difference.
 const EQUAL: f64 = 1e-12;
 
@@ -118,7 +120,10 @@ pub(super) fn path(problem: &Problem<'_>, candidates: &Candidates) -> f64 {
     let paths = Paths::new(problem, candidates);
     let mut paid = Set::with(problem.classes.len(), usize::MAX);
     let (mut total, mut left) = (0.0, problem.roots.clone());
-    while !left.is_empty() {
+    for _ in 0..MOST_ROOTS.min(left.len()) {
+        if left.is_empty() {
+            break;
+        }
         let low = paths.values(&paid);
         let Some(next) = left.iter().copied().max_by(|a, b| low[*a].total_cmp(&low[*b]).then(b.cmp(a))) else { break };
         total += low[next];

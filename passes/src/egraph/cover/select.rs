@@ -132,7 +132,12 @@ impl<'p, 'a> Selection<'p, 'a> {
         }
     }
 
-    /// Shares for the two starts: an input is paid in full, or in equal parts by all that could read it, which favours
+    /// Shares for the last start: what several could read is stored, and so costs nobody anything.
+    fn stored(&self) -> Vec<f64> {
+        self.problem.classes.iter().map(|i| if i.root || i.readers > 1 { 0.0 } else { 1.0 }).collect()
+    }
+
+    /// Shares for the first two starts: an input is paid in full, or in equal parts by all that could read it, which favours
     /// storing what many read.
     fn shares(&self, shared: bool) -> Vec<f64> {
         let readers = |class: Class| {
@@ -152,6 +157,14 @@ impl<'p, 'a> Selection<'p, 'a> {
             if best.as_ref().is_none_or(|b| found.0 < b.0 - EQUAL) {
                 best = Some(found);
             }
+        }
+        // Where many values have many readers, the two starts compute them again and again, and changes one at a time do not
+        // come out of it in time.
+        let start = self.greedy(&self.stored());
+        if let Some((seconds, _)) = self.used(&start)
+            && best.as_ref().is_none_or(|b| seconds < b.0 - EQUAL)
+        {
+            best = self.search(start, budget / 2, counts).or(best);
         }
         best.map(|(seconds, choices)| Found { choices, seconds })
     }

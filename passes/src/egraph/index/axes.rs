@@ -13,14 +13,14 @@ struct Variable {
     parent: Var,
     /// Atoms it was split into, major to minor.
     kids: Option<Vec<Var>>,
+    /// Of an atom, those that some iteration space holds beside it: they must stay different.
+    apart: BTreeSet<Var>,
 }
 
 /// All axis variables of a function.
 #[derive(Default)]
 pub(super) struct Coalescer {
     vars: Vec<Variable>,
-    /// Iteration spaces: all atoms of one must stay different. A set, because most nodes share one with others.
-    spaces: BTreeSet<Vec<Var>>,
     /// Unions refused: not one axis, but always the same atoms.
     mirrors: Vec<(Var, Var)>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Coalescer {
 impl Coalescer {
     /// A new axis.
     pub fn fresh(&mut self, dim: &Dim) -> Var {
-        self.vars.push(Variable { dim: dim.clone(), parent: self.vars.len(), kids: None });
+        self.vars.push(Variable { dim: dim.clone(), parent: self.vars.len(), kids: None, apart: BTreeSet::new() });
         self.vars.len() - 1
     }
 
@@ -75,7 +75,10 @@ impl Coalescer {
         let mut leaves = self.all(vars);
         leaves.sort_unstable();
         let distinct = leaves.windows(2).all(|w| w[0] != w[1]);
-        self.spaces.insert(vars.to_vec());
+        for &leaf in &leaves {
+            let others = leaves.iter().copied().filter(|&other| other != leaf);
+            self.vars[leaf].apart.extend(others);
+        }
         distinct
     }
 
@@ -84,7 +87,23 @@ impl Coalescer {
         let major = self.vars[leaf].dim.div_exact(minor)?;
         let (h, l) = (self.fresh(&major), self.fresh(minor));
         self.vars[leaf].kids = Some(vec![h, l]);
+        self.replace(leaf, &[h, l]);
+        self.vars[h].apart.insert(l);
+        self.vars[l].apart.insert(h);
         Some((h, l))
+    }
+
+    /// Spaces that held an atom hold `with` instead.
+    fn replace(&mut self, atom: Var, with: &[Var]) {
+        let apart = std::mem::take(&mut self.vars[atom].apart);
+        for &other in &apart {
+            let set = &mut self.vars[other].apart;
+            set.remove(&atom);
+            set.extend(with);
+        }
+        for &new in with {
+            self.vars[new].apart.extend(&apart);
+        }
     }
 
     /// Splits two lists of atoms until they pair up by size, from the minor end; `None` if they do not factor.
@@ -119,10 +138,7 @@ impl Coalescer {
     }
 
     fn together(&self, x: Var, y: Var) -> bool {
-        self.spaces.iter().any(|space| {
-            let leaves = self.all(space);
-            leaves.contains(&x) && leaves.contains(&y)
-        })
+        self.vars[x].apart.contains(&y)
     }
 
     /// Makes two axes one unless a space needs both; then they stay two with the same atoms. `false`: no common atoms.
@@ -145,6 +161,7 @@ impl Coalescer {
                 self.mirrors.push((x, y));
             } else {
                 self.vars[x].parent = y;
+                self.replace(x, &[y]);
             }
         }
         true

@@ -86,16 +86,21 @@ fn is_stored(node: &Node) -> bool {
     matches!(node.op, GraphOp::Parameter { .. })
 }
 
+/// Nodes that all attempts together may visit.
+const MOST_VISITS: usize = 1_000_000;
+
 /// Imports the live nodes of `function`.
 ///
-/// Errors: `too-many-axes`; a bug where a barrier does not help.
+/// Errors: `too-many-axes`; `too-many-barriers` where finding them takes too long; a bug where a barrier does not help.
 pub fn import(function: &Function) -> Result<Import, Diagnostic> {
     let live = function.live();
     let nodes = (0u32..).map(NodeId).zip(&function.nodes).zip(&live).filter(|n| *n.1).map(|n| n.0);
     let mut barriers: BTreeMap<NodeId, String> =
         nodes.filter_map(|(id, node)| Some((id, plan::refusal(node)?.to_string()))).collect();
-    // Each round adds a barrier, so there are at most as many rounds as nodes.
+    // Each round adds a barrier, so there are at most as many rounds as nodes; bounded, as that is a square.
+    let mut visits = 0;
     loop {
+        visits += function.nodes.len();
         match attempt(function, &barriers) {
             Ok(import) => return Ok(import),
             Err(Halt::Failed(diag)) => return Err(*diag),
@@ -103,6 +108,10 @@ pub fn import(function: &Function) -> Result<Import, Diagnostic> {
                 if let Some(before) = barriers.insert(node, why.clone()) {
                     let number = node.0;
                     return Err(Diagnostic::bug(format!("the import is stuck at node {number}: {before}; {why}")));
+                }
+                if visits > MOST_VISITS {
+                    let message = format!("{} nodes have no index form, and there are more", barriers.len());
+                    return Err(Diagnostic::new("too-many-barriers", message));
                 }
             }
         }

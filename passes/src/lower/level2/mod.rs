@@ -1,6 +1,7 @@
 //! Level 2: the cover of the saturated e-graph becomes kernels. What has no index form is lowered node by node, between
 //! them.
 
+mod choice;
 mod layout;
 mod order;
 #[cfg(test)]
@@ -8,23 +9,22 @@ mod tests;
 mod units;
 
 use super::{Lower, Options, Target};
-use crate::egraph::cover::{self, Context, CoverLimits, Device, cover};
+use crate::egraph::cover;
 use crate::egraph::export::{Exported, Note, Piece, export};
-use crate::egraph::{self, Attr, AxisId, ENode, Fired, Graph, Head, Import, Limits, Saturation, lang::axis_bit};
+use crate::egraph::{self, Attr, AxisId, ENode, Graph, Head, Import, lang::axis_bit};
 use crate::region::{Region, coalesce, cut};
+pub(super) use choice::fired;
+use choice::{Choice, choose};
 use egg::Id;
 use order::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, NodeId, Role, Value};
+use tilewright_ir::graph::{Function, Module, Role, Value};
 use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::GraphOp;
-use tilewright_ir::types::{Bindings, Dim, Type};
+use tilewright_ir::types::{Dim, Type};
 use units::Work;
-
-/// Most live nodes of a function at this level; larger ones are lowered at level 1.
-const MOST_NODES: usize = 4000;
 
 /// One kernel of a cover.
 #[derive(Clone, Debug)]
@@ -68,82 +68,17 @@ enum Source {
     Copy(Id),
 }
 
-/// A function's kernels as the e-graph has them.
-struct Choice<T> {
-    import: Import,
-    /// Saturated.
-    graph: Graph,
-    cover: T,
-}
-
-/// That a function is beyond a limit of this level, and why.
-fn beyond(f: &Function, why: &str) -> Diagnostic {
-    Diagnostic::warning("level-limit", format!("`@{}` is lowered at level 1: {why}", f.name))
-}
-
-/// Imports and saturates. A function beyond a limit of this level gives the warning that says so.
-fn saturated(f: &Function, options: &Options) -> Result<Result<(Import, Saturation), Diagnostic>, Diagnostic> {
-    let beyond = |why: String| Ok(Err(beyond(f, &why)));
-    let live = f.live().iter().filter(|l| **l).count();
-    if live > MOST_NODES {
-        return beyond(format!("it has {live} nodes, level 2 takes up to {MOST_NODES}"));
-    }
-    let import = match egraph::import(f) {
-        Ok(import) => import,
-        Err(d) if d.code == "too-many-axes" => return beyond(d.message),
-        Err(d) => return Err(d),
-    };
-    // Encoded values exist only between a load and a cast, which is never so on both sides of a barrier.
-    let encoded = |id: &NodeId| f.nodes[id.index()].types.iter().any(|t| t.dtype.is_block());
-    if let Some((_, why)) = import.barriers.iter().find(|(id, _)| encoded(id)) {
-        return beyond(format!("block-encoded values would be stored: {why}"));
-    }
-    let rules = egraph::shipped()?;
-    match egraph::saturate(import.graph.clone(), &rules, options.numerics, Limits::default()) {
-        Ok(saturation) => Ok(Ok((import, saturation))),
-        Err(d) if d.code == "rules-contradict" => beyond(d.message),
-        Err(d) => Err(d),
-    }
-}
-
-/// The rules that fire in a function; none in one that is beyond a limit of this level.
-///
-/// Errors: those of the lowering.
-pub(super) fn fired(f: &Function, options: &Options) -> Result<Vec<Fired>, Diagnostic> {
-    Ok(saturated(f, options)?.map_or(Vec::new(), |(_, saturation)| saturation.fired))
-}
-
-/// Imports, saturates, covers by `cover`. A function beyond a limit of this level gives the warning that says so.
-fn choose<T>(
-    f: &Function,
-    options: &Options,
-    target: &Target,
-    cover: impl Fn(&Graph, &[Id], &Context, &Device, CoverLimits) -> Result<T, Diagnostic>,
-) -> Result<Result<Choice<T>, Diagnostic>, Diagnostic> {
-    let (import, graph) = match saturated(f, options)? {
-        Ok((import, saturation)) => (import, saturation.graph),
-        Err(warning) => return Ok(Err(warning)),
-    };
-    let device = Device::named(&target.device())?;
-    let context = Context::new(f, &import, &graph, &Bindings::new())?;
-    let roots: Vec<Id> = import.roots.iter().map(|r| graph.find(r.class)).collect();
-    match cover(&graph, &roots, &context, &device, CoverLimits::default()) {
-        Ok(cover) => Ok(Ok(Choice { import, graph, cover })),
-        Err(d) if d.code == "too-many-classes" => Ok(Err(beyond(f, &d.message))),
-        Err(d) => Err(d),
-    }
-}
-
 /// Lowers the nodes of a function, or gives the warning of the limit that it is beyond.
 pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<Diagnostic>, Diagnostic> {
     let f = lower.f;
-    let Choice { import, graph, cover } = match choose(f, options, lower.target, cover)? {
+    let Choice { import, graph, cover, notes, .. } = match choose(f, options, lower.target, false)? {
         Ok(choice) => choice,
         Err(warning) => return Ok(Some(warning)),
     };
     let wanted = wanted(f, &import, &graph);
     let cuts: Vec<Cut> = cover.cuts.into_iter().filter_map(|c| needed(c, &wanted, &import, &graph)).collect();
     emit(lower, &import, &graph, &cuts)?;
+    lower.warnings.extend(notes);
     Ok(None)
 }
 
@@ -151,9 +86,11 @@ pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<D
 ///
 /// Errors: those of the lowering.
 pub(super) fn text(f: &Function, options: &Options, target: &Target) -> Result<String, Diagnostic> {
-    Ok(match choose(f, options, target, cover::explained)? {
-        Ok(Choice { import, graph, cover: (cover, explanation) }) => {
-            cover::print_cover(&cover, &explanation, &graph, f, &import)
+    Ok(match choose(f, options, target, true)? {
+        Ok(Choice { import, graph, cover, explanation, notes }) => {
+            let notes: String = notes.iter().map(|n| format!("{n}\n")).collect();
+            let explanation = explanation.ok_or_else(|| Diagnostic::bug("a cover without its explanation"))?;
+            notes + &cover::print_cover(&cover, &explanation, &graph, f, &import)
         }
         Err(warning) => format!("{warning}\n"),
     })
@@ -169,7 +106,7 @@ pub(super) fn optimized(
     options: &Options,
     target: &Target,
 ) -> Result<Exported, Diagnostic> {
-    let Choice { import, graph, cover } = match choose(f, options, target, cover)? {
+    let Choice { import, graph, cover, .. } = match choose(f, options, target, false)? {
         Ok(choice) => choice,
         Err(warning) => {
             let at = Lower::value(f.params.len(), 0).node;

@@ -95,7 +95,8 @@ pub(super) fn covered(g: &Dsl, results: &[&Tensor], bindings: &[(&str, i64)]) ->
     {
         let stage = stage(&module, bindings, limits);
         let few = CoverLimits { keep: 2, bodies: 10, evaluations: 5, ..CoverLimits::default() };
-        for limits in [CoverLimits::default(), few] {
+        let narrow = CoverLimits { steps: 10, ..few };
+        for limits in [CoverLimits::default(), few, narrow] {
             let cover = stage.cover(device, limits);
             check(&module, &stage, &cover, bindings);
             let (same, explanation) = stage.explained(device, limits);

@@ -1,0 +1,109 @@
+//! What level 2 does before it writes kernels: import, saturation, cover, each within limits that count work. Beyond some of
+//! them a function is lowered at level 1, beyond others less is looked at; both are said (`level-limit`).
+
+use super::super::{Options, Target};
+use crate::egraph::cover::{self, Context, CoverLimits, Device, cover};
+use crate::egraph::{self, Fired, Graph, Import, Limits, Saturation, Stop};
+use egg::Id;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::{Function, NodeId};
+use tilewright_ir::types::Bindings;
+
+/// Most live nodes of a function at this level; larger ones are lowered at level 1.
+const MOST_NODES: usize = 4000;
+
+/// A function's kernels as the e-graph has them.
+pub(super) struct Choice {
+    pub import: Import,
+    /// Saturated.
+    pub graph: Graph,
+    pub cover: cover::Cover,
+    /// If it was asked for.
+    pub explanation: Option<cover::Explanation>,
+    /// Limits that the search met.
+    pub notes: Vec<Diagnostic>,
+}
+
+/// That a function is beyond a limit of this level, and why.
+fn beyond(f: &Function, why: &str) -> Diagnostic {
+    Diagnostic::warning("level-limit", format!("`@{}` is lowered at level 1: {why}", f.name))
+}
+
+/// Imports and saturates. A function beyond a limit of this level gives the warning that says so.
+fn saturated(f: &Function, options: &Options) -> Result<Result<(Import, Saturation), Diagnostic>, Diagnostic> {
+    let beyond = |why: String| Ok(Err(beyond(f, &why)));
+    let live = f.live().iter().filter(|l| **l).count();
+    if live > MOST_NODES {
+        return beyond(format!("it has {live} nodes, level 2 takes up to {MOST_NODES}"));
+    }
+    let import = match egraph::import(f) {
+        Ok(import) => import,
+        Err(d) if ["too-many-axes", "too-many-barriers"].contains(&d.code) => return beyond(d.message),
+        Err(d) => return Err(d),
+    };
+    // Encoded values exist only between a load and a cast, which is never so on both sides of a barrier.
+    let encoded = |id: &NodeId| f.nodes[id.index()].types.iter().any(|t| t.dtype.is_block());
+    if let Some((_, why)) = import.barriers.iter().find(|(id, _)| encoded(id)) {
+        return beyond(format!("block-encoded values would be stored: {why}"));
+    }
+    let rules = egraph::shipped()?;
+    let limits = Limits::of(import.graph.total_size());
+    match egraph::saturate(import.graph.clone(), &rules, options.numerics, limits) {
+        Ok(saturation) => Ok(Ok((import, saturation))),
+        Err(d) if d.code == "rules-contradict" => beyond(d.message),
+        Err(d) => Err(d),
+    }
+}
+
+/// The rules that fire in a function; none in one that is beyond a limit of this level.
+///
+/// Errors: those of the lowering.
+pub(in crate::lower) fn fired(f: &Function, options: &Options) -> Result<Vec<Fired>, Diagnostic> {
+    Ok(saturated(f, options)?.map_or(Vec::new(), |(_, saturation)| saturation.fired))
+}
+
+/// What a search that met a limit looked at less than it could have.
+fn notes(f: &Function, import: &Import, saturation: &Saturation, cover: &cover::Cover) -> Vec<Diagnostic> {
+    let note = |why: String| Diagnostic::warning("level-limit", format!("in `@{}` {why}", f.name));
+    let mut out = Vec::new();
+    if saturation.stop == Stop::Nodes {
+        let (from, to) = (import.graph.total_size(), saturation.graph.total_size());
+        out.push(note(format!("rules stop before their end: they made {to} terms of {from}")));
+    }
+    if cover.counts.narrowed > 0 {
+        let (few, steps) = (cover.counts.narrowed, cover.counts.steps);
+        out.push(note(format!("few kernels are looked at for {few} values, after {steps} steps")));
+    }
+    out
+}
+
+/// Imports, saturates, covers. A function beyond a limit of this level gives the warning that says so.
+pub(super) fn choose(
+    f: &Function,
+    options: &Options,
+    target: &Target,
+    explain: bool,
+) -> Result<Result<Choice, Diagnostic>, Diagnostic> {
+    let (import, saturation) = match saturated(f, options)? {
+        Ok(both) => both,
+        Err(warning) => return Ok(Err(warning)),
+    };
+    let graph = &saturation.graph;
+    let device = Device::named(&target.device())?;
+    let context = Context::new(f, &import, graph, &Bindings::new())?;
+    let roots: Vec<Id> = import.roots.iter().map(|r| graph.find(r.class)).collect();
+    let limits = CoverLimits::default();
+    let found = if explain {
+        cover::explained(graph, &roots, &context, &device, limits).map(|(cover, e)| (cover, Some(e)))
+    } else {
+        cover(graph, &roots, &context, &device, limits).map(|cover| (cover, None))
+    };
+    match found {
+        Ok((cover, explanation)) => {
+            let notes = notes(f, &import, &saturation, &cover);
+            Ok(Ok(Choice { import, graph: saturation.graph, cover, explanation, notes }))
+        }
+        Err(d) if ["too-many-classes", "no-cover"].contains(&d.code) => Ok(Err(beyond(f, &d.message))),
+        Err(d) => Err(d),
+    }
+}
