@@ -16,6 +16,7 @@ use tilewright_ir::array::Array;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::{Module, Role};
 use tilewright_ir::types::DType;
+use tilewright_passes::autodiff::{Form, differentiate};
 
 /// Where models are that a set lacks, see [`model_file`].
 const MINILM: &str = "models/minilm";
@@ -32,6 +33,14 @@ const PROBABILITIES: f64 = 1e-4;
 const EMBEDDING: f64 = 1e-5;
 /// Of a run in f64 from a run in f64.
 const EMBEDDING_F64: f64 = 1e-9;
+
+/// Of a loss.
+const LOSS: f64 = 1e-5;
+/// Of a gradient, as parts of its norm.
+const GRADIENT: f64 = 1e-3;
+const GRADIENT_F64: f64 = 1e-6;
+/// Smaller norms count as this part of the largest: a bias that softmax does not see has a gradient of rounding errors.
+const LEAST_GRADIENT: f64 = 1e-3;
 
 /// The `.json` file of a case, as far as it is read here.
 #[derive(Debug, Deserialize)]
@@ -99,9 +108,8 @@ fn set(name: &str, folder: &Path, mut model: EncoderFolder, options: &Options) -
     for path in cases {
         let case = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         finish(&case, run(&path, &model, options), &mut report);
-        if options.grads {
-            let missing = Diagnostic::new("not-available", "gradients are not available yet");
-            finish(&format!("{case} grad"), Err(missing), &mut report);
+        if options.grads && has_gradients(&path)? {
+            finish(&format!("{case} grad"), gradients(&path, &model, options), &mut report);
         }
     }
     Ok(report)
@@ -209,6 +217,50 @@ fn run(path: &Path, model: &EncoderFolder, options: &Options) -> Result<Checks, 
     match head {
         EncoderHead::Logits => case.compare("logits", &first, LOGITS, &mut checks)?,
         EncoderHead::Embedding => embeddings(&case, &first, &runner, &inputs, &mut checks)?,
+        EncoderHead::Loss => return Err(Diagnostic::bug("a case of outputs has no targets")),
+    }
+    Ok(checks)
+}
+
+/// Whether a case has recorded gradients.
+fn has_gradients(path: &Path) -> Result<bool, Diagnostic> {
+    Ok(Safetensors::open(path)?.names().any(|n| n == "grad_loss"))
+}
+
+/// The loss of predicting every token that is no padding, and its gradients: `grad_loss`, `gradnorm.K` for the norm of the
+/// gradient of weight K, `grad.K` for all of it.
+fn gradients(path: &Path, model: &EncoderFolder, options: &Options) -> Result<Checks, Diagnostic> {
+    let case = Case::open(path)?;
+    let mut checks = Checks::default();
+    let config = EncoderConfig { head: EncoderHead::Loss, hidden_states: false, ..model.config.clone() };
+    let module = encoder(&EncoderConfig { attention: Vec::new(), ..config })?;
+    let weights: Vec<String> =
+        module.entry()?.params.iter().filter(|p| p.role == Role::Weight).map(|p| p.name.to_string()).collect();
+    let wrt: Vec<&str> = weights.iter().map(String::as_str).collect();
+    let made = differentiate(&module, &wrt, Form::ValueAndGradient)?.module;
+    let inputs = Inputs { module: &made, weights: model.weights(&module)? };
+    let mask = Array::from_bool(&case.shape, &case.mask)?;
+    let inputs = inputs.with([case.tokens.clone(), mask, case.tokens.clone()])?;
+    let results = Runner::new(&made, options)?.run(&inputs)?;
+    let results = results.iter().map(numbers).collect::<Result<Vec<Vec<f64>>, Diagnostic>>()?;
+    let Some((loss, found)) = results.split_first() else { return Err(Diagnostic::bug("a loss without a result")) };
+    checks.close("grad_loss", loss, &numbers(&case.file.tensor("grad_loss")?)?, |_| LOSS);
+    let part = if options.float == DType::F64 { GRADIENT_F64 } else { GRADIENT };
+    let recorded = |kind: &str, weight: &str| {
+        let name = format!("{kind}.{}", model.checkpoint_name(weight));
+        if case.has(&name) { Ok(Some(numbers(&case.file.tensor(&name)?)?)) } else { Ok(None) }
+    };
+    let norms = weights.iter().map(|w| recorded("gradnorm", w)).collect::<Result<Vec<_>, Diagnostic>>()?;
+    let norms: Vec<Option<f64>> = norms.into_iter().map(|n| n.and_then(|n| n.first().copied())).collect();
+    let least = norms.iter().flatten().fold(0f64, |m, n| m.max(*n)) * LEAST_GRADIENT;
+    for ((weight, norm), found) in weights.iter().zip(norms).zip(found) {
+        let Some(norm) = norm else { continue };
+        let tolerance = part * norm.max(least);
+        let length = found.iter().map(|x| x * x).sum::<f64>().sqrt();
+        checks.close(&format!("gradnorm.{weight}"), &[length], &[norm], |_| tolerance);
+        if let Some(expected) = recorded("grad", weight)? {
+            checks.close(&format!("grad.{weight}"), found, &expected, |_| tolerance);
+        }
     }
     Ok(checks)
 }
@@ -265,7 +317,7 @@ struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    fn with(&self, inputs: [Array; 2]) -> Result<Vec<Array>, Diagnostic> {
+    fn with<const N: usize>(&self, inputs: [Array; N]) -> Result<Vec<Array>, Diagnostic> {
         let mut inputs = inputs.into_iter();
         let params = self.module.entry()?.params.iter();
         let arrays = params.map(|p| match p.role {

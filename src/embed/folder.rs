@@ -63,7 +63,7 @@ impl EncoderFolder {
     /// Errors: `weight-mismatch`; those of the checkpoint.
     pub fn weights(&self, module: &Module) -> Result<BTreeMap<String, Array>, Diagnostic> {
         let is_head = |name: &str| HEADS.iter().any(|h| name.starts_with(h));
-        let rename = |name: &str| if is_head(name) { name.to_string() } else { format!("{}{name}", self.prefix) };
+        let rename = |name: &str| self.checkpoint_name(name);
         let spare = |name: &str| {
             let inner = name.strip_prefix(self.prefix).unwrap_or(name);
             is_head(name) || SPARE.iter().any(|s| inner.starts_with(s))
@@ -73,6 +73,12 @@ impl EncoderFolder {
             true => d.at(Place::Named(file.into()), ""),
             false => d,
         })
+    }
+
+    /// The name in the checkpoint of a weight of the module.
+    pub fn checkpoint_name(&self, weight: &str) -> String {
+        let is_head = HEADS.iter().any(|h| weight.starts_with(h));
+        if is_head { weight.to_string() } else { format!("{}{weight}", self.prefix) }
     }
 
     /// Whether there is a tokenizer.

@@ -101,6 +101,10 @@ pub fn encoder(config: &EncoderConfig) -> Result<Module, Diagnostic> {
     let first = match config.head {
         EncoderHead::Embedding => pooled(&x, &mask),
         EncoderHead::Logits => b.logits(&x, &words),
+        EncoderHead::Loss => {
+            let targets = g.input("targets", DType::I64, (&b.batch, &b.seq));
+            loss(&b.logits(&x, &words), &targets, &mask)
+        }
     };
     let states = states.iter().filter(|_| config.hidden_states);
     let asked = config.attention.iter().filter_map(|l| probabilities.iter().find(|(k, _)| k == l).map(|(_, p)| p));
@@ -199,4 +203,11 @@ fn pooled(x: &Tensor, mask: &Tensor) -> Tensor {
     let mean = sum / mask.cast(x.dtype()).sum_keep(&[1]);
     let length = (&mean * &mean).sum_keep(&[-1]).sqrt();
     mean / length.maximum(1e-12)
+}
+
+/// The mean over what the mask shows of minus the logarithm of the probability that the logits give to the targets.
+fn loss(logits: &Tensor, targets: &Tensor, mask: &Tensor) -> Tensor {
+    let chosen = logits.log_softmax(-1).take_along(&targets.unsqueeze(-1), -1).squeeze(-1);
+    let sum = mask.select(&chosen, 0.0).sum(&[0, 1]);
+    -(sum / mask.cast(logits.dtype()).sum(&[0, 1]))
 }

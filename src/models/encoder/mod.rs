@@ -50,6 +50,9 @@ pub enum EncoderHead {
     Embedding,
     /// `[batch, seq, vocabulary]`: logits of the masked language model, by the table of words.
     Logits,
+    /// A scalar: the mean cross-entropy of the logits where the mask shows a token, against `targets`, `i64[batch, seq]`, a
+    /// parameter after the mask.
+    Loss,
 }
 
 /// Sizes and choices of an encoder.
