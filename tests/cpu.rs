@@ -48,7 +48,7 @@ fn ops_chosen_by_price() {
 }
 
 fn small() -> Module {
-    let outputs = Outputs { all_logits: true, hidden_states: true };
+    let outputs = Outputs { all_logits: true, hidden_states: true, loss: false };
     let sizes = Gpt2Config { layers: 2, width: 48, heads: 3, feed_forward: 100, ..Gpt2Config::small(33) };
     gpt2(&Gpt2Config { vocabulary: 67, context: 33, outputs, ..sizes }).unwrap()
 }

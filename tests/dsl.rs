@@ -275,7 +275,7 @@ fn decoding_with_caches_gives_the_logits_of_one_call() {
         tied: true,
         capacity: 8,
         dtypes: WeightTypes::new(),
-        outputs: Outputs { all_logits: true, hidden_states: false },
+        outputs: Outputs { all_logits: true, hidden_states: false, loss: false },
     };
     let module = llama(&config).unwrap();
     let mut values = BTreeMap::new();
@@ -306,7 +306,7 @@ fn gpt2_is_its_formula() {
         context,
         capacity: 5,
         names: Gpt2Names::Gguf,
-        outputs: Outputs { all_logits: true, hidden_states: false },
+        outputs: Outputs { all_logits: true, hidden_states: false, loss: false },
         ..Gpt2Config::small(5)
     };
     let module = gpt2(&config).unwrap();

@@ -24,7 +24,7 @@ fn smollm2_has_the_reference_logits() {
     let gguf = Gguf::open(MODEL).unwrap();
     let expected = Safetensors::open(EXPECTED).unwrap();
     let mut config = LlamaConfig::from_gguf(&gguf, 16).unwrap();
-    config.outputs = Outputs { all_logits: false, hidden_states: true };
+    config.outputs = Outputs { all_logits: false, hidden_states: true, loss: false };
     let module = llama(&config).unwrap();
     let weights = bind_weights(&gguf, &module).unwrap();
     let entry = module.entry().unwrap();

@@ -217,7 +217,7 @@ fn verified(what: &str, module: &Module, failures: &mut Vec<String>) -> usize {
 
 /// Small models of both families, with plain and with block-quantised weights.
 fn models() -> Vec<(&'static str, Module)> {
-    let outputs = || Outputs { all_logits: true, hidden_states: true };
+    let outputs = || Outputs { all_logits: true, hidden_states: true, loss: false };
     let sizes = Gpt2Config { layers: 2, width: 48, heads: 3, feed_forward: 100, ..Gpt2Config::small(33) };
     let mut config = LlamaConfig {
         layers: 2,

@@ -23,7 +23,7 @@ struct Arguments {
     /// interpreter, cpu or cuda
     #[arg(long, default_value = "interpreter")]
     device: Device,
-    /// Compare gradients, too; only the set ops has them yet, in the others they count as failed
+    /// Compare gradients, too, where a set has them: ops, smollm2, rxn_albert
     #[arg(long)]
     grads: bool,
     #[command(flatten)]

@@ -75,7 +75,7 @@ fn small() -> Gpt2Config {
         feed_forward: 256,
         vocabulary: 128,
         context: 64,
-        outputs: Outputs { all_logits: true, hidden_states: false },
+        outputs: Outputs { all_logits: true, hidden_states: false, loss: false },
         ..Gpt2Config::small(64)
     }
 }

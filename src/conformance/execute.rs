@@ -66,7 +66,7 @@ impl FromStr for Device {
 /// Errors: those of the device, `no-cuda-driver` among them.
 pub fn execute(module: &Module, inputs: &[Array], options: &Options, mode: Mode) -> Result<Vec<Array>, Diagnostic> {
     if options.device == Device::Interpreter {
-        return interpret(module, inputs, mode);
+        return interpret(module, inputs, &Bindings::new(), mode);
     }
     Runner::new(module, options)?.run(inputs)
 }
@@ -91,20 +91,25 @@ impl Runner<'_> {
         })
     }
 
-    /// The results of the entry function; the interpreter rounds results only. Errors: those of the device.
+    /// The results of the entry function, whose inputs say all sizes. Errors: those of the device.
     pub fn run(&self, inputs: &[Array]) -> Result<Vec<Array>, Diagnostic> {
+        self.run_with(inputs, &Bindings::new())
+    }
+
+    /// The results of the entry function; the interpreter rounds results only. Errors: those of the device.
+    pub fn run_with(&self, inputs: &[Array], bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
         match self {
-            Runner::Interpreter(module) => interpret(module, inputs, Mode::Meaning),
-            Runner::Cpu(executable) => executable.run(inputs, &Bindings::new()),
-            Runner::Cuda(executable) => executable.run(inputs, &Bindings::new()),
+            Runner::Interpreter(module) => interpret(module, inputs, bindings, Mode::Meaning),
+            Runner::Cpu(executable) => executable.run(inputs, bindings),
+            Runner::Cuda(executable) => executable.run(inputs, bindings),
         }
     }
 }
 
 /// Runs the entry on the interpreter, if that ends in time. Errors: `too-much-work`; those of the interpreter.
-fn interpret(module: &Module, inputs: &[Array], mode: Mode) -> Result<Vec<Array>, Diagnostic> {
+fn interpret(module: &Module, inputs: &[Array], bindings: &Bindings, mode: Mode) -> Result<Vec<Array>, Diagnostic> {
     let entry = module.entry()?;
-    let known = sizes(entry, inputs, &Bindings::new());
+    let known = sizes(entry, inputs, bindings);
     Work::of(module, &entry.name, &known)?.check(compile::MAX_WORK_INTERPRETED)?;
     interp::run(module, &entry.name, inputs, &known, mode)
 }

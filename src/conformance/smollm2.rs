@@ -1,15 +1,17 @@
 //! The set `smollm2`: SmolLM2-135M-Instruct on three prompts against recorded numbers, and its tokenizer.
 
 use super::checks::{Checks, finish, floats, ids, model_file, read_index};
-use super::{Device, Options, Report};
+use super::{Device, Options, Report, Runner};
 use crate::compile;
-use crate::formats::{Gguf, Safetensors, tokenizer::Tokenizer};
+use crate::formats::{Gguf, Safetensors, dequantise::dequantise, tokenizer::Tokenizer};
 use crate::generate::{LanguageModel, Sampling};
-use crate::models::Outputs;
+use crate::models::{LlamaConfig, Outputs, WeightTypes, llama, rope_tables};
 use serde::Deserialize;
 use std::path::Path;
+use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::types::DType;
+use tilewright_ir::types::{Bindings, DType};
+use tilewright_passes::autodiff::{Form, differentiate};
 
 /// Where the weights are, see [`model_file`].
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -24,6 +26,12 @@ const HIDDEN: f64 = 1e-4;
 /// rest, so that [`HIDDEN`] alone would pass anything in the rest.
 const HIDDEN_ELEMENT: f64 = 1e-3;
 
+/// Largest absolute error of a loss.
+const LOSS: f64 = 1e-5;
+
+/// Largest error of a gradient's norm, and of each of its elements, as parts of the norm.
+const GRADIENT: f64 = 1e-3;
+
 /// Hidden states that are recorded: 0 is the embedding, K is what block K reads, 30 what the last block gives.
 const STATES: [usize; 4] = [0, 1, 15, 30];
 
@@ -32,6 +40,12 @@ const STATES: [usize; 4] = [0, 1, 15, 30];
 struct Index {
     prompts: Vec<Prompt>,
     tokenizer: Vec<Text>,
+    grad: Gradients,
+}
+
+#[derive(Debug, Deserialize)]
+struct Gradients {
+    norm_names: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,8 +83,7 @@ pub fn smollm2(folder: &Path, options: &Options) -> Result<Report, Diagnostic> {
         prompts(&index, &file, &gguf, options, &mut report)?;
     }
     if options.grads {
-        let missing = Diagnostic::new("not-available", "gradients are not available yet");
-        finish("grad", Err(missing), &mut report);
+        finish("grad", gradients(&index, &file, &gguf, options), &mut report);
     }
     Ok(report)
 }
@@ -105,7 +118,7 @@ fn prompts(
     let host = compile::Options::host()?;
     let threads = options.threads.unwrap_or(host.threads);
     let host = compile::Options { opt_level: options.opt_level, numerics: options.numerics, threads, ..host };
-    let outputs = Outputs { all_logits: true, hidden_states: true };
+    let outputs = Outputs { all_logits: true, hidden_states: true, loss: false };
     let mut model = LanguageModel::open(gguf, capacity, outputs, &host)?;
     for j in 0..index.prompts.len() {
         model.reset();
@@ -113,6 +126,52 @@ fn prompts(
         finish(&name, prompt(&name, file, &mut model), report);
     }
     Ok(())
+}
+
+/// The mean loss of predicting each token of a text, and its gradients by all weights, which are f32: `grad.loss`,
+/// `grad.norms`, `grad.NAME`, and corners `grad.NAME[:R,:C]`.
+fn gradients(index: &Index, file: &Safetensors, gguf: &Gguf, options: &Options) -> Result<Checks, Diagnostic> {
+    let tokens = file.tensor("grad.ids")?;
+    let outputs = Outputs { loss: true, ..Outputs::default() };
+    let config = LlamaConfig { outputs, ..LlamaConfig::from_gguf(gguf, tokens.len())? };
+    let module = llama(&LlamaConfig { dtypes: WeightTypes::new(), ..config })?;
+    let wrt: Vec<&str> = index.grad.norm_names.iter().map(String::as_str).collect();
+    let made = differentiate(&module, &wrt, Form::ValueAndGradient)?.module;
+    let entry = made.entry()?;
+    let others = entry.results.len() - wrt.len();
+    let inputs = entry.params.iter().map(|p| match &*p.name {
+        "tokens" => Ok(tokens.clone()),
+        "rope.cos" | "rope.sin" => {
+            let (cos, sin) = rope_tables(&LlamaConfig::from_gguf(gguf, tokens.len())?)?;
+            Ok(if &*p.name == "rope.cos" { cos } else { sin })
+        }
+        name if name.starts_with("cache.") => {
+            let shape = p.ty.concrete(&Bindings::new()).map_err(Diagnostic::bug)?;
+            Array::from_f32(&shape, &vec![0.0; shape.iter().product()])
+        }
+        name => dequantise(&gguf.tensor(name)?),
+    });
+    let inputs = inputs.collect::<Result<Vec<Array>, Diagnostic>>()?;
+    let start = Bindings::from([("past".into(), 0)]);
+    let results = Runner::new(&made, options)?.run_with(&inputs, &start)?;
+    let mut checks = Checks::default();
+    let numbers = |a: &Array| a.to_f64().ok_or_else(|| Diagnostic::bug("a gradient without numbers"));
+    checks.close("grad.loss", &numbers(&results[0])?, &numbers(&file.tensor("grad.loss")?)?, |_| LOSS);
+    let norms = numbers(&file.tensor("grad.norms")?)?;
+    for ((name, norm), found) in wrt.iter().zip(norms).zip(&results[others..]) {
+        let values = numbers(found)?;
+        let length = values.iter().map(|x| x * x).sum::<f64>().sqrt();
+        checks.close(&format!("norm of {name}"), &[length], &[norm], |_| GRADIENT * norm);
+        for recorded in file.names().filter_map(|n| n.strip_prefix("grad.")?.strip_prefix(name)) {
+            let expected = file.tensor(&format!("grad.{name}{recorded}"))?;
+            let columns = expected.shape().last().copied().unwrap_or(1);
+            let width = found.shape().last().copied().unwrap_or(1);
+            let corner: Vec<f64> =
+                values.chunks_exact(width).flat_map(|row| &row[..columns]).copied().take(expected.len()).collect();
+            checks.close(&format!("grad.{name}{recorded}"), &corner, &numbers(&expected)?, |_| GRADIENT * norm);
+        }
+    }
+    Ok(checks)
 }
 
 /// The prompt in one call, then the greedy tokens in calls of one token.

@@ -182,7 +182,7 @@ pub fn gpt2(config: &Gpt2Config) -> Result<Module, Diagnostic> {
     let x = trunk.chosen(config.outputs, &at);
     let x = norm(&g, &x, names.norm, config, |n| config.dtype(n));
     let logits = x.linear(&words);
-    g.finish(&trunk.results(&logits, config.outputs))
+    trunk.finish(&g, &logits, &tokens, config.outputs)
 }
 
 fn norm(g: &Graph, x: &Tensor, name: &str, config: &Gpt2Config, dtype: impl Fn(&str) -> DType) -> Tensor {

@@ -184,7 +184,7 @@ pub fn llama(config: &LlamaConfig) -> Result<Module, Diagnostic> {
     } else {
         x.linear(&g.weight("output.weight", config.dtype("output.weight"), (config.vocabulary, config.width)))
     };
-    g.finish(&trunk.results(&logits, config.outputs))
+    trunk.finish(&g, &logits, &tokens, config.outputs)
 }
 
 /// One block: x, the rotary tables and the caches to x and the caches.

@@ -23,6 +23,7 @@ pub use llama::{LlamaConfig, llama, rope_tables};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Attention, Graph, Tensor};
+use tilewright_ir::graph::Module;
 use tilewright_ir::types::{DType, Dim};
 
 /// What a model returns beside its caches.
@@ -32,6 +33,9 @@ pub struct Outputs {
     pub all_logits: bool,
     /// The embedding and the result of each block.
     pub hidden_states: bool,
+    /// Instead of logits a scalar: the mean cross-entropy of each new token but the first, predicted from those before it.
+    /// Calls have two tokens at least.
+    pub loss: bool,
 }
 
 /// Dtypes of weights by name; f32 where absent.
@@ -117,16 +121,24 @@ impl Trunk {
     #[track_caller]
     fn chosen(&self, outputs: Outputs, at: &Positions) -> Tensor {
         match at.seq.checked_sub(&Dim::constant(1)) {
-            Some(last) if !outputs.all_logits => self.x.narrow(0, last, 1),
+            Some(last) if !outputs.all_logits && !outputs.loss => self.x.narrow(0, last, 1),
             Some(_) | None => self.x.clone(),
         }
     }
 
-    /// The results of the entry, in order.
-    fn results<'a>(&'a self, logits: &'a Tensor, outputs: Outputs) -> Vec<&'a Tensor> {
+    /// Closes the entry with its results, in order.
+    fn finish(&self, g: &Graph, logits: &Tensor, tokens: &Tensor, outputs: Outputs) -> Result<Module, Diagnostic> {
+        let first = if outputs.loss { next_token_loss(logits, tokens) } else { logits.clone() };
         let hidden = self.hidden.iter().filter(|_| outputs.hidden_states);
-        [logits].into_iter().chain(&self.caches).chain(hidden).collect()
+        g.finish(&[&first].into_iter().chain(&self.caches).chain(hidden).collect::<Vec<_>>())
     }
+}
+
+/// Row i of the logits predicts token i + 1.
+fn next_token_loss(logits: &Tensor, tokens: &Tensor) -> Tensor {
+    let seq = tokens.dim(0);
+    let Some(rows) = seq.checked_sub(&Dim::constant(1)) else { return logits.clone() };
+    logits.slice(0, 0, rows).cross_entropy(&tokens.slice(0, 1, seq))
 }
 
 /// The function for each layer: layers whose weights have the same dtypes share one.

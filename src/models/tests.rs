@@ -57,7 +57,7 @@ fn blocks_are_one_function_whatever_the_depth() {
 #[test]
 fn outputs_and_dtypes_follow_the_configuration() {
     let mut config = tiny(3);
-    config.outputs = Outputs { all_logits: true, hidden_states: true };
+    config.outputs = Outputs { all_logits: true, hidden_states: true, loss: false };
     config.tied = false;
     // Whole blocks of 32 fit only the feed-forward of this width.
     config.feed_forward = 64;

@@ -33,8 +33,10 @@ use tilewright_ir::types::DType;
 /// rows `ldc` elements apart, all NR columns written; `1 <= m <= MR`, `k` a multiple of the row's `k_step` (0 too).
 /// Pointers are aligned to an element.
 ///
-/// Numerics: an element of `c` is one chain over the fold that starts from the old `c` or 0, in the dtype of `c`. It depends
-/// on its own row and column only, so neither batching rows nor cutting the fold at a multiple of `k_step` changes a bit.
+/// Numerics: an element of `c` is one chain over the fold, in the dtype of `c`. For panels of floats it starts from 0 and is
+/// added to the old `c`, so the rounding errors of a fold in blocks grow with the length of a block and their number; rows
+/// of halves come in blocks of their own. For block formats it starts from the old `c`, so that cutting the fold changes no
+/// bit. It depends on its own row and column only: batching rows changes no bit.
 pub type TileProduct = unsafe extern "C" fn(
     m: usize,
     k: usize,

@@ -54,11 +54,6 @@ unsafe fn rows<const M: usize>(
     // SAFETY: offsets stay below `M * lda`, `k * NR` and `M * ldc`, which the caller guarantees.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; M];
-        if accumulate {
-            for i in 0..M {
-                sums[i] = [_mm512_loadu_ps(c.add(i * ldc)), _mm512_loadu_ps(c.add(i * ldc + LANES))];
-            }
-        }
         let (mut a, mut b) = (a, b);
         // Two pairs share the address arithmetic of the rows.
         for _ in 0..k / 4 {
@@ -71,8 +66,10 @@ unsafe fn rows<const M: usize>(
             step::<M, 0>(&mut sums, a, lda, b);
         }
         for i in 0..M {
-            _mm512_storeu_ps(c.add(i * ldc), sums[i][0]);
-            _mm512_storeu_ps(c.add(i * ldc + LANES), sums[i][1]);
+            for (half, sum) in sums[i].into_iter().enumerate() {
+                let to = c.add(i * ldc + half * LANES);
+                _mm512_storeu_ps(to, if accumulate { _mm512_add_ps(_mm512_loadu_ps(to), sum) } else { sum });
+            }
         }
     }
 }

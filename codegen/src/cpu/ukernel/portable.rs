@@ -35,16 +35,17 @@ macro_rules! float_product {
             for i in 0..m {
                 // SAFETY: row `i` of `c` has `FLOAT_NR` elements that nothing else refers to (the caller's contract).
                 let row = unsafe { std::slice::from_raw_parts_mut(c.add(i * ldc), FLOAT_NR) };
-                if accumulate == 0 {
-                    row.fill(0.0);
-                }
+                let mut sums = [0.0; FLOAT_NR];
                 for p in 0..k {
                     // SAFETY: `i < m` and `p < k` stay inside the rows of `a` and the panel.
                     let (x, columns) =
                         unsafe { (*a.add(i * lda + p), std::slice::from_raw_parts(b.add(p * ldb), FLOAT_NR)) };
-                    for (sum, column) in row.iter_mut().zip(columns) {
+                    for (sum, column) in sums.iter_mut().zip(columns) {
                         *sum = x.mul_add(*column, *sum);
                     }
+                }
+                for (to, sum) in row.iter_mut().zip(sums) {
+                    *to = if accumulate == 0 { sum } else { *to + sum };
                 }
             }
         }

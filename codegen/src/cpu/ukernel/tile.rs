@@ -2,7 +2,9 @@
 //!
 //! `fma_tile!` makes a module with one `extern "C"` entry. Every row keeps two vector accumulators; a step of the fold loads
 //! two vectors of the packed panel and, for each row, broadcasts one element of `a`. An element of `c` is therefore one
-//! chain of fused multiply-adds in the order of the fold, whatever the number of rows.
+//! chain of fused multiply-adds in the order of the fold, whatever the number of rows; it is added to what is there, so a long
+//! fold that comes in blocks is a sum of their sums, whose rounding errors grow with the length of a block and the number
+//! of blocks, not with their product.
 
 /// Declares a module with the tile product of one element type and instruction set.
 ///
@@ -11,7 +13,7 @@ macro_rules! fma_tile {
     (
         $(#[doc = $doc:literal])+
         $name:ident, $feature:literal, $Element:ident, $lanes:tt, mr: $mr:literal, rows: [$($row:literal)+],
-        $load:ident $store:ident $splat:ident $fma:ident $zero:ident
+        $load:ident $store:ident $splat:ident $fma:ident $zero:ident $add:ident
     ) => {
         $(#[doc = $doc])+
         pub mod $name {
@@ -52,11 +54,6 @@ macro_rules! fma_tile {
                 // SAFETY: offsets stay below `M * lda`, `k * ldb` and `M * ldc`, which the caller guarantees.
                 unsafe {
                     let mut sums = [[$zero(); 2]; M];
-                    if accumulate {
-                        for i in 0..M {
-                            sums[i] = [$load(c.add(i * ldc)), $load(c.add(i * ldc + $lanes))];
-                        }
-                    }
                     let (mut a, mut b) = (a, b);
                     // Four steps share the address arithmetic of the rows, which do not all fit general registers.
                     for _ in 0..k / 4 {
@@ -73,8 +70,10 @@ macro_rules! fma_tile {
                         b = b.add(ldb);
                     }
                     for i in 0..M {
-                        $store(c.add(i * ldc), sums[i][0]);
-                        $store(c.add(i * ldc + $lanes), sums[i][1]);
+                        for (half, sum) in sums[i].into_iter().enumerate() {
+                            let to = c.add(i * ldc + half * $lanes);
+                            $store(to, if accumulate { $add($load(to), sum) } else { sum });
+                        }
                     }
                 }
             }
@@ -107,20 +106,20 @@ macro_rules! fma_tile {
 fma_tile! {
     /// AVX-512, f32: 14 x 32, 28 of the 32 registers are accumulators.
     avx512_f32, "avx512f", f32, 16, mr: 14, rows: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
-    _mm512_loadu_ps _mm512_storeu_ps _mm512_set1_ps _mm512_fmadd_ps _mm512_setzero_ps
+    _mm512_loadu_ps _mm512_storeu_ps _mm512_set1_ps _mm512_fmadd_ps _mm512_setzero_ps _mm512_add_ps
 }
 fma_tile! {
     /// AVX-512, f64: 14 x 16.
     avx512_f64, "avx512f", f64, 8, mr: 14, rows: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
-    _mm512_loadu_pd _mm512_storeu_pd _mm512_set1_pd _mm512_fmadd_pd _mm512_setzero_pd
+    _mm512_loadu_pd _mm512_storeu_pd _mm512_set1_pd _mm512_fmadd_pd _mm512_setzero_pd _mm512_add_pd
 }
 fma_tile! {
     /// AVX2 with FMA, f32: 6 x 16, 12 of the 16 registers are accumulators.
     avx2_f32, "avx2,fma", f32, 8, mr: 6, rows: [1 2 3 4 5 6],
-    _mm256_loadu_ps _mm256_storeu_ps _mm256_set1_ps _mm256_fmadd_ps _mm256_setzero_ps
+    _mm256_loadu_ps _mm256_storeu_ps _mm256_set1_ps _mm256_fmadd_ps _mm256_setzero_ps _mm256_add_ps
 }
 fma_tile! {
     /// AVX2 with FMA, f64: 6 x 8.
     avx2_f64, "avx2,fma", f64, 4, mr: 6, rows: [1 2 3 4 5 6],
-    _mm256_loadu_pd _mm256_storeu_pd _mm256_set1_pd _mm256_fmadd_pd _mm256_setzero_pd
+    _mm256_loadu_pd _mm256_storeu_pd _mm256_set1_pd _mm256_fmadd_pd _mm256_setzero_pd _mm256_add_pd
 }
