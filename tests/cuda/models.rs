@@ -76,7 +76,7 @@ pub fn attention() -> Module {
 }
 
 pub fn gpt2_model() -> Module {
-    let outputs = Outputs { all_logits: true, hidden_states: false };
+    let outputs = Outputs { all_logits: true, hidden_states: false, loss: false };
     let sizes = Gpt2Config { layers: 2, width: 48, heads: 3, feed_forward: 100, ..Gpt2Config::small(33) };
     gpt2(&Gpt2Config { vocabulary: 67, context: 33, outputs, ..sizes }).unwrap()
 }
@@ -133,7 +133,7 @@ pub fn llama_model(weights: DType) -> Module {
         tied: false,
         capacity: 32,
         dtypes: WeightTypes::new(),
-        outputs: Outputs { all_logits: true, hidden_states: false },
+        outputs: Outputs { all_logits: true, hidden_states: false, loss: false },
     };
     for name in config.names().filter(|n| !n.contains("norm")) {
         config.dtypes.insert(name, weights);
