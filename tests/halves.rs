@@ -63,6 +63,60 @@ fn a_rule_of_class_rounding_changes_last_bits_only() {
     }
 }
 
+/// `(x + 1000) - 1000` keeps of x what is a multiple of 4 or of a half, if sums round; f32 keeps x.
+#[test]
+fn a_chain_runs_in_f32_from_rounding_on() {
+    for dtype in DTYPES {
+        let text = format!(
+            "func @main(%x: {dtype}[256]) -> {dtype}[256] {{
+              %0 = constant {dtype}[] = 1000.0\n %1 = broadcast %0 shape=[256] dims=[]
+              %2 = add %x, %1\n %3 = sub %2, %1\n return %3 }}"
+        );
+        let module = tilewright_ir::text::parse("t.tw", &text).unwrap_or_else(|d| panic!("{d}"));
+        let inputs = [numbers(dtype, -40.0)];
+        assert_eq!(compiled(&module, &inputs, 2, Numerics::Exact), interpreted(&module, &inputs, Mode::Strict));
+        assert_ne!(interpreted(&module, &inputs, Mode::Strict), inputs[0]);
+        for numerics in [Numerics::Rounding, Numerics::Reassociate] {
+            let found = compiled(&module, &inputs, 2, numerics).to_f64().unwrap();
+            for (x, y) in found.into_iter().zip(inputs[0].to_f64().unwrap()) {
+                assert!((x - y).abs() < 1e-4 * y.abs().max(1.0), "{dtype} {numerics}: {x} for {y}");
+            }
+        }
+    }
+}
+
+/// A graph that rounds by a cast is one that wants it.
+#[test]
+fn casts_of_the_graph_stay() {
+    for dtype in DTYPES {
+        let text = format!(
+            "func @main(%x: f32[256]) -> f32[256] {{
+              %0 = add %x, %x\n %1 = cast %0 to={dtype}\n %2 = neg %1\n %3 = cast %2 to=f32\n %4 = neg %3\n return %4 }}"
+        );
+        let module = tilewright_ir::text::parse("t.tw", &text).unwrap_or_else(|d| panic!("{d}"));
+        let inputs = [numbers(DType::F32, -40.01)];
+        let strict = interpreted(&module, &inputs, Mode::Strict);
+        for numerics in [Numerics::Exact, Numerics::Rounding, Numerics::Reassociate, Numerics::Approx] {
+            assert_eq!(compiled(&module, &inputs, 2, numerics), strict, "{dtype} {numerics}");
+        }
+    }
+}
+
+/// A half that is an integer, converted, is its own maximum: in f32 it is nothing but this half.
+#[test]
+fn a_half_that_no_op_in_f32_gives_is_computed() {
+    for dtype in DTYPES {
+        let text = format!(
+            "func @main(%i: i32[256]) -> {dtype}[256] {{ %0 = cast %i to={dtype}\n %1 = max %0, %0\n return %1 }}"
+        );
+        let module = tilewright_ir::text::parse("t.tw", &text).unwrap_or_else(|d| panic!("{d}"));
+        let numbers: Vec<u8> = (-128..128i32).flat_map(i32::to_le_bytes).collect();
+        let inputs = [Array::new(DType::I32, &[256], Bytes::new(numbers)).unwrap()];
+        let strict = interpreted(&module, &inputs, Mode::Strict);
+        assert_eq!(compiled(&module, &inputs, 2, Numerics::Rounding), strict, "{dtype}");
+    }
+}
+
 /// 4096 ones: a sum that rounded every addition would end at 256 in bf16 and at 2048 in f16.
 #[test]
 fn sums_and_products_run_in_f32_at_every_level() {

@@ -51,8 +51,11 @@ pub fn calibrate(threads: usize) -> Result<Calibration, Diagnostic> {
             matrix.insert(dtype.to_string(), product(dtype, &host)?);
         }
     }
-    let (rate, wide) = (chain(DType::F32, &host)?, chain(DType::F64, &host)?);
-    let vector = BTreeMap::from([("f32".to_string(), rate), ("f64".to_string(), wide)]);
+    let rate = chain(DType::F32, &host)?;
+    let mut vector = BTreeMap::from([("f32".to_string(), rate)]);
+    for dtype in [DType::F64, DType::Bf16, DType::F16] {
+        vector.insert(dtype.to_string(), chain(dtype, &host)?);
+    }
     let units = matrix.get("f32").copied().unwrap_or(1.0);
     let special = elementary(&host)? * rate / cores;
     let (memory, cache) = (stream(32 << 20, &host)?, stream(512 << 10, &host)?);

@@ -5,10 +5,12 @@ use super::eval::{Bounded, Table, World};
 use super::lang::{Fold, Head};
 use super::rules::{Class, Condition, ConditionKind, Rule};
 use super::term::Term;
+use super::widths::{Widths, epsilon, rounded};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use tilewright_ir::op::{Family, ScalarOp};
+use tilewright_ir::types::DType;
 
 /// Data sets per rule.
 const TRIALS: usize = 200;
@@ -84,6 +86,10 @@ struct Plan {
     truths: BTreeSet<Arc<str>>,
     holds: Vec<Condition>,
     specials: bool,
+    /// Whether two values that f32 does not tell apart may be compared.
+    close: bool,
+    /// Twice the largest relative error of one rounding.
+    unit: f64,
 }
 
 impl Plan {
@@ -94,11 +100,16 @@ impl Plan {
             truths: BTreeSet::new(),
             holds: rule.truth.clone(),
             specials: matches!(rule.class, Class::Exact | Class::Rounding),
+            close: false,
+            unit: f64::EPSILON,
         };
         if let Class::Domain(assumed) = &rule.class {
             plan.holds.extend(assumed.iter().cloned());
         }
         plan.visit(&rule.left, false);
+        if rule.right.has_own() {
+            plan.unit = plan.unit.max(epsilon(DType::Bf16));
+        }
         plan
     }
 
@@ -111,7 +122,12 @@ impl Plan {
                 }
             }
             Term::Number(_) => {}
+            Term::Own(x) => self.visit(x, truth),
             Term::Apply(head, args) => {
+                if let Head::Scalar(ScalarOp::Cast { to }) = head {
+                    self.unit = self.unit.max(epsilon(*to));
+                }
+                self.close |= matches!(head, Head::Scalar(op) if op.info().family == Family::Comparison);
                 let binds = matches!(head, Head::Fold(_) | Head::Iota | Head::Extent);
                 for (i, arg) in args.iter().enumerate() {
                     match (binds && i == 0, arg) {
@@ -129,8 +145,9 @@ impl Plan {
         self.holds.iter().any(|c| c.kind == kind && c.arguments.iter().eq(arguments.iter().copied()))
     }
 
-    fn draw(&self, random: &mut Random) -> World {
-        let mut world = World::default();
+    fn draw(&self, rule: &Rule, random: &mut Random) -> World {
+        let half = if self.halves() && random.chance(50) { DType::F16 } else { DType::Bf16 };
+        let mut world = World { widths: Widths::new(&rule.left, &self.holds, half), ..World::default() };
         for (i, name) in self.axes.iter().enumerate() {
             world.axes.insert(name.clone(), i);
             // A position inside an axis needs the axis to have one.
@@ -152,10 +169,15 @@ impl Plan {
                 })
                 .collect();
             let points = world.extents.iter().zip(&depends).filter(|d| *d.1).map(|d| (*d.0).max(1)).product();
-            let data = (0..points).map(|_| self.number(name, &world, random)).collect();
+            let dtype = world.widths.variable(name).unwrap_or(DType::F64);
+            let data = (0..points).map(|_| rounded(dtype, self.number(name, &world, random))).collect();
             world.values.insert(name.clone(), Table { depends, data });
         }
         world
+    }
+
+    fn halves(&self) -> bool {
+        self.holds.iter().any(|c| c.kind == ConditionKind::Half)
     }
 
     fn number(&self, name: &Arc<str>, world: &World, random: &mut Random) -> f64 {
@@ -169,6 +191,9 @@ impl Plan {
         }
         if self.forced(ConditionKind::Positive, &[name]) {
             return random.wide().abs() + 0.01;
+        }
+        if self.close && random.chance(30) {
+            return 1.0 + random.below(3) as f64 * 40f64.exp2().recip();
         }
         let tame = [ConditionKind::Finite, ConditionKind::Moderate, ConditionKind::UnsignedZero];
         if self.specials && random.chance(15) && !tame.iter().any(|k| self.forced(*k, &[name])) {
@@ -188,7 +213,7 @@ fn wants_truth(head: &Head, operand: usize) -> bool {
 }
 
 /// The difference as a fraction of what the class allows; `None` where there is nothing to compare.
-fn compare(class: &Class, left: Bounded, right: Bounded) -> Option<f64> {
+fn compare(class: &Class, unit: f64, left: Bounded, right: Bounded) -> Option<f64> {
     let (x, y) = (left.value, right.value);
     let same = x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan());
     let difference = (x - y).abs();
@@ -196,7 +221,7 @@ fn compare(class: &Class, left: Bounded, right: Bounded) -> Option<f64> {
     let allowed = match class {
         Class::Exact => return Some(bits),
         Class::Rounding if same => return Some(0.0),
-        Class::Rounding => 4.0 * f64::EPSILON * x.abs(),
+        Class::Rounding => 4.0 * unit * x.abs(),
         Class::Reassociates | Class::Domain(_) => 4.0 * f64::EPSILON * (left.error + right.error),
         Class::Approx(_) => 64.0 * f64::EPSILON * (left.error + right.error),
     };
@@ -219,13 +244,25 @@ pub fn check_rule(rule: &Rule, seed: u64) -> Result<RuleReport, Counterexample> 
     let mut random = Random(seed.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15) | 1);
     let mut report = RuleReport { numbers: 0, worst: 0.0 };
     let fail = |reason: String, data: Vec<String>| Counterexample { rule: rule.name.clone(), reason, data };
+    let widths = Widths::new(&rule.left, &plan.holds, DType::Bf16);
+    if widths.lacks_own(&rule.right) {
+        return Err(fail(
+            "`(cast ..)` is to f16 or bf16, and the left side may be of another dtype".into(),
+            Vec::new(),
+        ));
+    }
+    let (left, right) = (widths.of(&rule.left), widths.of(&rule.right));
+    if left != right {
+        let name = |d: Option<DType>| d.map_or("a dtype that no condition says", DType::name);
+        return Err(fail(format!("left is {}, right is {}", name(left), name(right)), Vec::new()));
+    }
     for _ in 0..TRIALS {
-        let world = plan.draw(&mut random);
+        let world = plan.draw(rule, &mut random);
         for _ in 0..POINTS {
             let mut point: Vec<usize> = world.extents.iter().map(|e| random.below(*e)).collect();
             let sides = world.eval(&rule.left, &mut point).and_then(|l| Ok((l, world.eval(&rule.right, &mut point)?)));
             let (left, right) = sides.map_err(|message| fail(message, Vec::new()))?;
-            let Some(fraction) = compare(&rule.class, left, right) else { continue };
+            let Some(fraction) = compare(&rule.class, plan.unit, left, right) else { continue };
             if fraction > 1.0 {
                 let reason = format!("left is {}, right is {}", left.value, right.value);
                 return Err(fail(reason, show(&world, &point)));

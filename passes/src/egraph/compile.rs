@@ -2,9 +2,10 @@
 
 use super::facts::{Facts, Graph, Sort, Tables};
 use super::lang::{Attr, ENode, Fold, Head, Number, axis_bit};
-use super::push::push_at;
+use super::push::{push_at, wide_number};
 use super::rules::{Class, Condition, ConditionKind, Rule, RuleSet};
 use super::term::Term;
+use super::widths::is_half;
 use egg::{ConditionalApplier, ENodeOrVar, Id, Pattern, PatternAst, Rewrite, Subst, Var};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::op::ScalarOp;
@@ -68,14 +69,26 @@ pub type IndexRewrite = Rewrite<ENode, Tables>;
 /// Errors: `too-many-variants`; a bug where egg refuses what the loader let through.
 pub fn compile(rules: &RuleSet, numerics: Numerics, dtypes: &[DType]) -> Result<Vec<IndexRewrite>, Diagnostic> {
     let mut out = vec![push_at()?];
-    for rule in rules.rules.iter().filter(|r| numerics.allows(&r.class)) {
-        let lefts = rule.left.variants().ok_or_else(|| {
+    let halves = dtypes.iter().any(|d| is_half(*d));
+    if halves {
+        out.push(wide_number()?);
+    }
+    // A value in f32 beside each of f16 or bf16 serves rules that leave roundings out.
+    let widens = |r: &Rule| !r.right.has_own() || numerics >= Numerics::Rounding;
+    let possible = |r: &Rule| widens(r) && (halves || !is_of_halves(r)) && casts_from(&r.left, dtypes);
+    for rule in rules.rules.iter().filter(|r| numerics.allows(&r.class) && possible(r)) {
+        let mut lefts = rule.left.variants().ok_or_else(|| {
             let message = format!("`{}` has too many orders of commutative operands", rule.name);
             rule.line.error("too-many-variants", message, 0, rule.name.len())
         })?;
+        if symmetric(rule) {
+            lefts.truncate(1);
+        }
         // Numbers and sizes have a dtype; other rules match any float.
-        let typed = typed(&rule.left) || typed(&rule.right);
-        let kinds: Vec<Option<DType>> = if typed { dtypes.iter().copied().map(Some).collect() } else { vec![None] };
+        let own = rule.right.has_own();
+        let typed = own || typed(&rule.left) || typed(&rule.right);
+        let kinds = dtypes.iter().copied().filter(|d| !own || is_half(*d)).map(Some);
+        let kinds: Vec<Option<DType>> = if typed { kinds.collect() } else { vec![None] };
         for dtype in kinds {
             for (k, left) in lefts.iter().enumerate() {
                 out.push(rewrite(rule, left, k, dtype)?);
@@ -85,10 +98,35 @@ pub fn compile(rules: &RuleSet, numerics: Numerics, dtypes: &[DType]) -> Result<
     Ok(out)
 }
 
+/// Whether the left side is one op on two variables, and exchanging them gives the same rule: the right side of the other
+/// order of the operands would be the same once more, in that order.
+fn symmetric(rule: &Rule) -> bool {
+    let Term::Apply(_, args) = &rule.left else { return false };
+    let [Term::Variable(a), Term::Variable(b)] = args.as_slice() else { return false };
+    let same = |c: &Condition| c.kind == ConditionKind::Half;
+    let exchanged = rule.right.exchanged(a, b);
+    rule.truth.iter().chain(&rule.profit).all(same) && rule.right.variants().is_some_and(|v| v.contains(&exchanged))
+}
+
+/// Whether a rule holds for f16 and bf16 only.
+fn is_of_halves(rule: &Rule) -> bool {
+    rule.truth.iter().any(|c| c.kind == ConditionKind::Half)
+}
+
+/// Whether all casts to f16 and bf16 of a left side are to one of `dtypes`: no rule makes values of another.
+fn casts_from(left: &Term, dtypes: &[DType]) -> bool {
+    let Term::Apply(head, args) = left else { return true };
+    let known = match head {
+        Head::Scalar(ScalarOp::Cast { to }) => !is_half(*to) || dtypes.contains(to),
+        _other => true,
+    };
+    known && args.iter().all(|a| casts_from(a, dtypes))
+}
+
 fn typed(term: &Term) -> bool {
     match term {
         Term::Variable(_) => false,
-        Term::Number(_) | Term::Apply(Head::Extent, _) => true,
+        Term::Own(_) | Term::Number(_) | Term::Apply(Head::Extent, _) => true,
         Term::Apply(_, args) => args.iter().any(typed),
     }
 }
@@ -129,6 +167,11 @@ fn build(term: &Term, dtype: Option<DType>, ast: &mut PatternAst<ENode>) -> Resu
             let number = dtype.and_then(|d| Number::new(d, *value)).ok_or("a number without a float dtype")?;
             ENodeOrVar::ENode(ENode::attr(Attr::Const(number)))
         }
+        Term::Own(x) => {
+            let to = dtype.ok_or("a cast without a dtype")?;
+            let child = build(x, Some(to), ast)?;
+            ENodeOrVar::ENode(ENode::new(Head::Scalar(ScalarOp::Cast { to }), vec![child]))
+        }
         Term::Apply(head, args) => {
             let mut children = args.iter().map(|a| build(a, dtype, ast)).collect::<Result<Vec<Id>, String>>()?;
             match (head, args.first()) {
@@ -167,6 +210,12 @@ fn holds(kind: ConditionKind, vars: &[Var], graph: &Graph, subst: &Subst) -> boo
             .and_then(|a| graph.analysis.axes.get(usize::from(a)))
             .is_some_and(|info| graph.analysis.at_least_one(&info.dim)),
         ConditionKind::Wide => facts(0).and_then(Facts::dtype).is_some_and(|d| d != DType::F16),
+        ConditionKind::Half => facts(0).and_then(Facts::dtype).is_some_and(is_half),
+        ConditionKind::Single => facts(0).and_then(Facts::dtype) == Some(DType::F32),
+        ConditionKind::Implied => vars.first().and_then(|v| subst.get(*v)).is_some_and(|x| {
+            let cast = |to| graph.lookup(ENode::new(Head::Scalar(ScalarOp::Cast { to }), vec![*x]));
+            [DType::Bf16, DType::F16].into_iter().filter_map(cast).any(|half| implied(graph, half, 0))
+        }),
         ConditionKind::Unshifted => {
             let (Some(s), Some(j)) = (vars.first().and_then(|v| subst.get(*v)), axis(1)) else { return false };
             let is_max = |id: Id| {
@@ -181,6 +230,22 @@ fn holds(kind: ConditionKind, vars: &[Var], graph: &Graph, subst: &Subst) -> boo
         }
         ConditionKind::Finite | ConditionKind::Moderate | ConditionKind::Inside | ConditionKind::UnsignedZero => true,
     }
+}
+
+/// Views of views that are followed.
+const MOST_VIEWS: usize = 4;
+
+/// Whether a value in f16 or bf16 is the result of an op in that dtype, perhaps seen through a view.
+fn implied(graph: &Graph, half: Id, views: usize) -> bool {
+    let half = graph.find(half);
+    let operand = |n: &ENode, i: usize| n.children.get(i).and_then(|c| graph[*c].data.dtype());
+    let op = |n: &ENode| match &n.head {
+        Head::Scalar(ScalarOp::Cast { .. }) => false,
+        Head::Scalar(_) | Head::Fold(_) => true,
+        Head::At => operand(n, 1).is_some() && views < MOST_VIEWS && implied(graph, n.children[1], views + 1),
+        Head::Load | Head::Gather | Head::Iota | Head::Extent | Head::Attr(_) => false,
+    };
+    graph.analysis.rounded.iter().any(|r| graph.find(*r) == half) || graph[half].nodes.iter().any(op)
 }
 
 /// Conditions that a class assumes.

@@ -3,9 +3,11 @@
 
 use super::lang::{Fold, Head};
 use super::term::Term;
+use super::widths::{Widths, epsilon, is_half, rounded};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tilewright_ir::op::ScalarKind;
+use tilewright_ir::op::{ScalarKind, ScalarOp};
+use tilewright_ir::types::DType;
 
 /// A value with a bound of its rounding error, in units of the machine epsilon.
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +49,15 @@ pub(super) struct World {
     pub axes: BTreeMap<Arc<str>, usize>,
     /// Value variables.
     pub values: BTreeMap<Arc<str>, Table>,
+    /// Dtypes of terms.
+    pub widths: Widths,
 }
 
 impl World {
     fn axis(&self, term: Option<&Term>) -> Result<usize, String> {
         match term {
             Some(Term::Variable(name)) => self.axes.get(name).copied().ok_or_else(|| format!("`?{name}` is no axis")),
-            Some(Term::Number(_) | Term::Apply(..)) | None => Err("an axis must be a variable".into()),
+            Some(Term::Number(_) | Term::Own(_) | Term::Apply(..)) | None => Err("an axis must be a variable".into()),
         }
     }
 
@@ -76,29 +80,34 @@ impl World {
                 let table = self.values.get(name).ok_or_else(|| format!("`?{name}` is no value"))?;
                 return Ok(Bounded::exact(self.lookup(table, point)));
             }
+            Term::Own(x) => return Ok(stored(self.widths.of(term), self.eval(x, point)?)),
             Term::Apply(head, args) => (head, args),
         };
-        match head {
-            Head::Scalar(op) => {
-                let args = args.iter().map(|a| self.eval(a, point)).collect::<Result<Vec<_>, _>>()?;
-                scalar(op.kind(), &args)
+        let dtype = self.widths.of(term);
+        match (head, args.as_slice()) {
+            (Head::Scalar(ScalarOp::Cast { to: DType::F32 | DType::F16 | DType::Bf16 }), [x]) => {
+                Ok(stored(dtype, self.eval(x, point)?))
             }
-            Head::Iota => {
+            (Head::Scalar(op), _) => {
+                let args = args.iter().map(|a| self.eval(a, point)).collect::<Result<Vec<_>, _>>()?;
+                Ok(stored(dtype, scalar(op.kind(), &args)?))
+            }
+            (Head::Iota, _) => {
                 let axis = self.axis(args.first())?;
                 Ok(Bounded::exact(point.get(axis).copied().unwrap_or(0) as f64))
             }
-            Head::Extent => {
+            (Head::Extent, _) => {
                 let axis = self.axis(args.first())?;
                 Ok(Bounded::exact(self.extents.get(axis).copied().unwrap_or(0) as f64))
             }
-            Head::Fold(kind) => self.fold(*kind, args, point),
-            Head::Load | Head::Gather | Head::At | Head::Attr(_) => {
+            (Head::Fold(kind), _) => self.fold(*kind, args, dtype, point),
+            (Head::Load | Head::Gather | Head::At | Head::Attr(_), _) => {
                 Err(format!("the checker does not evaluate `{head}`"))
             }
         }
     }
 
-    fn fold(&self, kind: Fold, args: &[Term], point: &mut Vec<usize>) -> Result<Bounded, String> {
+    fn fold(&self, kind: Fold, args: &[Term], dtype: Option<DType>, point: &mut Vec<usize>) -> Result<Bounded, String> {
         let axis = self.axis(args.first())?;
         let extent = self.extents.get(axis).copied().unwrap_or(0);
         let before = point.get(axis).copied().unwrap_or(0);
@@ -117,14 +126,17 @@ impl World {
             *slot = before;
         }
         result?;
-        fold_rows(kind, &rows)
+        // Folds of halves run in f32 and round once.
+        let inside = dtype.map(|d| if is_half(d) { DType::F32 } else { d });
+        Ok(stored(dtype, fold_rows(kind, &rows, inside)?))
     }
 }
 
-pub(super) fn fold_rows(kind: Fold, rows: &[Vec<Bounded>]) -> Result<Bounded, String> {
+/// A fold whose steps are rounded to a dtype, where one is given.
+pub(super) fn fold_rows(kind: Fold, rows: &[Vec<Bounded>], dtype: Option<DType>) -> Result<Bounded, String> {
     let chain = |op: ScalarKind, start: f64| {
         rows.iter().try_fold(Bounded::exact(start), |acc, row| match row.first() {
-            Some(x) => scalar(op, &[acc, *x]),
+            Some(x) => Ok(stored(dtype, scalar(op, &[acc, *x])?)),
             None => Err("a fold has no body".into()),
         })
     };
@@ -183,6 +195,13 @@ fn chan(rows: &[Bounded]) -> Bounded {
     Bounded::rounded(m2, count * squares + carried)
 }
 
+/// A value as its dtype holds it; of a dtype that is not known, as it is.
+fn stored(dtype: Option<DType>, x: Bounded) -> Bounded {
+    let Some(dtype) = dtype.filter(|d| is_half(*d) || *d == DType::F32) else { return x };
+    let value = rounded(dtype, x.value);
+    Bounded { value, error: x.error + value.abs() * (epsilon(dtype) / f64::EPSILON) }
+}
+
 /// One scalar op. Derivatives bound what operand errors do; comparisons are taken as they come.
 pub(super) fn scalar(kind: ScalarKind, args: &[Bounded]) -> Result<Bounded, String> {
     use ScalarKind as K;
@@ -216,6 +235,8 @@ pub(super) fn scalar(kind: ScalarKind, args: &[Bounded]) -> Result<Bounded, Stri
         K::Log2 => Bounded::rounded(x.log2(), 2.0 * a.error / x.abs()),
         K::Log1p => Bounded::rounded(x.ln_1p(), a.error / (1.0 + x).abs()),
         K::Tanh => Bounded::rounded(x.tanh(), a.error),
+        // The slope is at most 2 / sqrt(pi).
+        K::Erf => Bounded::rounded(libm::erf(x), 1.2 * a.error),
         K::Sin => Bounded::rounded(x.sin(), a.error),
         K::Cos => Bounded::rounded(x.cos(), a.error),
         K::Eq => Bounded::truth(x == y),
@@ -236,7 +257,7 @@ pub(super) fn scalar(kind: ScalarKind, args: &[Bounded]) -> Result<Bounded, Stri
                 b
             }
         }
-        K::Pow | K::Erf | K::Shl | K::Shr | K::Cast => {
+        K::Pow | K::Shl | K::Shr | K::Cast => {
             return Err(format!("the checker does not evaluate `{}`", kind.info().name));
         }
     })

@@ -73,6 +73,8 @@ pub struct Tables {
     pub inputs: Vec<InputInfo>,
     /// Merges whose facts contradicted each other: a wrong rule or import. Never 0 by luck of order.
     pub conflicts: usize,
+    /// Classes that an import rounds to f16 or bf16 because an op does, not because the graph has a cast there.
+    pub rounded: Vec<Id>,
     /// Symbols of sizes with their ranges.
     pub symbols: Vec<SymbolDecl>,
 }

@@ -16,6 +16,7 @@ mod term;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod widths;
 
 pub use check::{Counterexample, RuleReport, check_rule};
 pub use compile::{IndexRewrite, Numerics, assumptions, compile};

@@ -1,11 +1,18 @@
+//! Rewrites that no pattern says.
+//!
 //! push-at: `(at m (op x y))` = `(op (at m x) (at m y))` for elementwise heads, down to loads. Exact. A fold stays
 //! behind its `at`: pushing it would make a second copy of the loop.
+//!
+//! wide-number: `(cast-f32 c)` of a constant or a size in f16 or bf16 is that constant or size in f32. Exact.
 
 use super::compile::IndexRewrite;
 use super::facts::{Graph, Tables};
-use super::lang::{Affine, Attr, AxisId, AxisSet, ENode, GATHERED, Head, axis_bit};
+use super::lang::{Affine, Attr, AxisId, AxisSet, ENode, GATHERED, Head, Number, axis_bit};
+use super::widths::is_half;
 use egg::{Applier, ENodeOrVar, Id, Pattern, PatternAst, Rewrite, Subst, Symbol, Var};
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::DType;
 
 /// The rewrite. Errors: a bug where egg refuses it.
 pub(super) fn push_at() -> Result<IndexRewrite, Diagnostic> {
@@ -16,6 +23,52 @@ pub(super) fn push_at() -> Result<IndexRewrite, Diagnostic> {
     ast.add(ENodeOrVar::ENode(ENode::new(Head::At, children)));
     let applier = PushAt { map, body };
     Rewrite::new("push-at", Pattern::new(ast), applier).map_err(|e| Diagnostic::bug(format!("push-at: {e}")))
+}
+
+/// The other rewrite. Errors: a bug where egg refuses it.
+pub(super) fn wide_number() -> Result<IndexRewrite, Diagnostic> {
+    let variable = "?x".parse::<Var>().map_err(|e| Diagnostic::bug(format!("`?x`: {e}")))?;
+    let mut ast = PatternAst::default();
+    let children = vec![ast.add(ENodeOrVar::Var(variable))];
+    ast.add(ENodeOrVar::ENode(ENode::new(Head::Scalar(ScalarOp::Cast { to: DType::F32 }), children)));
+    Rewrite::new("wide-number", Pattern::new(ast), WideNumber { body: variable })
+        .map_err(|e| Diagnostic::bug(format!("wide-number: {e}")))
+}
+
+struct WideNumber {
+    body: Var,
+}
+
+impl Applier<ENode, Tables> for WideNumber {
+    fn apply_one(
+        &self,
+        graph: &mut Graph,
+        class: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<ENode>>,
+        _: Symbol,
+    ) -> Vec<Id> {
+        let Some(&body) = subst.get(self.body) else { return Vec::new() };
+        let facts = &graph[body].data;
+        if !facts.dtype().is_some_and(is_half) {
+            return Vec::new();
+        }
+        let number = facts.number.and_then(|n| Number::new(DType::F32, n.value()));
+        let size = graph[body].nodes.iter().find(|n| n.head == Head::Extent).and_then(|n| n.children.first().copied());
+        let wide = if let Some(number) = number {
+            graph.add(ENode::attr(Attr::Const(number)))
+        } else if let Some(axis) = size {
+            let dtype = graph.add(ENode::attr(Attr::DType(DType::F32)));
+            graph.add(ENode::new(Head::Extent, vec![axis, dtype]))
+        } else {
+            return Vec::new();
+        };
+        if graph.union(class, wide) { vec![wide] } else { Vec::new() }
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        vec![self.body]
+    }
 }
 
 struct PushAt {

@@ -2,7 +2,7 @@
 
 use super::term::{Line, Term, parse_term};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tilewright_ir::diag::Diagnostic;
 
 /// What a rule keeps of the numbers.
@@ -51,6 +51,10 @@ pub enum ConditionKind {
     Nonempty,
     /// wide(?a): the dtype of a has at least the exponents of f32, so that no order of operations overflows alone.
     Wide,
+    /// half(?a): the dtype of a is f16 or bf16.
+    Half,
+    /// single(?a): the dtype of a is f32.
+    Single,
     /// positive(?a): a is a known constant above 0.
     Positive,
     /// varies(?a, ?j): axis j may be free in a.
@@ -59,6 +63,8 @@ pub enum ConditionKind {
     Narrow,
     /// indexed(?a): a may differ from place to place, as constants and sizes do not.
     Indexed,
+    /// implied(?x): what is cast of x to f16 or bf16 is the result of an op in that dtype, and no cast of the graph.
+    Implied,
     /// unshifted(?s, ?j): s is not already a difference with its maximum over j.
     Unshifted,
     /// finite(?a): assumed only.
@@ -92,10 +98,13 @@ const CONDITIONS: &[(&str, ConditionKind, usize, Use)] = &[
     ("indep", ConditionKind::Indep, 2, Use::Truth),
     ("nonempty", ConditionKind::Nonempty, 1, Use::Truth),
     ("wide", ConditionKind::Wide, 1, Use::Truth),
+    ("half", ConditionKind::Half, 1, Use::Truth),
+    ("single", ConditionKind::Single, 1, Use::Truth),
     ("positive", ConditionKind::Positive, 1, Use::Truth),
     ("varies", ConditionKind::Varies, 2, Use::Profit),
     ("narrow", ConditionKind::Narrow, 2, Use::Profit),
     ("indexed", ConditionKind::Indexed, 1, Use::Profit),
+    ("implied", ConditionKind::Implied, 1, Use::Profit),
     ("unshifted", ConditionKind::Unshifted, 2, Use::Profit),
     ("finite", ConditionKind::Finite, 1, Use::Assumption),
     ("moderate", ConditionKind::Moderate, 1, Use::Assumption),
@@ -137,15 +146,21 @@ const SHIPPED: &[(&str, &str)] = &[
     ("online.rules", include_str!("rules/online.rules")),
     ("variance.rules", include_str!("rules/variance.rules")),
     ("views.rules", include_str!("rules/views.rules")),
+    ("halves.rules", include_str!("rules/halves.rules")),
 ];
 
 /// The rules of this crate. Errors: those of [`RuleSet::parse`], which the tests exclude.
 pub fn shipped() -> Result<RuleSet, Diagnostic> {
-    let mut all = RuleSet::default();
-    for (file, text) in SHIPPED {
-        all.extend(RuleSet::parse(file, text)?)?;
-    }
-    Ok(all)
+    // Each function that is compiled asks for them.
+    static PARSED: OnceLock<Result<RuleSet, Diagnostic>> = OnceLock::new();
+    let parse = || {
+        let mut all = RuleSet::default();
+        for (file, text) in SHIPPED {
+            all.extend(RuleSet::parse(file, text)?)?;
+        }
+        Ok(all)
+    };
+    PARSED.get_or_init(parse).clone()
 }
 
 impl RuleSet {
@@ -351,6 +366,12 @@ fn check_scopes(rule: &Rule, line: &Line) -> Result<(), Diagnostic> {
     if matches!(rule.left, Term::Variable(_) | Term::Number(_)) {
         return Err(error("rule-syntax", "the left side must have a head".into()));
     }
+    if rule.left.has_own() {
+        return Err(error(
+            "rule-syntax",
+            "`(cast ..)` takes its dtype from the left side: name one, as in `cast-f16`".into(),
+        ));
+    }
     let mut result = Ok(());
     rule.right.variables(&mut Vec::new(), &mut |name, bound| {
         let bound: BTreeSet<Arc<str>> = bound.iter().cloned().collect();
@@ -361,6 +382,7 @@ fn check_scopes(rule: &Rule, line: &Line) -> Result<(), Diagnostic> {
                 ConditionKind::Positive => c.arguments == [name.clone()],
                 ConditionKind::Nonempty | ConditionKind::Wide | ConditionKind::Varies | ConditionKind::Narrow => false,
                 ConditionKind::Indexed | ConditionKind::Unshifted => false,
+                ConditionKind::Half | ConditionKind::Single | ConditionKind::Implied => false,
                 ConditionKind::Finite | ConditionKind::Moderate => false,
                 ConditionKind::Inside | ConditionKind::UnsignedZero => false,
             })

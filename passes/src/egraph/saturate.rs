@@ -4,6 +4,7 @@ use super::compile::{Numerics, compile};
 use super::facts::{Facts, Graph, Tables};
 use super::lang::ENode;
 use super::rules::{Class, RuleSet};
+use super::widths::is_half;
 use egg::{EGraph, Language, RewriteScheduler, Runner, SearchMatches, StopReason};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -108,6 +109,9 @@ fn prune(graph: &mut Graph) {
 /// that takes 0 and -0 for the same where a constant tells them apart.
 pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limits) -> Result<Saturation, Diagnostic> {
     let mut dtypes: Vec<DType> = graph.classes().filter_map(|c| Facts::dtype(&c.data)).collect();
+    if dtypes.iter().any(|d| is_half(*d)) {
+        dtypes.push(DType::F32);
+    }
     dtypes.sort_unstable();
     dtypes.dedup();
     dtypes.retain(|d| d.is_float());

@@ -44,14 +44,29 @@ pub enum Term {
     Variable(Arc<str>),
     /// A number, of the dtype of the class that the rule's left side matches.
     Number(f64),
+    /// `(cast ?x)`: cast to the dtype of the class that the rule's left side matches.
+    Own(Box<Term>),
     /// `(head argument*)`.
     Apply(Head, Vec<Term>),
 }
 
 impl Term {
+    /// Whether `(cast ?x)` occurs.
+    pub fn has_own(&self) -> bool {
+        match self {
+            Term::Variable(_) | Term::Number(_) => false,
+            Term::Own(_) => true,
+            Term::Apply(_, args) => args.iter().any(Term::has_own),
+        }
+    }
+
     /// Adds the axes whose positions occur: `?j` of `(iota ?j)`.
     pub fn positions<'t>(&'t self, out: &mut Vec<&'t str>) {
-        let Term::Apply(head, args) = self else { return };
+        let (head, args) = match self {
+            Term::Variable(_) | Term::Number(_) => return,
+            Term::Own(x) => return x.positions(out),
+            Term::Apply(head, args) => (head, args),
+        };
         match (head, args.first()) {
             (Head::Iota, Some(Term::Variable(axis))) => out.push(axis),
             (_, Some(_) | None) => args.iter().for_each(|a| a.positions(out)),
@@ -63,6 +78,7 @@ impl Term {
         match self {
             Term::Variable(name) => visit(name, bound),
             Term::Number(_) => {}
+            Term::Own(x) => x.variables(bound, visit),
             Term::Apply(Head::Fold(_), args) => {
                 let Some((axis, body)) = args.split_first() else { return };
                 // The name of an axis, unlike the position along it, means the same under every fold.
@@ -89,9 +105,24 @@ impl Term {
         }
     }
 
+    /// With two variables exchanged.
+    pub fn exchanged(&self, a: &Arc<str>, b: &Arc<str>) -> Term {
+        match self {
+            Term::Variable(name) if name == a => Term::Variable(b.clone()),
+            Term::Variable(name) if name == b => Term::Variable(a.clone()),
+            Term::Variable(_) | Term::Number(_) => self.clone(),
+            Term::Own(x) => Term::Own(Box::new(x.exchanged(a, b))),
+            Term::Apply(head, args) => Term::Apply(head.clone(), args.iter().map(|x| x.exchanged(a, b)).collect()),
+        }
+    }
+
     /// Every order of the operands of commutative heads, this one first, without duplicates; `None` if too many.
     pub fn variants(&self) -> Option<Vec<Term>> {
-        let Term::Apply(head, args) = self else { return Some(vec![self.clone()]) };
+        let (head, args) = match self {
+            Term::Variable(_) | Term::Number(_) => return Some(vec![self.clone()]),
+            Term::Own(x) => return Some(x.variants()?.into_iter().map(|v| Term::Own(Box::new(v))).collect()),
+            Term::Apply(head, args) => (head, args),
+        };
         let mut rows: Vec<Vec<Term>> = vec![Vec::new()];
         for arg in args {
             let parts = arg.variants()?;
@@ -119,6 +150,7 @@ impl std::fmt::Display for Term {
         match self {
             Term::Variable(name) => write!(f, "?{name}"),
             Term::Number(value) => write!(f, "{value}"),
+            Term::Own(x) => write!(f, "(cast {x})"),
             Term::Apply(head, args) => {
                 write!(f, "({head}")?;
                 for arg in args {
@@ -206,8 +238,11 @@ impl Parser<'_> {
     fn apply(&self, open: usize, depth: usize) -> Result<(Term, usize), Diagnostic> {
         let at = self.skip(open + 1);
         let (name, mut next) = self.word(at);
-        let Some((head, arity)) = Head::by_name(name) else {
-            return Err(self.error("unknown-head", format!("unknown head `{name}`"), at, next));
+        let own = name == "cast";
+        let (head, arity) = match Head::by_name(name) {
+            Some((head, arity)) => (Some(head), arity),
+            None if own => (None, 1),
+            None => return Err(self.error("unknown-head", format!("unknown head `{name}`"), at, next)),
         };
         let mut args = Vec::new();
         loop {
@@ -226,6 +261,10 @@ impl Parser<'_> {
             let message = format!("`{name}` takes {arity} operands, found {}", args.len());
             return Err(self.error("operand-count", message, open, next + 1));
         }
+        let Some(head) = head else {
+            let inner = args.pop().ok_or_else(|| Diagnostic::bug("a cast without an operand"))?;
+            return Ok((Term::Own(Box::new(inner)), next + 1));
+        };
         let binds = matches!(head, Head::Fold(_) | Head::Iota | Head::Extent);
         if binds && !matches!(args.first(), Some(Term::Variable(_))) {
             return Err(self.error("rule-syntax", format!("`{name}` takes an axis variable first"), open, next + 1));

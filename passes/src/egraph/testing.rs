@@ -241,7 +241,7 @@ impl<'a> Memory<'a> {
                     rows.push(row.collect());
                 }
                 point[axis] = before;
-                fold_rows(*kind, &rows).unwrap().value
+                fold_rows(*kind, &rows, None).unwrap().value
             }
         }
     }

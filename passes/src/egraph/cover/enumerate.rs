@@ -183,6 +183,12 @@ impl Search<'_, '_> {
             let info = &self.problem.classes[kid];
             let large = self.kept[kid].iter().all(|(b, _)| b.nodes.len() > MOST_NODES / 2);
             let read = info.simple.is_none() && info.storable && (!info.chain || large) && self.flow[kid].is_finite();
+            let converted = info.narrow.filter(|(_, half)| {
+                let half = &self.problem.classes[*half];
+                half.storable && (!half.chain || large)
+            });
+            let converted = converted.filter(|(_, half)| *half != class && self.flow[*half].is_finite());
+            let converted = converted.and_then(|(n, half)| Body::single(kid, n).join(&Body::input(half), kid));
             let view = matches!(choice.step, Step::At(_)) && info.simple.is_none();
             let input = Body::input(kid);
             let mut options: Vec<(&Body, f64)> = Vec::new();
@@ -190,6 +196,7 @@ impl Search<'_, '_> {
                 options.push((&input, 0.0));
             }
             if !view {
+                options.extend(converted.iter().map(|body| (body, 0.0)));
                 options.extend(self.kept[kid].iter().map(|(body, price)| (body, price.rank)));
             }
             let mut next = Vec::with_capacity(ways.len() * options.len());

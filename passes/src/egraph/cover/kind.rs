@@ -212,6 +212,16 @@ fn oriented(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> Option<S
         _computed => false,
     };
     let first = if weight(sum.left) && !weight(sum.right) { [swapped, sum.clone()] } else { [sum.clone(), swapped] };
+    // What may be a half is one, where matrix units multiply halves.
+    let converted = |at: usize| written.operand(problem, at) != at;
+    let half = |at: usize| {
+        let narrow = problem.classes[written.locals[at].class].narrow;
+        converted(at) || narrow.is_some_and(|(_, h)| problem.device.matrix.has(problem.classes[h].dtype))
+    };
+    let sides = [sum.left, sum.right];
+    if capable.prologue && sides.iter().all(|&at| half(at)) && !sides.iter().all(|&at| converted(at)) {
+        return None;
+    }
     let fits = |s: &Sum| {
         let instructions = problem.device.capabilities.prologue && written.narrow(problem, [s.left, s.right]).is_some();
         s.columns != 0 && (instructions || (left_fits(problem, written, s) && right_fits(problem, written, s)))

@@ -4,10 +4,11 @@
 use super::super::lang::{AxisId, AxisSet, Fold, GATHERED, axis_bit};
 use super::body::Written;
 use super::kind::Sum;
-use super::price::{Load, bytes, contiguous, elementwise, read, source, stored};
+use super::price::{Load, bytes, contiguous, elementwise, pace, read, source, stored};
 use super::problem::{Problem, Step, each};
 use crate::schedule::{MOST_HELD, READ_HELD, STORE_HELD};
 use std::collections::{BTreeMap, BTreeSet};
+use tilewright_ir::types::DType;
 
 /// Elements of a tile of an elementwise kernel: the least that one core takes.
 const TILE: f64 = crate::schedule::TILE as f64;
@@ -102,7 +103,7 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
     for at in (0..written.locals.len()).rev() {
         let frames = std::mem::take(&mut at_frames[at]);
         let local = &written.locals[at];
-        let dtype = problem.classes[local.class].dtype;
+        let dtype = pace(problem, written, at);
         if let Some(axes) = source(problem, written, at) {
             let total: f64 = frames.iter().map(|&f| l.frames[f].count).sum();
             read(problem, &mut load, problem.points(axes), total, bytes(problem, local.class), outer & !local.free);
@@ -190,7 +191,9 @@ fn remade(problem: &Problem<'_>, written: &Written<'_>, at: usize, axis: AxisId)
         }
         match local.choice.map(|c| &c.step) {
             Some(Step::Map { work, special }) => {
-                cost += work + special * problem.device.special.0;
+                let rates = &problem.device.vector;
+                let slower = rates.of(DType::F32) / rates.of(pace(problem, written, at));
+                cost += (work + special * problem.device.special.0) * slower;
                 stack.extend(&local.kids);
             }
             Some(Step::Number) => cost += 1.0,

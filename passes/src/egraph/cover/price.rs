@@ -127,6 +127,14 @@ pub(super) fn elementwise(problem: &Problem<'_>, work: f64, special: f64, dtype:
     (work + special * problem.device.special.0) / problem.device.vector.of(dtype)
 }
 
+/// The dtype that says how fast a value is computed. A half costs a rounding, but not in a fold, which runs in f32, nor where
+/// it is stored, since results are rounded as they are written.
+pub(super) fn pace(problem: &Problem<'_>, written: &Written<'_>, at: usize) -> DType {
+    let dtype = problem.classes[written.locals[at].class].dtype;
+    let free = matches!(written.step(at), Some(Step::Fold(..))) || written.outputs.contains(&at);
+    if is_half(dtype) && free { DType::F32 } else { dtype }
+}
+
 /// Bytes written.
 pub(super) fn stored(problem: &Problem<'_>, written: &Written<'_>) -> f64 {
     let one = |&o: &usize| {
@@ -177,7 +185,7 @@ fn products(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], cut: f64
         }
     }
     for (at, local) in written.locals.iter().enumerate() {
-        let dtype = problem.classes[local.class].dtype;
+        let dtype = pace(problem, written, at);
         if let Some(axes) = source(problem, written, at) {
             let points = problem.points(axes);
             let total = problem.points(local.free) * again(local.free);
@@ -247,7 +255,7 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key:
         if let Some(Step::Map { work, special }) = local.choice.map(|c| &c.step)
             && !key.nest.contains(&at)
         {
-            let dtype = problem.classes[local.class].dtype;
+            let dtype = pace(problem, written, at);
             let cells = problem.points(local.free) * if local.free & axis_bit(axis) != 0 { part } else { 1.0 };
             load.vector += cells * elementwise(problem, *work, *special, dtype);
         }

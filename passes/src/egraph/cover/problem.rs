@@ -5,6 +5,7 @@ use super::super::facts::{Graph, Sort};
 use super::super::lang::{Affine, Attr, AxisId, AxisSet, ENode, Fold, GATHERED, Head, axis_bit};
 use super::body::NOWHERE;
 use super::{Context, Device};
+use crate::schedule::is_half;
 use egg::Id;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +65,8 @@ pub(super) struct Info {
     pub storable: bool,
     /// Whether its only reader is elementwise over the same axes: storing what that one makes is as good.
     pub chain: bool,
+    /// Of a value in f32 that f16 or bf16 holds in memory: the choice that converts, and the class that is stored.
+    pub narrow: Option<(usize, Class)>,
     /// Classes with a node that reads it.
     pub readers: usize,
     /// Whether a root is this class.
@@ -170,6 +173,37 @@ fn postorder(graph: &Graph, roots: &[Id]) -> Vec<Id> {
     order
 }
 
+/// A value in f16 or bf16 that is one in f32, rounded, is not computed in halves: that would round every operand as well.
+fn round_once(graph: &Graph, dtype: DType, choices: &mut Vec<Choice>) {
+    let cast = |c: &Choice| matches!(c.node.head, Head::Scalar(ScalarOp::Cast { .. }));
+    // The value in f32 may be there only because it is this half, converted.
+    let rounds = |c: &Choice| {
+        let from = c.node.children.first().map(|&k| &graph[k]);
+        let other = |n: &ENode| !matches!(n.head, Head::Scalar(ScalarOp::Cast { .. }));
+        cast(c) && from.is_some_and(|f| f.data.dtype() == Some(DType::F32) && f.nodes.iter().any(other))
+    };
+    if is_half(dtype) && choices.iter().any(rounds) {
+        choices.retain(|c| match &c.step {
+            Step::Map { .. } => cast(c),
+            Step::Fold(..) => false,
+            Step::Load(..) | Step::Number | Step::Gather(..) | Step::At(_) => true,
+        });
+    }
+}
+
+/// Values in f16 or bf16 that are factors of sums of products, converted: matrix units multiply halves, so a factor that the
+/// kernel of a product computes has to be one.
+fn half_factors(graph: &Graph, order: &[Id]) -> BTreeSet<Id> {
+    let nodes = |id: &Id, head: &Head| {
+        let found = graph[*id].nodes.iter().filter(|n| n.head == *head);
+        found.flat_map(|n| n.children.iter().copied()).collect::<Vec<Id>>()
+    };
+    let bodies = order.iter().flat_map(|id| nodes(id, &Head::Fold(Fold::Sum)));
+    let factors = bodies.flat_map(|b| nodes(&b, &Head::Scalar(ScalarOp::Mul {})));
+    let halves = factors.flat_map(|f| nodes(&f, &Head::Scalar(ScalarOp::Cast { to: DType::F32 })));
+    halves.map(|h| graph.find(h)).collect()
+}
+
 impl<'a> Problem<'a> {
     /// The problem of storing `roots`. `loose` lets every class be stored: the last resort of a graph that saturation left
     /// in the middle of its work.
@@ -184,6 +218,7 @@ impl<'a> Problem<'a> {
     ) -> Result<Problem<'a>, Diagnostic> {
         let order = postorder(graph, roots);
         let number: BTreeMap<Id, Class> = order.iter().enumerate().map(|(i, &id)| (id, i)).collect();
+        let kept = if device.capabilities.prologue { half_factors(graph, &order) } else { BTreeSet::new() };
         let mut heads = Vec::new();
         let mut classes = Vec::with_capacity(order.len());
         for &id in &order {
@@ -193,6 +228,9 @@ impl<'a> Problem<'a> {
             for node in &graph[id].nodes {
                 let choice = Choice::of(graph, &number, node, &mut heads);
                 choices.push(choice.ok_or_else(|| Diagnostic::bug(format!("`{node}` has the wrong attributes")))?);
+            }
+            if !kept.contains(&id) {
+                round_once(graph, dtype, &mut choices);
             }
             choices.sort_by(|a, b| (&a.node.head, &a.kids).cmp(&(&b.node.head, &b.kids)));
             let simple = choices.iter().position(|c| matches!(c.step, Step::Load(..) | Step::Number));
@@ -204,6 +242,7 @@ impl<'a> Problem<'a> {
                 simple,
                 storable: false,
                 chain: false,
+                narrow: None,
                 readers: 0,
                 root: false,
             };
@@ -229,6 +268,13 @@ impl<'a> Problem<'a> {
         for (class, info) in self.classes.iter().enumerate() {
             for kid in info.choices.iter().flat_map(|c| &c.kids) {
                 readers[*kid].insert(class);
+            }
+        }
+        let pairs = self.pairs();
+        for &(half, wide, _) in &pairs {
+            // Where nothing else reads the half, it is no reader of its own.
+            if !self.classes[half].root && readers[half].len() == 1 {
+                readers[wide].remove(&half);
             }
         }
         // A factor of a product may have to lie in memory whatever it is; what an `at` reads must, if nothing else makes
@@ -270,6 +316,27 @@ impl<'a> Problem<'a> {
             (info.storable, info.chain, info.readers) = (storable, chain && !viewed[class], count);
         }
         self.part_folds();
+        for (half, wide, choice) in pairs {
+            self.classes[half].chain = self.classes[wide].chain;
+            let info = &mut self.classes[wide];
+            info.storable &= info.root || viewed[wide];
+            info.narrow = Some((choice, half));
+        }
+    }
+
+    /// Values in f16 or bf16 that are others in f32, rounded, with those, and which choice of the other converts the half.
+    fn pairs(&self) -> Vec<(Class, Class, usize)> {
+        let mut found = Vec::new();
+        for (half, info) in self.classes.iter().enumerate().filter(|(_, i)| is_half(i.dtype)) {
+            let wide = info.choices.iter().filter(|c| matches!(c.step, Step::Map { .. })).flat_map(|c| &c.kids);
+            for &wide in wide.filter(|&&w| self.classes[w].dtype == DType::F32) {
+                let back = |c: &Choice| matches!(c.step, Step::Map { .. }) && c.kids == [half];
+                if let Some(choice) = self.classes[wide].choices.iter().position(back) {
+                    found.push((half, wide, choice));
+                }
+            }
+        }
+        found
     }
 
     /// A kernel may have room for one of the folds that an elementwise value combines (two products), so none of them has

@@ -264,7 +264,12 @@ impl<'a> Builder<'a> {
                 let product = self.scalar(ReduceKind::Prod.combine(dtype), factors);
                 let folded: Vec<Var> = pairs.contract.0.iter().map(|&i| self.dims(node.args[0])[i]).collect();
                 let sum = self.fold(ReduceKind::Sum, &folded, product, wide)?;
-                Ok(if half { self.scalar(to(dtype), vec![sum]) } else { sum })
+                if !half {
+                    return Ok(sum);
+                }
+                let rounded = self.scalar(to(dtype), vec![sum]);
+                self.out.graph.analysis.rounded.push(rounded);
+                Ok(rounded)
             }
             GraphOp::Broadcast { .. } | GraphOp::Reshape { .. } | GraphOp::Transpose { .. } => self.class(arg(0)?),
             GraphOp::Slice { .. } | GraphOp::Flip { .. } => self.slice(arg(0)?, dims, &planned.cuts),
