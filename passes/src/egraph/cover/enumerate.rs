@@ -78,8 +78,9 @@ impl Candidates {
         let mut search = Search { problem, limits, counts, steps, kept, flow, memo: HashMap::new(), key: Vec::new() };
         let edges = || problem.classes.iter().enumerate().flat_map(|(c, i)| i.choices.iter().map(move |n| (c, n)));
         let cyclic = edges().any(|(class, choice)| choice.kids.iter().any(|&k| k >= class));
+        let order = order(problem);
         for _ in 0..if cyclic { 2 } else { 1 } {
-            for class in 0..count {
+            for &class in &order {
                 search.class(class);
             }
         }
@@ -106,6 +107,34 @@ impl Candidates {
         }
         self.all.push(candidate);
     }
+}
+
+/// Classes in the order in which they are looked at: what a class is made of first, and a value in f32 before the half that
+/// holds it, whichever of them was numbered first.
+fn order(problem: &Problem<'_>) -> Vec<Class> {
+    let count = problem.classes.len();
+    if problem.classes.iter().all(|info| info.narrow.is_none()) {
+        return (0..count).collect();
+    }
+    let kids = |class: Class| {
+        let info = &problem.classes[class];
+        let converts = info.narrow.map(|(choice, _)| choice);
+        let others = info.choices.iter().enumerate().filter(move |(i, _)| Some(*i) != converts);
+        others.flat_map(|(_, c)| c.kids.iter().copied())
+    };
+    let (mut order, mut seen) = (Vec::with_capacity(count), vec![false; count]);
+    for start in 0..count {
+        let mut open = vec![(start, false)];
+        while let Some((class, done)) = open.pop() {
+            if done {
+                order.push(class);
+            } else if !std::mem::replace(&mut seen[class], true) {
+                open.push((class, true));
+                open.extend(kids(class).filter(|&k| !seen[k]).map(|k| (k, false)));
+            }
+        }
+    }
+    order
 }
 
 /// Classes that barriers read to make what the body loads.

@@ -317,24 +317,28 @@ impl<'a> Problem<'a> {
         }
         self.part_folds();
         for (half, wide, choice) in pairs {
-            self.classes[half].chain = self.classes[wide].chain;
             let info = &mut self.classes[wide];
             info.storable &= info.root || viewed[wide];
-            info.narrow = Some((choice, half));
+            if self.classes[half].simple.is_none() {
+                self.classes[wide].narrow = Some((choice, half));
+                self.classes[half].chain = self.classes[wide].chain;
+            }
         }
     }
 
-    /// Values in f16 or bf16 that are others in f32, rounded, with those, and which choice of the other converts the half.
+    /// Values in f16 or bf16 with the classes that are these in f32, and which of their choices converts the half. To store
+    /// the half is to store the other in half of the bytes.
     fn pairs(&self) -> Vec<(Class, Class, usize)> {
         let mut found = Vec::new();
-        for (half, info) in self.classes.iter().enumerate().filter(|(_, i)| is_half(i.dtype)) {
-            let wide = info.choices.iter().filter(|c| matches!(c.step, Step::Map { .. })).flat_map(|c| &c.kids);
-            for &wide in wide.filter(|&&w| self.classes[w].dtype == DType::F32) {
-                let back = |c: &Choice| matches!(c.step, Step::Map { .. }) && c.kids == [half];
-                if let Some(choice) = self.classes[wide].choices.iter().position(back) {
-                    found.push((half, wide, choice));
+        for (wide, info) in self.classes.iter().enumerate().filter(|(_, i)| i.dtype == DType::F32) {
+            let half = |c: &Choice| match (&c.node.head, c.kids.as_slice()) {
+                (Head::Scalar(ScalarOp::Cast { .. }), [half]) => {
+                    Some(*half).filter(|&h| is_half(self.classes[h].dtype))
                 }
-            }
+                _other => None,
+            };
+            let pair = info.choices.iter().enumerate().find_map(|(choice, c)| half(c).map(|half| (half, wide, choice)));
+            found.extend(pair);
         }
         found
     }
