@@ -1,12 +1,12 @@
 //! Gradients as a transformation of the Graph IR: a function becomes a function, made of the same ops.
 //!
-//! Reverse mode. [`reverse`](reverse::reverse) walks a function from its results to what the gradient is asked for and asks
-//! [`vjp`] for the rule of each node; [`split`] makes a function and its derivative two functions, so that the derivative of a
+//! Reverse mode. `reverse` walks a function from its results to what the gradient is asked for and asks
+//! `vjp` for the rule of each node; `split` makes a function and its derivative two functions, so that the derivative of a
 //! call is a call and that of a scan a scan. What comes out is Graph IR like any other, so it can be differentiated again.
 //!
-//! Forward mode. [`forward`](forward::forward) gives each value that moves a tangent, by the rules of [`jvp`].
+//! Forward mode. `forward` gives each value that moves a tangent, by the rules of `jvp`.
 //!
-//! A gradient exists for floats only. Where a function has no slope, or two, the rules of [`vjp`] say what it is; they follow
+//! A gradient exists for floats only. Where a function has no slope, or two, the rules of `vjp` say what it is; they follow
 //! torch.
 
 mod build;
@@ -16,6 +16,7 @@ mod reverse;
 mod split;
 mod vjp;
 
+use crate::lower::depth;
 use build::Build;
 use forward::forward;
 use jvp::Moved;
@@ -55,9 +56,10 @@ pub struct Differentiated {
 ///
 /// The entry keeps its name and parameters; none of them is donated.
 ///
-/// Errors: `unknown-parameter`; `no-gradient` for parameters that are not floats, and where no result is; `not-scalar` for
+/// Errors: `call-depth`; `unknown-parameter`; `no-gradient` for parameters that are not floats, and where no result is; `not-scalar` for
 /// gradients of a tensor; those of type inference, such as `dim-overflow`.
 pub fn differentiate(module: &Module, wrt: &[&str], form: Form) -> Result<Differentiated, Diagnostic> {
+    depth(module)?;
     let mut module = module.clone();
     let entry = module.entry()?.name.clone();
     let Some(f) = module.functions.shift_remove(&entry) else { return Err(Diagnostic::bug("an entry without a name")) };
@@ -71,6 +73,7 @@ pub fn differentiate(module: &Module, wrt: &[&str], form: Form) -> Result<Differ
     add(&mut module, out);
     let module = module.part(&entry)?;
     verify(&module)?;
+    depth(&module)?;
     Ok(Differentiated { module, unrelated })
 }
 

@@ -109,9 +109,17 @@ fn domain(map: &[(AxisId, Affine)]) -> AxisSet {
     map.iter().fold(0, |set, (axis, _)| set | axis_bit(*axis))
 }
 
+/// Views of views that are made one. A tensor beside itself is a view of itself, of which there is no last.
+const COMPOSED: usize = 8;
+
 /// `at` of a class as far as it depends on the map. A view would have as many names as there are ways to it if what it does
 /// not depend on stayed in the map, or if views of views were made.
 fn at(graph: &mut Graph, map: &[(AxisId, Affine)], id: Id) -> Id {
+    view(graph, map, id, COMPOSED)
+}
+
+/// [`at`], where `most` views may be composed.
+fn view(graph: &mut Graph, map: &[(AxisId, Affine)], id: Id, most: usize) -> Id {
     let free = graph[id].data.free;
     let differs = |(axis, with): &&(AxisId, Affine)| free & axis_bit(*axis) != 0 && with.as_axis() != Some(*axis);
     let map: Vec<_> = map.iter().filter(differs).cloned().collect();
@@ -119,7 +127,8 @@ fn at(graph: &mut Graph, map: &[(AxisId, Affine)], id: Id) -> Id {
         return id;
     }
     let below = graph[id].nodes.iter().find(|n| n.head == Head::At).cloned();
-    if let Some(found) = below.and_then(|node| compose(graph, &map, &node)) {
+    let below = below.filter(|_| most > 0);
+    if let Some(found) = below.and_then(|node| compose(graph, &map, &node, most - 1)) {
         return found;
     }
     let leaf = graph.add(ENode::attr(Attr::Subst(map)));
@@ -127,14 +136,14 @@ fn at(graph: &mut Graph, map: &[(AxisId, Affine)], id: Id) -> Id {
 }
 
 /// `map` of an `at` node, as one `at` of what is below.
-fn compose(graph: &mut Graph, map: &[(AxisId, Affine)], node: &ENode) -> Option<Id> {
+fn compose(graph: &mut Graph, map: &[(AxisId, Affine)], node: &ENode, most: usize) -> Option<Id> {
     let [leaf, body] = node.children[..] else { return None };
     let Some(Attr::Subst(inner)) = &graph[leaf].data.attr else { return None };
     let mut both: Vec<(AxisId, Affine)> =
         inner.iter().map(|(axis, e)| Some((*axis, e.substitute(map)?))).collect::<Option<_>>()?;
     both.extend(map.iter().filter(|t| !inner.iter().any(|u| u.0 == t.0)).cloned());
     both.sort();
-    Some(at(graph, &both, body))
+    Some(view(graph, &both, body, most))
 }
 
 fn push(graph: &mut Graph, map: &[(AxisId, Affine)], node: &ENode) -> Option<Id> {
@@ -144,7 +153,7 @@ fn push(graph: &mut Graph, map: &[(AxisId, Affine)], node: &ENode) -> Option<Id>
             let children = node.children.iter().map(|&c| at(graph, map, c)).collect();
             Some(graph.add(ENode::new(node.head.clone(), children)))
         }
-        Head::At => compose(graph, map, node),
+        Head::At => compose(graph, map, node, COMPOSED),
         Head::Load | Head::Gather => {
             let Some(Attr::Map(dims)) = attr(graph, 1) else { return None };
             // The stand-in for the loaded index is no axis that a map could replace.

@@ -13,7 +13,7 @@ use tilewright_ir::types::{Dim, Type};
 const MAX_DEPTH: usize = 64;
 
 /// Checks how deep the calls of the entry go. Errors: `call-depth`.
-pub(super) fn depth(module: &Module) -> Result<(), Diagnostic> {
+pub(crate) fn depth(module: &Module) -> Result<(), Diagnostic> {
     let mut depths: BTreeMap<Name, usize> = BTreeMap::new();
     for f in module.functions.values() {
         let live = f.live();

@@ -8,6 +8,7 @@ mod level2;
 mod tests;
 mod wide;
 
+pub(crate) use control::depth;
 pub use launch::lower_region;
 
 use crate::egraph::{self, Numerics};
@@ -81,6 +82,7 @@ impl From<u8> for Options {
 ///
 /// Errors: those of [`lower_module`].
 pub fn regions(module: &Module, options: impl Into<Options>, target: &Target) -> Result<String, Diagnostic> {
+    depth(module)?;
     let options = options.into();
     let target = &target.allowed(&options);
     let mut out = String::new();
@@ -101,6 +103,7 @@ pub fn optimized(
     options: impl Into<Options>,
     target: &Target,
 ) -> Result<Vec<egraph::export::Exported>, Diagnostic> {
+    depth(module)?;
     let options = options.into();
     let target = &target.allowed(&options);
     let each = |f: &Function| {
@@ -126,7 +129,7 @@ pub fn fired(module: &Module, options: impl Into<Options>) -> Result<Vec<Vec<egr
 pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Target) -> Result<Vec<Program>, Diagnostic> {
     let options = options.into();
     let target = &target.allowed(&options);
-    control::depth(module)?;
+    depth(module)?;
     let lower = |f: &Function| match wide::narrowed(module, f)? {
         Some(narrow) => lower_function(module, &narrow, &options, target),
         None => lower_function(module, f, &options, target),
