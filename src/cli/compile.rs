@@ -6,6 +6,7 @@ use crate::emit::{Stage, emit_saying};
 use crate::formats::{check_writable, write_whole};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::Module;
 
 /// Arguments of `compile`.
 #[derive(clap::Args)]
@@ -15,13 +16,20 @@ pub(super) struct Args {
     /// What to show
     #[arg(long, value_enum, default_value_t = Stage::Kernel)]
     emit: Stage,
-    /// What to compile for; the CPU if absent, sm_80 for the stage `cuda`
-    #[arg(long, value_enum)]
-    target: Option<Target>,
     /// Only this function and those that it calls; every function if absent. Symbols stay symbols: the code is for every
     /// size in their ranges
     #[arg(long)]
     function: Option<String>,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// How a stage is made and where it goes.
+#[derive(clap::Args)]
+pub(super) struct Shown {
+    /// What to compile for; the CPU if absent, sm_80 for the stage `cuda`
+    #[arg(long, value_enum)]
+    target: Option<Target>,
     #[command(flatten)]
     compile: CompileArgs,
     /// Write to this file instead of the terminal
@@ -31,13 +39,25 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file, args.function.as_deref())?;
-    args.output.as_deref().map_or(Ok(()), check_writable)?;
-    let options = args.compile.options()?;
-    let target = args.target.unwrap_or(args.emit.default_target());
-    let (text, warnings) = emit_saying(&module, args.emit, &options, target, &super::progress::stage)?;
-    warnings.iter().for_each(|w| super::note(&format!("{w}\n")));
-    match &args.output {
-        Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),
-        None => super::print(&text),
+    args.shown.check()?;
+    args.shown.show(&module, args.emit)
+}
+
+impl Shown {
+    /// Whether the output can be written, before any work. Errors: those of [`check_writable`].
+    pub(super) fn check(&self) -> Result<(), Diagnostic> {
+        self.output.as_deref().map_or(Ok(()), check_writable)
+    }
+
+    /// Shows a stage of `module`, with warnings beside it. Errors: those of the compiler and of writing.
+    pub(super) fn show(&self, module: &Module, stage: Stage) -> Result<(), Diagnostic> {
+        let options = self.compile.options()?;
+        let target = self.target.unwrap_or(stage.default_target());
+        let (text, warnings) = emit_saying(module, stage, &options, target, &super::progress::stage)?;
+        warnings.iter().for_each(|w| super::note(&format!("{w}\n")));
+        match &self.output {
+            Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),
+            None => super::print(&text),
+        }
     }
 }

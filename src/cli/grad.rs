@@ -1,10 +1,8 @@
 //! `tilewright grad`: the derivative of a program, as a program.
 
-use super::options::CompileArgs;
+use super::compile::Shown;
 use super::progress::stage;
-use crate::compile::Target;
-use crate::emit::{Stage, emit_saying};
-use crate::formats::{check_writable, write_whole};
+use crate::emit::Stage;
 use clap::ValueEnum;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
@@ -38,17 +36,11 @@ pub(super) struct Args {
     /// What to show: `graph` is a .tw file, which `run`, `compile` and `grad` take
     #[arg(long, value_enum, default_value_t = Stage::Graph)]
     emit: Stage,
-    /// What to compile for; the CPU if absent, sm_80 for the stage `cuda`
-    #[arg(long, value_enum)]
-    target: Option<Target>,
     /// The function; if absent `main`, else the last
     #[arg(long)]
     function: Option<String>,
     #[command(flatten)]
-    compile: CompileArgs,
-    /// Write to this file instead of the terminal
-    #[arg(long, short)]
-    output: Option<PathBuf>,
+    shown: Shown,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
@@ -61,7 +53,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         Form::Pullback => autodiff::Form::Pullback,
         Form::Pushforward => autodiff::Form::Pushforward,
     };
-    args.output.as_deref().map_or(Ok(()), check_writable)?;
+    args.shown.check()?;
     stage("differentiating");
     let made = differentiate(&module, &wrt, form).map_err(|d| match d.code {
         "not-scalar" => d.note("`--form pullback` takes a cotangent for each result"),
@@ -71,14 +63,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         let names: Vec<String> = made.unrelated.iter().map(|name| format!("`%{name}`")).collect();
         super::note(&format!("warning[unrelated]: no result depends on {}: zeros\n", names.join(", ")));
     }
-    let options = args.compile.options()?;
-    let target = args.target.unwrap_or(args.emit.default_target());
-    let (text, warnings) = emit_saying(&made.module, args.emit, &options, target, &stage)?;
-    warnings.iter().for_each(|w| super::note(&format!("{w}\n")));
-    match &args.output {
-        Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),
-        None => super::print(&text),
-    }
+    args.shown.show(&made.module, args.emit)
 }
 
 /// The float parameters of the entry. Errors: `no-gradient` if there are none.

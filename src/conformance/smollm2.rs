@@ -134,6 +134,7 @@ fn gradients(index: &Index, file: &Safetensors, gguf: &Gguf, options: &Options) 
     let tokens = file.tensor("grad.ids")?;
     let outputs = Outputs { loss: true, ..Outputs::default() };
     let config = LlamaConfig { outputs, ..LlamaConfig::from_gguf(gguf, tokens.len())? };
+    let (cos, sin) = rope_tables(&config)?;
     let module = llama(&LlamaConfig { dtypes: WeightTypes::new(), ..config })?;
     let wrt: Vec<&str> = index.grad.norm_names.iter().map(String::as_str).collect();
     let made = differentiate(&module, &wrt, Form::ValueAndGradient)?.module;
@@ -141,10 +142,8 @@ fn gradients(index: &Index, file: &Safetensors, gguf: &Gguf, options: &Options) 
     let others = entry.results.len() - wrt.len();
     let inputs = entry.params.iter().map(|p| match &*p.name {
         "tokens" => Ok(tokens.clone()),
-        "rope.cos" | "rope.sin" => {
-            let (cos, sin) = rope_tables(&LlamaConfig::from_gguf(gguf, tokens.len())?)?;
-            Ok(if &*p.name == "rope.cos" { cos } else { sin })
-        }
+        "rope.cos" => Ok(cos.clone()),
+        "rope.sin" => Ok(sin.clone()),
         name if name.starts_with("cache.") => {
             let shape = p.ty.concrete(&Bindings::new()).map_err(Diagnostic::bug)?;
             Array::from_f32(&shape, &vec![0.0; shape.iter().product()])

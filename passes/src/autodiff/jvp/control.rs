@@ -6,10 +6,9 @@ use super::super::split::{add, fresh, with_parameters};
 use super::{Motion, tangent_or_zero};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Module, Role, Value};
-use tilewright_ir::infer::infer;
+use tilewright_ir::graph::{Function, Module, Role, Value};
 use tilewright_ir::op::{GraphOp, Name};
-use tilewright_ir::types::{Dim, Type};
+use tilewright_ir::types::Dim;
 
 /// A function, which of its parameters move, and which results are asked for tangents if they move or not.
 type Ask = (Name, Vec<bool>, Vec<bool>);
@@ -107,17 +106,15 @@ pub fn scan(
 ) -> Result<Vec<Option<Value>>, Diagnostic> {
     let (results, mut moving) = (count(b, m), moves(m));
     // A carry moves if it does at some step.
-    let has = loop {
+    let (inner, has) = loop {
         let always: Vec<bool> = (0..results).map(|i| i < carries && moving[i]).collect();
-        let (_, has) = moved.function(b.module, (body.clone(), moving.clone(), always))?;
+        let (inner, has) = moved.function(b.module, (body.clone(), moving.clone(), always))?;
         let more: Vec<usize> = (0..carries).filter(|&i| has[i] && !moving[i]).collect();
         if more.is_empty() {
-            break has;
+            break (inner, has);
         }
         more.into_iter().for_each(|i| moving[i] = true);
     };
-    let always: Vec<bool> = (0..results).map(|i| i < carries && moving[i]).collect();
-    let (inner, _) = moved.function(b.module, (body.clone(), moving.clone(), always))?;
     let step = step(b.module, &inner, (carries, m.args.len()), (&moving, &has))?;
     let mut args = m.args[..carries].to_vec();
     for i in (0..carries).filter(|&i| moving[i]) {
@@ -127,8 +124,6 @@ pub fn scan(
     args.extend(&m.args[carries..]);
     args.extend(m.tangents[carries..].iter().flatten());
     let op = GraphOp::Scan { body: step, carries: inner_carries, length: length.clone() };
-    let types: Vec<&Type> = args.iter().map(|&a| b.f.ty(a)).collect();
-    infer(b.module, &op, &types)?;
     let all = b.push_all(op, &args)?;
     // Carries, their tangents, stacks, their tangents.
     let tangents = all[carries..inner_carries].iter().copied();
@@ -153,7 +148,7 @@ fn step(
         (0..carries).chain(tangents.clone()).chain(carries..operands).chain(tangents.end..f.params.len()).collect();
     let params = order.iter().map(|&i| f.params[i].clone()).collect();
     let name = fresh(module, &format!("{inner}.step"));
-    let mut out = tilewright_ir::graph::Function::new(&name, f.symbols.clone(), params);
+    let mut out = Function::new(&name, f.symbols.clone(), params);
     let mut args = vec![out.param(0); order.len()];
     for (at, &i) in order.iter().enumerate() {
         args[i] = out.param(at);

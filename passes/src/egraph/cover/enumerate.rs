@@ -296,11 +296,8 @@ impl Search<'_, '_> {
 
     /// The best of both rankings, one for each set of inputs, and the smallest.
     fn keep(&self, mut legal: Vec<Priced>) -> Vec<(Body, Price)> {
-        let most = match (self.is_narrow(), self.counts.enumerated > self.limits.bodies) {
-            (true, _) => 2,
-            (false, true) => 2,
-            (false, false) => self.limits.keep.max(1),
-        };
+        let spent = self.is_narrow() || self.counts.enumerated > self.limits.bodies;
+        let most = if spent { 2 } else { self.limits.keep.max(1) };
         let smallest = legal.iter().map(|p| (p.body.nodes.len(), &p.body)).min().map(|s| s.1.clone());
         let mut kept: Vec<(Body, Price)> = Vec::new();
         for (ranking, limit) in [(0, most), (1, most + most / 2)] {
