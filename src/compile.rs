@@ -14,6 +14,7 @@ use tilewright_ir::verify::verify;
 pub use tilewright_ir::work::Work;
 use tilewright_passes::egraph::export::Note;
 use tilewright_passes::egraph::{Fired, Numerics};
+pub use tilewright_passes::egraph::{Gate, UserRules};
 use tilewright_passes::{LowerOptions, lower_module};
 #[cfg(feature = "cuda")]
 use tilewright_runtime::device::cuda::{Cuda, CudaExecutable, Nvrtc};
@@ -36,6 +37,8 @@ pub struct Options {
     pub verify: bool,
     /// The most operations of a run, as [`Work`] counts them for its sizes; more is `too-much-work`. None allows any.
     pub max_work: Option<u64>,
+    /// The rules of level 2: the shipped ones and those of the user.
+    pub rules: UserRules,
 }
 
 /// The most operations of a run that the commands allow where nobody says another number: an hour, more or less.
@@ -53,7 +56,16 @@ impl Options {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (opt_level, numerics, precision) = (DEFAULT_OPT_LEVEL, Numerics::default(), Precision::default());
         let (isa, verify) = (host_isa()?, cfg!(debug_assertions));
-        Ok(Options { opt_level, numerics, precision, threads, isa, verify, max_work: None })
+        Ok(Options {
+            opt_level,
+            numerics,
+            precision,
+            threads,
+            isa,
+            verify,
+            max_work: None,
+            rules: UserRules::default(),
+        })
     }
 }
 
@@ -72,7 +84,12 @@ pub const MAX_OPT_LEVEL: u8 = 2;
 
 impl Options {
     fn lowering(&self) -> LowerOptions {
-        LowerOptions { opt_level: self.opt_level, numerics: self.numerics, verify: self.verify }
+        LowerOptions {
+            opt_level: self.opt_level,
+            numerics: self.numerics,
+            verify: self.verify,
+            rules: self.rules.clone(),
+        }
     }
 }
 

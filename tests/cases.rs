@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use tilewright::compile::{Options, Precision, Target, optimized};
+use tilewright::compile::{Options, Precision, Target, UserRules, optimized};
 use tilewright::emit::{Stage, emit_for};
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::text::{difference, parse};
@@ -117,6 +117,7 @@ fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
         isa,
         verify: true,
         max_work: None,
+        rules: UserRules::default(),
     };
     if error {
         let name = format!("{stem}.error");

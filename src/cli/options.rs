@@ -1,6 +1,8 @@
 //! The options of everything that compiles.
 
-use crate::compile::{DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision};
+use crate::compile::{DEFAULT_OPT_LEVEL, Gate, MAX_OPT_LEVEL, Options, Precision, UserRules};
+use crate::formats::read_text;
+use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_passes::egraph::Numerics;
 
@@ -25,13 +27,20 @@ pub struct CompileArgs {
     /// Precision of products
     #[arg(long, global = true, value_enum, default_value_t = Precision::Highest)]
     pub precision: Precision,
+    /// Rewrite rules for level 2 beside the shipped ones; may be repeated. They are tested as `rules check` does, and may fire as
+    /// --numerics allows their class
+    #[arg(long, global = true, value_name = "FILE")]
+    pub rules: Vec<PathBuf>,
+    /// Take the rules of --rules without a test: one that is wrong makes wrong results
+    #[arg(long, global = true, requires = "rules")]
+    pub unchecked_rules: bool,
     /// Prove that every kernel stays inside its buffers; one that is not proved is an error. Debug builds always do
     #[arg(long, global = true)]
     pub verify: bool,
 }
 
 impl CompileArgs {
-    /// For this machine. Errors: `cpu-feature`.
+    /// For this machine. Errors: `cpu-feature`; those of the rule files.
     pub fn options(&self) -> Result<Options, Diagnostic> {
         let host = Options::host()?;
         let threads = self.threads.map_or(host.threads, usize::from);
@@ -41,7 +50,28 @@ impl CompileArgs {
         }
         let verify = self.verify || host.verify;
         let (opt_level, numerics, precision) = (self.opt_level, self.numerics, self.precision);
-        Ok(Options { opt_level, numerics, precision, threads, verify, ..host })
+        let rules = self.user_rules()?;
+        Ok(Options { opt_level, numerics, precision, threads, verify, rules, ..host })
+    }
+
+    /// The rules of `--rules`, tested unless they need not be.
+    fn user_rules(&self) -> Result<UserRules, Diagnostic> {
+        let gate = if self.unchecked_rules { Gate::Open } else { Gate::Checked };
+        if !self.rules.is_empty() && self.opt_level < MAX_OPT_LEVEL {
+            let message = format!("rules fire at level {MAX_OPT_LEVEL}, not at level {}", self.opt_level);
+            super::note(&format!("{}\n", Diagnostic::warning("unused-rules", message)));
+        }
+        let mut rules = UserRules::default();
+        for path in &self.rules {
+            let read = rules.with(&path.display().to_string(), &read_text(path)?, gate);
+            rules = read.map_err(|d| match d.code {
+                "wrong-rule" => {
+                    d.note("`tilewright rules check` writes this as a program; --unchecked-rules takes it as it is")
+                }
+                _other => d,
+            })?;
+        }
+        Ok(rules)
     }
 }
 

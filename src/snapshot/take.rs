@@ -4,7 +4,7 @@
 use super::facts::{self, Facts};
 use super::{Kind, Section, Snapshot};
 use crate::compile::{
-    DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision, Target, fired, optimized_with_notes, programs,
+    DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision, Target, UserRules, fired, optimized_with_notes, programs,
 };
 use crate::emit::{Stage, program_text};
 use tilewright_codegen::cpu::ukernel::Isa;
@@ -35,6 +35,7 @@ impl Default for Settings {
             isa: Isa::Avx512,
             verify: true,
             max_work: None,
+            rules: UserRules::default(),
         };
         Settings { stages: None, target: None, options }
     }
@@ -68,6 +69,12 @@ impl Settings {
     /// Instruction set of a CPU's micro-kernels.
     pub fn isa(mut self, isa: Isa) -> Settings {
         self.options.isa = isa;
+        self
+    }
+
+    /// The rules of level 2.
+    pub fn rules(mut self, rules: UserRules) -> Settings {
+        self.options.rules = rules;
         self
     }
 

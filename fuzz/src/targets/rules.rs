@@ -2,43 +2,15 @@
 
 use super::{Outcome, Target, accepted, refused};
 use crate::seeds;
-use std::fmt::Write;
 use tilewright_ir::types::DType;
-use tilewright_passes::egraph::{Class, Condition, Numerics, Rule, RuleSet, check_rule, compile};
+use tilewright_passes::egraph::{Numerics, Rule, RuleSet, check_rule, compile};
 
 /// See the module.
 pub struct Rules;
 
-fn conditions(all: &[Condition]) -> String {
-    let one = |c: &Condition| {
-        // `UnsignedZero` is `unsigned-zero` in text.
-        let mut name = String::new();
-        for letter in format!("{:?}", c.kind).chars() {
-            if letter.is_uppercase() && !name.is_empty() {
-                name.push('-');
-            }
-            name.extend(letter.to_lowercase());
-        }
-        let arguments: Vec<String> = c.arguments.iter().map(|a| format!("?{a}")).collect();
-        format!("{name}({})", arguments.join(", "))
-    };
-    all.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
 fn print(rule: &Rule) -> String {
-    let class = match &rule.class {
-        Class::Approx(what) => format!("approx({what})"),
-        Class::Domain(list) => format!("domain({})", conditions(list)),
-        plain => plain.to_string(),
-    };
     let group = if rule.group.is_empty() { String::new() } else { format!("group {}\n", rule.group) };
-    let mut out = format!("{group}{}: {class}\n  {} => {}\n", rule.name, rule.left, rule.right);
-    for (word, list) in [("if", &rule.truth), ("when", &rule.profit)] {
-        if !list.is_empty() {
-            let _ = writeln!(out, "  {word} {}", conditions(list));
-        }
-    }
-    out
+    format!("{group}{rule}")
 }
 
 impl Target for Rules {

@@ -123,7 +123,8 @@ fn casts_from(left: &Term, dtypes: &[DType]) -> bool {
     known && args.iter().all(|a| casts_from(a, dtypes))
 }
 
-fn typed(term: &Term) -> bool {
+/// Whether a term has numbers or sizes, whose type is that of the left side of a rule.
+pub(super) fn typed(term: &Term) -> bool {
     match term {
         Term::Variable(_) => false,
         Term::Own(_) | Term::Number(_) | Term::Apply(Head::Extent, _) => true,

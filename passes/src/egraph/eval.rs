@@ -3,7 +3,8 @@
 
 use super::lang::{Fold, Head};
 use super::term::Term;
-use super::widths::{Widths, epsilon, is_half, rounded};
+use super::typing::Typing;
+use super::widths::{epsilon, is_half, rounded};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tilewright_ir::op::{ScalarKind, ScalarOp};
@@ -41,7 +42,7 @@ pub(super) struct Table {
 }
 
 /// Everything a pattern is evaluated in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct World {
     /// Sizes of the axes.
     pub extents: Vec<usize>,
@@ -49,8 +50,8 @@ pub(super) struct World {
     pub axes: BTreeMap<Arc<str>, usize>,
     /// Value variables.
     pub values: BTreeMap<Arc<str>, Table>,
-    /// Dtypes of terms.
-    pub widths: Widths,
+    /// Element types of terms.
+    pub typing: Typing,
 }
 
 impl World {
@@ -72,6 +73,12 @@ impl World {
         table.data.get(at).copied().unwrap_or(f64::NAN)
     }
 
+    /// The type of a term whose values are rounded.
+    fn narrow(&self, term: &Term) -> Option<DType> {
+        // Casts round by themselves.
+        if self.typing.is_wide() { None } else { self.typing.of(term).ok() }
+    }
+
     /// The value of `term` at `point`. `Err` names what has no meaning here.
     pub fn eval(&self, term: &Term, point: &mut Vec<usize>) -> Result<Bounded, String> {
         let (head, args) = match term {
@@ -80,14 +87,12 @@ impl World {
                 let table = self.values.get(name).ok_or_else(|| format!("`?{name}` is no value"))?;
                 return Ok(Bounded::exact(self.lookup(table, point)));
             }
-            Term::Own(x) => return Ok(stored(self.widths.of(term), self.eval(x, point)?)),
+            Term::Own(x) => return Ok(stored(Some(self.typing.own), self.eval(x, point)?)),
             Term::Apply(head, args) => (head, args),
         };
-        let dtype = self.widths.of(term);
+        let dtype = self.narrow(term);
         match (head, args.as_slice()) {
-            (Head::Scalar(ScalarOp::Cast { to: DType::F32 | DType::F16 | DType::Bf16 }), [x]) => {
-                Ok(stored(dtype, self.eval(x, point)?))
-            }
+            (Head::Scalar(ScalarOp::Cast { to }), [x]) if to.is_float() => Ok(stored(Some(*to), self.eval(x, point)?)),
             (Head::Scalar(op), _) => {
                 let args = args.iter().map(|a| self.eval(a, point)).collect::<Result<Vec<_>, _>>()?;
                 Ok(stored(dtype, scalar(op.kind(), &args)?))
@@ -145,7 +150,8 @@ pub(super) fn fold_rows(kind: Fold, rows: &[Vec<Bounded>], dtype: Option<DType>)
         kept.filter_map(|row| Some((*row.get(skip)?, *row.get(skip + 1)?))).collect()
     };
     match kind {
-        Fold::Sum => chain(ScalarKind::Add, 0.0),
+        // -0 is what changes no number: only the sum of nothing is +0.
+        Fold::Sum => chain(ScalarKind::Add, if rows.is_empty() { 0.0 } else { -0.0 }),
         Fold::Prod => chain(ScalarKind::Mul, 1.0),
         Fold::Max => chain(ScalarKind::Max, f64::NEG_INFINITY),
         Fold::Min => chain(ScalarKind::Min, f64::INFINITY),
@@ -257,7 +263,14 @@ pub(super) fn scalar(kind: ScalarKind, args: &[Bounded]) -> Result<Bounded, Stri
                 b
             }
         }
-        K::Pow | K::Shl | K::Shr | K::Cast => {
+        K::Pow => {
+            let value = libm::pow(x, y);
+            // An exact operand carries nothing, however steep the function is.
+            let carried = |error: f64, slope: f64| if error == 0.0 { 0.0 } else { error * slope.abs() };
+            let error = carried(a.error, y * libm::pow(x, y - 1.0)) + carried(b.error, value * x.abs().ln());
+            Bounded::rounded(value, error + value.abs())
+        }
+        K::Shl | K::Shr | K::Cast => {
             return Err(format!("the checker does not evaluate `{}`", kind.info().name));
         }
     })

@@ -113,7 +113,7 @@ const CONDITIONS: &[(&str, ConditionKind, usize, Use)] = &[
 ];
 
 /// A rewrite rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Unique name.
     pub name: Arc<str>,
@@ -133,8 +133,28 @@ pub struct Rule {
     pub profit: Vec<Condition>,
 }
 
+/// As a rule file has it, on lines of their own, without the group.
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |all: &[Condition]| all.iter().map(Condition::to_string).collect::<Vec<_>>().join(", ");
+        let detail = match &self.class {
+            Class::Approx(what) => format!("({what})"),
+            Class::Domain(assumed) => format!("({})", list(assumed)),
+            Class::Exact | Class::Rounding | Class::Reassociates => String::new(),
+        };
+        writeln!(f, "{}: {}{detail}", self.name, self.class)?;
+        writeln!(f, "  {} => {}", self.left, self.right)?;
+        for (word, conditions) in [("if", &self.truth), ("when", &self.profit)] {
+            if !conditions.is_empty() {
+                writeln!(f, "  {word} {}", list(conditions))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Rules in order of their files; names are unique.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleSet {
     /// The rules.
     pub rules: Vec<Rule>,

@@ -239,6 +239,14 @@ impl Parser<'_> {
         let at = self.skip(open + 1);
         let (name, mut next) = self.word(at);
         let own = name == "cast";
+        if name.is_empty() {
+            let rest = self.text(at, self.end);
+            let message = match rest.chars().next() {
+                Some(found) => format!("expected a head after `(`, found `{found}`"),
+                None => "expected a head, and `)` to close this".to_string(),
+            };
+            return Err(self.error("rule-syntax", message, open, open + 1));
+        }
         let (head, arity) = match Head::by_name(name) {
             Some((head, arity)) => (Some(head), arity),
             None if own => (None, 1),

@@ -11,7 +11,7 @@ mod wide;
 pub(crate) use control::depth;
 pub use launch::lower_region;
 
-use crate::egraph::{self, Numerics};
+use crate::egraph::{self, Numerics, UserRules};
 use crate::fuse;
 use crate::region::{Builder, Source};
 use crate::schedule;
@@ -61,7 +61,7 @@ impl Target {
 }
 
 /// How to lower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// 0: a kernel per node; 1: fusion in a fixed order; 2: kernels chosen by price.
     pub opt_level: u8,
@@ -69,12 +69,19 @@ pub struct Options {
     pub numerics: Numerics,
     /// Whether every kernel must pass the verifier of kernels, which takes about a fifth of the time of a compilation.
     pub verify: bool,
+    /// The rules of level 2.
+    pub rules: UserRules,
 }
 
 impl From<u8> for Options {
     /// The level with everything else by default: kernels are verified in debug builds.
     fn from(opt_level: u8) -> Options {
-        Options { opt_level, numerics: Numerics::Reassociate, verify: cfg!(debug_assertions) }
+        Options {
+            opt_level,
+            numerics: Numerics::Reassociate,
+            verify: cfg!(debug_assertions),
+            rules: UserRules::default(),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Choice {
     pub explanation: Option<cover::Explanation>,
     /// Limits that the search met.
     pub notes: Vec<Diagnostic>,
+    /// Rules of the user that fired.
+    pub added: Vec<Fired>,
 }
 
 /// That a function is beyond a limit of this level, and why.
@@ -46,7 +48,7 @@ fn saturated(f: &Function, options: &Options) -> Result<Result<(Import, Saturati
     if let Some((_, why)) = import.barriers.iter().find(|(id, _)| encoded(id)) {
         return beyond(format!("block-encoded values would be stored: {why}"));
     }
-    let rules = egraph::shipped()?;
+    let rules = options.rules.rules()?;
     let limits = Limits::of(import.graph.total_size());
     match egraph::saturate(import.graph.clone(), &rules, options.numerics, limits) {
         Ok(saturation) => Ok(Ok((import, saturation))),
@@ -101,7 +103,8 @@ pub(super) fn choose(
     match found {
         Ok((cover, explanation)) => {
             let notes = notes(f, &import, &saturation, &cover);
-            Ok(Ok(Choice { import, graph: saturation.graph, cover, explanation, notes }))
+            let added = saturation.fired.into_iter().filter(|fired| options.rules.has(&fired.rule)).collect();
+            Ok(Ok(Choice { import, graph: saturation.graph, cover, explanation, notes, added }))
         }
         Err(d) if ["too-many-classes", "no-cover"].contains(&d.code) => Ok(Err(beyond(f, &d.message))),
         Err(d) => Err(d),

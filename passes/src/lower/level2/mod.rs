@@ -87,8 +87,11 @@ pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<D
 /// Errors: those of the lowering.
 pub(super) fn text(f: &Function, options: &Options, target: &Target) -> Result<String, Diagnostic> {
     Ok(match choose(f, options, target, true)? {
-        Ok(Choice { import, graph, cover, explanation, notes }) => {
-            let notes: String = notes.iter().map(|n| format!("{n}\n")).collect();
+        Ok(Choice { import, graph, cover, explanation, notes, added }) => {
+            let mut notes: String = notes.iter().map(|n| format!("{n}\n")).collect();
+            for fired in added {
+                notes += &format!("rule {} of the user: {}, {} times\n", fired.rule, fired.class, fired.times);
+            }
             let explanation = explanation.ok_or_else(|| Diagnostic::bug("a cover without its explanation"))?;
             notes + &cover::print_cover(&cover, &explanation, &graph, f, &import)
         }

@@ -282,7 +282,7 @@ fn barriers_that_read_a_value_twice() {
 /// Asserts that every cut gets the template whose price it has, and gives the kinds.
 fn templates(module: &Module) -> Vec<&'static str> {
     let target = Target { isa: "avx512" };
-    let options = Options { opt_level: 2, numerics: Numerics::Reassociate, verify: true };
+    let options = Options { verify: true, ..2.into() };
     let f = module.entry().unwrap();
     let Choice { import, graph, cover, .. } = choose(f, &options, &target, false).unwrap().unwrap();
     let kinds: Vec<cover::Kind> = cover.cuts.iter().map(|c| c.kind.clone()).collect();
