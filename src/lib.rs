@@ -47,6 +47,7 @@ pub mod formats;
 #[cfg(feature = "models")]
 pub mod generate;
 pub mod models;
+pub mod programs;
 pub mod snapshot;
 
 pub use tilewright_ir::{array, diag, dsl, graph, interp, text, types};

@@ -8,6 +8,7 @@ mod program;
 use std::path::Path;
 use tilewright::formats::Safetensors;
 use tilewright::formats::op_program::OpProgram;
+use tilewright::programs;
 use tilewright_ir::array::Array;
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{Mode, run};
@@ -19,7 +20,8 @@ fn check(module: &Module, inputs: &[Array], level: u8, isa: &'static str) -> Res
     let programs = lower_module(module, level, &Target { isa }).map_err(|d| d.to_string())?;
     let entry = module.entry().unwrap();
     let exact = run(module, &entry.name, inputs, &Bindings::new(), Mode::Meaning).map_err(|d| d.to_string())?;
-    let found = program::run(&programs, &entry.name, inputs, &Bindings::new())?;
+    programs.iter().flat_map(|p| &p.kernels).try_for_each(program::check)?;
+    let found = programs::run(&programs, &entry.name, inputs, &Bindings::new()).map_err(|d| d.to_string())?;
     for (i, (found, want)) in found.iter().zip(&exact).enumerate() {
         let found = match &found.data {
             Data::Float(v) => v.clone(),

@@ -1,15 +1,33 @@
-//! Inputs of `run`: from files, or random ones, and the sizes that go with them.
+//! Inputs of `run` and `bisect`: from files, or random ones, and the sizes that go with them.
 
 use super::indices::limits;
 use super::progress::stage;
 use super::random::Random;
-use super::run::Args;
 use crate::formats::Safetensors;
+use std::path::PathBuf;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module};
 use tilewright_ir::types::Bindings;
 use tilewright_ir::work::sizes;
+
+/// A program and what it runs on, on the command line.
+#[derive(clap::Args)]
+pub(super) struct InputArgs {
+    /// A .tw file, or an op program or an ONNX graph in a .safetensors file
+    pub(super) file: PathBuf,
+    /// Inputs by parameter name, and nothing else; those of a .safetensors file are in it. If absent, random ones: floats in -1..1, indices
+    /// inside their axes, other integers of at most 16
+    #[arg(long)]
+    pub(super) inputs: Option<PathBuf>,
+    /// Value of a symbol, such as seq=16; may be repeated. A symbol that neither this nor an input says is 4, or what its
+    /// range has next to that
+    #[arg(long = "set", value_name = "SYMBOL=VALUE")]
+    pub(super) set: Vec<String>,
+    /// Seed of random inputs
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
+}
 
 /// How many names an error lists.
 const LISTED: usize = 8;
@@ -17,7 +35,7 @@ const LISTED: usize = 8;
 /// The inputs in files: those of a program in a .safetensors file, else those that the user names; none if neither.
 ///
 /// Errors: `inputs` for tensors that no parameter takes; those of the readers.
-pub(super) fn given(args: &Args, entry: &Function) -> Result<Option<Vec<Array>>, Diagnostic> {
+pub(super) fn given(args: &InputArgs, entry: &Function) -> Result<Option<Vec<Array>>, Diagnostic> {
     if args.file.extension().is_some_and(|e| e == "safetensors") {
         if args.inputs.is_some() {
             let message = format!("the inputs of {} are in it, expected no --inputs", args.file.display());
@@ -46,7 +64,7 @@ fn listed(names: &[&str]) -> String {
 }
 
 /// Values of the symbols: those that the user chose, those that given inputs say, and small ones for others.
-pub(super) fn symbols(args: &Args, entry: &Function, given: Option<&[Array]>) -> Result<Bindings, Diagnostic> {
+pub(super) fn symbols(args: &InputArgs, entry: &Function, given: Option<&[Array]>) -> Result<Bindings, Diagnostic> {
     let mut bindings = Bindings::new();
     for text in &args.set {
         let usage = || Diagnostic::new("symbol", format!("expected SYMBOL=VALUE, found `{text}`"));

@@ -2,6 +2,7 @@
 //! or NVRTC is missing. `diff` has those of `diff(1)`.
 
 mod bench;
+mod bisect;
 mod calibrate;
 mod check_kernels;
 mod compare;
@@ -52,6 +53,8 @@ enum Command {
     Diff(diff::Args),
     /// Run a .tw file, an op program or an ONNX graph on random or given inputs
     Run(run::Args),
+    /// Find the rule, pass, schedule or code that makes a result differ from the interpreter's, and a small program that shows it
+    Bisect(bisect::Args),
     /// Differentiate a .tw file, an op program or an ONNX graph: its gradients as a .tw file, or any stage
     Grad(grad::Args),
     /// Measure products, fused operations, attention and models
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         // It says by its exit code whether something differs.
         Command::Diff(args) => return diff::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Bisect(args) => bisect::run(&args),
         Command::Grad(args) => grad::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),

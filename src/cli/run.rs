@@ -1,7 +1,7 @@
 //! `tilewright run`: run a graph on random or given inputs.
 
 use super::compare::{Rounding, Worst, check, name, verdict, worse};
-use super::inputs;
+use super::inputs::{self, InputArgs};
 use super::options::CompileArgs;
 use super::progress::stage;
 use crate::compile::{self, MAX_WORK, MAX_WORK_INTERPRETED, compile_cuda, lower};
@@ -20,24 +20,13 @@ use tilewright_ir::work::Work;
 /// Arguments of `run`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A .tw file, or an op program or an ONNX graph in a .safetensors file
-    pub(super) file: PathBuf,
-    /// Inputs by parameter name, and nothing else; those of a .safetensors file are in it. If absent, random ones: floats in -1..1, indices
-    /// inside their axes, other integers of at most 16
-    #[arg(long)]
-    pub(super) inputs: Option<PathBuf>,
-    /// Value of a symbol, such as seq=16; may be repeated. A symbol that neither this nor an input says is 4, or what its
-    /// range has next to that
-    #[arg(long = "set", value_name = "SYMBOL=VALUE")]
-    pub(super) set: Vec<String>,
+    #[command(flatten)]
+    input: InputArgs,
     /// Where to run
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
     #[command(flatten)]
     compile: CompileArgs,
-    /// Seed of random inputs
-    #[arg(long, default_value_t = 0)]
-    pub(super) seed: u64,
     /// Run this function; `main`, else the last one, if absent
     #[arg(long)]
     function: Option<String>,
@@ -87,14 +76,14 @@ enum Device {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
-    let module = super::load_module(&args.file, args.function.as_deref())?;
+    let module = super::load_module(&args.input.file, args.function.as_deref())?;
     tilewright_ir::verify::verify(&module)?;
-    let entry = module.entry().map_err(|d| d.at(Place::Named(args.file.display().to_string().into()), ""))?;
-    let given = inputs::given(args, entry)?;
-    let bindings = inputs::symbols(args, entry, given.as_deref())?;
+    let entry = module.entry().map_err(|d| d.at(Place::Named(args.input.file.display().to_string().into()), ""))?;
+    let given = inputs::given(&args.input, entry)?;
+    let bindings = inputs::symbols(&args.input, entry, given.as_deref())?;
     bounded(&module, args, &bindings)?;
     args.output.as_deref().map_or(Ok(()), check_writable)?;
-    let inputs = given.map_or_else(|| inputs::random(&module, args.seed, &bindings), Ok)?;
+    let inputs = given.map_or_else(|| inputs::random(&module, args.input.seed, &bindings), Ok)?;
     let options = args.compile.options()?;
     let interpret = |mode| interp::run(&module, &entry.name, &inputs, &bindings, mode);
     let mut report = serde_json::Map::new();

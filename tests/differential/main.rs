@@ -195,7 +195,7 @@ fn kernels(built: &Built, options: &Options, runs: &[Run<'_>]) -> Result<(), Str
         return Ok(());
     }
     for (bindings, inputs, want) in runs {
-        let found = program::run(&programs, "main", inputs, bindings)?;
+        let found = tilewright::programs::run(&programs, "main", inputs, bindings).map_err(|d| d.to_string())?;
         for (i, (x, y)) in found.iter().zip(want).enumerate() {
             let values: Vec<f64> = match &x.data {
                 Data::Float(v) => v.clone(),

@@ -1,7 +1,7 @@
 //! Rules that a user adds to the shipped ones, behind the check of rules.
 
 use super::check::check_rule;
-use super::rules::{RuleSet, shipped};
+use super::rules::{Rule, RuleSet, shipped};
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
 
@@ -46,6 +46,12 @@ impl UserRules {
             }
         }
         Ok(UserRules { all: Some(Arc::new(all)) })
+    }
+
+    /// The rules of which `keep` holds, shipped ones among them. Errors: those of [`shipped`].
+    pub fn only(&self, keep: &dyn Fn(&Rule) -> bool) -> Result<UserRules, Diagnostic> {
+        let rules = self.rules()?.rules.into_iter().filter(|rule| keep(rule)).collect();
+        Ok(UserRules { all: Some(Arc::new(RuleSet { rules })) })
     }
 
     /// Whether there are others than the shipped ones.
