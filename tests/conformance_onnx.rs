@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
 
 use std::path::Path;
-use tilewright::compile::MAX_OPT_LEVEL;
+use tilewright::compile::{MAX_OPT_LEVEL, UserRules};
 use tilewright::conformance::{Device, Options, run_set};
 use tilewright::formats::Safetensors;
 use tilewright::formats::onnx::{OnnxGraph, left_out};
@@ -21,7 +21,15 @@ fn data() -> &'static Path {
 fn passes(device: Device, opt_level: u8) {
     for (set, cases) in SETS {
         let numerics = Numerics::default();
-        let options = Options { device, grads: false, opt_level, numerics, float: DType::F32, threads: Some(2) };
+        let options = Options {
+            device,
+            grads: false,
+            opt_level,
+            numerics,
+            float: DType::F32,
+            threads: Some(2),
+            rules: UserRules::default(),
+        };
         let report = run_set(set, data(), &options).unwrap();
         report.failures.iter().for_each(|f| println!("{f}"));
         assert_eq!((report.passed, report.failures.len(), report.skipped), (*cases, 0, 0), "{report}");
@@ -76,6 +84,7 @@ fn wrong_results_are_failures() {
         numerics: Numerics::default(),
         float: DType::F32,
         threads: None,
+        rules: UserRules::default(),
     };
     let report = run_set("onnx_node", folder.path(), &options).unwrap();
     assert_eq!((report.passed, report.failures.len()), (0, 1), "{report}");

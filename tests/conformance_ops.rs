@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::too_many_lines)]
 
 use std::path::Path;
+use tilewright::compile::UserRules;
 use tilewright::conformance::{Device, Options, largest_error, run_set};
 use tilewright::formats::Safetensors;
 use tilewright::formats::op_program::OpProgram;
@@ -25,6 +26,7 @@ fn passes(float: DType, grads: bool) {
         numerics: Numerics::default(),
         float,
         threads: None,
+        rules: UserRules::default(),
     };
     let report = run_set("ops", data(), &options).unwrap();
     for failure in &report.failures {
@@ -90,6 +92,7 @@ fn unknown_sets_and_absent_data_are_errors() {
         numerics: Numerics::default(),
         float: DType::F64,
         threads: None,
+        rules: UserRules::default(),
     };
     assert_eq!(run_set("none", data(), &options).unwrap_err().code, "conformance-set");
     assert_eq!(run_set("ops", Path::new("/nowhere"), &options).unwrap_err().code, "file");

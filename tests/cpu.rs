@@ -7,7 +7,7 @@ mod random;
 
 use random::Random;
 use std::path::Path;
-use tilewright::compile::{Options, compile};
+use tilewright::compile::{Options, UserRules, compile};
 use tilewright::conformance::{self, Device, run_set};
 use tilewright::models::{Gpt2Config, Outputs, gpt2};
 use tilewright_codegen::cpu::ukernel::Isa;
@@ -26,6 +26,7 @@ fn passes(opt_level: u8) {
         numerics: Numerics::default(),
         float: DType::F32,
         threads: None,
+        rules: UserRules::default(),
     };
     let report = run_set("ops", data, &options).unwrap();
     report.failures.iter().for_each(|f| println!("{f}"));

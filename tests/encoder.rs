@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_precision_loss)]
 
 use std::collections::BTreeMap;
-use tilewright::compile::{MAX_OPT_LEVEL, Options, compile};
+use tilewright::compile::{MAX_OPT_LEVEL, Options, UserRules, compile};
 use tilewright::conformance::{self, Device, run_set};
 use tilewright::embed::{EncoderFolder, SentenceEncoder};
 use tilewright::formats::{Safetensors, safetensors};
@@ -341,7 +341,15 @@ fn a_trained_albert_gives_the_recorded_logits() {
         [interpreter].into_iter().chain((0..=MAX_OPT_LEVEL).map(|l| (Device::Cpu, DType::F32, l)))
     {
         let numerics = Numerics::default();
-        let options = conformance::Options { device, grads: false, opt_level, numerics, float, threads: None };
+        let options = conformance::Options {
+            device,
+            grads: false,
+            opt_level,
+            numerics,
+            float,
+            threads: None,
+            rules: UserRules::default(),
+        };
         let report = run_set("rxn_albert", data, &options).unwrap();
         assert_eq!(report.to_string(), format!("rxn_albert on {device}: 1 passed, 0 failed, 0 skipped"));
         // No run is equal to another's f32 run: something was compared.

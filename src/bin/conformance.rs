@@ -56,6 +56,7 @@ fn run(arguments: &Arguments) -> Result<bool, Diagnostic> {
         numerics: arguments.compile.numerics,
         float: arguments.float.unwrap_or(arguments.device.float()),
         threads: arguments.compile.threads.map(usize::from),
+        rules: arguments.compile.user_rules()?,
     };
     let there = || SETS.iter().copied().filter(|s| arguments.data.join(s).is_dir()).collect();
     let sets: Vec<&str> = arguments.set.as_deref().map_or_else(there, |s| vec![s]);

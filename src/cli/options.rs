@@ -55,7 +55,9 @@ impl CompileArgs {
     }
 
     /// The rules of `--rules`, tested unless they need not be.
-    fn user_rules(&self) -> Result<UserRules, Diagnostic> {
+    ///
+    /// Errors: those of the rule files.
+    pub fn user_rules(&self) -> Result<UserRules, Diagnostic> {
         let gate = if self.unchecked_rules { Gate::Open } else { Gate::Checked };
         if !self.rules.is_empty() && self.opt_level < MAX_OPT_LEVEL {
             let message = format!("rules fire at level {MAX_OPT_LEVEL}, not at level {}", self.opt_level);

@@ -5,7 +5,7 @@ use crate::formats::write_whole;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_passes::egraph::{Condition, GATE_SEED, Numerics, Rule, assumptions, check, rules};
+use tilewright_passes::egraph::{Condition, Numerics, Rule, assumptions, check, rules};
 
 /// Arguments of `rules`.
 #[derive(clap::Args)]
@@ -103,10 +103,10 @@ fn check_files(files: &[PathBuf], mut report: Report<'_>) -> Result<(), Diagnost
     progress::steps("checking rules", rules.len());
     let (mut failed, mut conditions, mut unneeded) = (0, 0, 0);
     for rule in &rules {
-        let found = check::check_rule(rule, GATE_SEED);
+        let found = check::check_thoroughly(rule);
         failed += usize::from(found.is_err());
         // Of a rule that is wrong it does not matter which conditions it needs.
-        let without = if found.is_ok() { check::without_conditions(rule, GATE_SEED) } else { Vec::new() };
+        let without = if found.is_ok() { check::without_conditions(rule) } else { Vec::new() };
         conditions += without.len();
         unneeded += without.iter().filter(|(_, found)| found.is_ok()).count();
         progress::step();

@@ -139,6 +139,9 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         }
         report.insert("error".into(), number(differences.iter().map(|d| d.error).fold(0.0, worse)));
         passed = verdict(&differences, &outputs);
+        if args.device == Device::Cpu {
+            passed = passed.map_err(|d| d.note("`tilewright bisect` looks for what makes it so"));
+        }
         report.insert("passed".into(), passed.is_ok().into());
     }
     report.insert("results".into(), results.into());

@@ -119,5 +119,6 @@ fn compiling(options: &Options) -> Result<compile::Options, Diagnostic> {
     let host = compile::Options::host()?;
     let threads = options.threads.unwrap_or(host.threads);
     let (opt_level, numerics, max_work) = (options.opt_level, options.numerics, Some(compile::MAX_WORK));
-    Ok(compile::Options { opt_level, numerics, threads, max_work, ..host })
+    let rules = options.rules.clone();
+    Ok(compile::Options { opt_level, numerics, threads, max_work, rules, ..host })
 }

@@ -20,7 +20,7 @@ use std::fmt;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
-use tilewright_passes::egraph::Numerics;
+use tilewright_passes::egraph::{Numerics, UserRules};
 
 /// How cases are run.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Options {
     pub float: DType,
     /// Threads of the CPU pool; all cores if absent. They never change a result.
     pub threads: Option<usize>,
+    /// The rules of level 2.
+    pub rules: UserRules,
 }
 
 /// A case that failed.

@@ -117,7 +117,8 @@ fn prompts(
     }
     let host = compile::Options::host()?;
     let threads = options.threads.unwrap_or(host.threads);
-    let host = compile::Options { opt_level: options.opt_level, numerics: options.numerics, threads, ..host };
+    let (opt_level, numerics, rules) = (options.opt_level, options.numerics, options.rules.clone());
+    let host = compile::Options { opt_level, numerics, threads, rules, ..host };
     let outputs = Outputs { all_logits: true, hidden_states: true, loss: false };
     let mut model = LanguageModel::open(gguf, capacity, outputs, &host)?;
     for j in 0..index.prompts.len() {

@@ -20,7 +20,7 @@ mod typing;
 mod user;
 mod widths;
 
-pub use check::{Counterexample, RuleReport, check_rule, without_conditions};
+pub use check::{Counterexample, RuleReport, check_rule, check_thoroughly, without_conditions};
 pub use compile::{IndexRewrite, Numerics, assumptions, compile};
 pub use cover::{Cover, CoverLimits, Cut, Device, cover};
 pub use facts::{AxisInfo, Facts, Graph, InputInfo, Sort, Tables};
@@ -29,4 +29,4 @@ pub use lang::{Affine, Attr, AxisId, AxisSet, ENode, Fold, GATHERED, Head, MAX_A
 pub use rules::{Class, Condition, ConditionKind, Rule, RuleSet, shipped};
 pub use saturate::{Fired, Limits, Saturation, Stop, saturate};
 pub use term::{Line, Term};
-pub use user::{GATE_SEED, Gate, UserRules};
+pub use user::{Gate, UserRules};

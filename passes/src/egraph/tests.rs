@@ -27,7 +27,7 @@ fn shipped_rules_hold() {
 #[test]
 fn truth_conditions_are_needed() {
     for r in shipped().unwrap().rules {
-        for (gone, found) in without_conditions(&r, 3) {
+        for (gone, found) in without_conditions(&r) {
             assert!(found.is_err(), "{} holds without {gone}", r.name);
         }
     }

@@ -1,12 +1,9 @@
 //! Rules that a user adds to the shipped ones, behind the check of rules.
 
-use super::check::check_rule;
+use super::check::check_thoroughly;
 use super::rules::{Rule, RuleSet, shipped};
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
-
-/// Seed of the check that rules pass before they may fire.
-pub const GATE_SEED: u64 = 1;
 
 /// Whether added rules are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +35,7 @@ impl UserRules {
         all.extend(added.clone())?;
         if gate == Gate::Checked {
             for rule in &added.rules {
-                check_rule(rule, GATE_SEED).map_err(|found| {
+                check_thoroughly(rule).map_err(|found| {
                     let message = format!("the rule `{}` is wrong: {}", rule.name, found.reason);
                     let d = rule.line.error("wrong-rule", message, 0, rule.name.chars().count());
                     found.data.into_iter().fold(d, Diagnostic::note)

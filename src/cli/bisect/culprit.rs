@@ -8,7 +8,7 @@ use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::device::ukernel::UKERNELS;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::text::print_kernel;
-use tilewright_passes::egraph::{GATE_SEED, Rule, check_rule};
+use tilewright_passes::egraph::{Rule, check_thoroughly};
 
 /// A wrong stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,7 +151,7 @@ fn rules(
         name: rule.name.to_string(),
         class: rule.class.to_string(),
         at: format!("{}:{}", rule.line.file, rule.line.number),
-        counterexample: check_rule(rule, GATE_SEED).err().map(|c| c.reason),
+        counterexample: check_thoroughly(rule).err().map(|c| c.reason),
     };
     let found: Vec<WrongRule> = all.iter().filter(|r| kept.contains(&*r.name)).map(found).collect();
     let refuted: Vec<WrongRule> = found.iter().filter(|r| r.counterexample.is_some()).cloned().collect();

@@ -125,6 +125,7 @@ fn again(args: &Args, program: &Path, inputs: Option<&Path>) -> String {
     }
     let compile = &args.compile;
     out += &format!(" --opt-level {} --numerics {}", compile.opt_level, compile.numerics);
+    compile.threads.iter().for_each(|n| out += &format!(" --threads {n}"));
     compile.rules.iter().for_each(|path| out += &format!(" --rules {}", path.display()));
     if compile.unchecked_rules {
         out += " --unchecked-rules";

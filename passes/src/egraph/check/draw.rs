@@ -5,7 +5,7 @@ use super::super::lang::{Fold, Head};
 use super::super::rules::{Class, Condition, ConditionKind, Rule};
 use super::super::term::Term;
 use super::super::typing::Typing;
-use super::super::widths::rounded;
+use super::super::widths::{epsilon, rounded};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tilewright_ir::op::{Family, ScalarOp};
@@ -284,15 +284,35 @@ pub(super) fn one_pass(term: &Term) -> bool {
     }
 }
 
-/// The largest relative rounding of the casts of a term, doubled, where `own` is the type of `(cast ?x)`.
-pub(super) fn unit(term: &Term, own: DType) -> f64 {
-    use super::super::widths::epsilon;
-    match term {
-        Term::Variable(_) | Term::Number(_) => f64::EPSILON,
-        Term::Own(x) => unit(x, own).max(epsilon(own)),
-        Term::Apply(head, args) => {
-            let cast = if let Head::Scalar(ScalarOp::Cast { to }) = head { epsilon(*to) } else { f64::EPSILON };
-            args.iter().map(|a| unit(a, own)).fold(cast, f64::max)
+/// What one rounding may change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slack {
+    /// As a part of the number, doubled.
+    pub relative: f64,
+    /// Of numbers so small that the dtype has few digits for them.
+    pub absolute: f64,
+}
+
+impl Slack {
+    /// Of the coarsest dtype among `own`, which is that of `(cast ?x)`, and the casts of a term.
+    pub fn of(term: &Term, own: DType) -> Slack {
+        let here = |dtype: DType| {
+            let absolute = if dtype.is_float() { edges(dtype)[0] } else { 0.0 };
+            Slack { relative: epsilon(dtype), absolute }
+        };
+        match term {
+            Term::Variable(_) | Term::Number(_) => here(own),
+            Term::Own(x) => Slack::of(x, own),
+            Term::Apply(head, args) => {
+                let cast = if let Head::Scalar(ScalarOp::Cast { to }) = head { *to } else { own };
+                args.iter().map(|a| Slack::of(a, own)).fold(here(own).with(here(cast)), Slack::with)
+            }
         }
+    }
+
+    /// The larger of both.
+    pub fn with(self, other: Slack) -> Slack {
+        let (relative, absolute) = (self.relative.max(other.relative), self.absolute.max(other.absolute));
+        Slack { relative, absolute }
     }
 }

@@ -11,10 +11,11 @@ use super::eval::{Bounded, World};
 use super::rules::{Class, Condition, Rule};
 use super::typing::Typing;
 use super::widths::{epsilon, is_half};
-use draw::{Plan, Random, one_pass, opaque, unit};
+use draw::{Plan, Random, Slack, one_pass, opaque};
 use graph::{Refused, Sides};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
@@ -22,6 +23,8 @@ use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::text::{element_text, print};
 use tilewright_ir::types::DType;
 
+/// Seeds of a thorough check.
+pub const SEEDS: RangeInclusive<u64> = 1..=8;
 /// Choices of axes per rule, shared by its typings, and the fewest of one typing.
 const FRAMES: (usize, usize) = (40, 8);
 /// Data sets per choice of axes.
@@ -115,12 +118,21 @@ pub fn check_rule(rule: &Rule, seed: u64) -> Result<RuleReport, Counterexample> 
     Ok(report)
 }
 
-/// For each `if` condition of a rule, what a check finds without it: the counterexample that makes the condition needed.
-pub fn without_conditions(rule: &Rule, seed: u64) -> Vec<(Condition, Result<RuleReport, Counterexample>)> {
+/// [`check_rule`] with each of [`SEEDS`]: what rules pass before they may fire. The report is that of the last.
+///
+/// Errors: those of [`check_rule`].
+pub fn check_thoroughly(rule: &Rule) -> Result<RuleReport, Counterexample> {
+    let (first, rest) = (*SEEDS.start(), SEEDS.skip(1));
+    rest.fold(check_rule(rule, first), |found, seed| found.and_then(|_| check_rule(rule, seed)))
+}
+
+/// For each `if` condition of a rule, what [`check_thoroughly`] finds without it: the counterexample that makes the condition
+/// needed.
+pub fn without_conditions(rule: &Rule) -> Vec<(Condition, Result<RuleReport, Counterexample>)> {
     let each = (0..rule.truth.len()).map(|i| {
         let mut less = rule.clone();
         let gone = less.truth.remove(i);
-        (gone, check_rule(&less, seed))
+        (gone, check_thoroughly(&less))
     });
     each.collect()
 }
@@ -181,7 +193,7 @@ impl Check<'_> {
             seen.points += 1;
             seen.numbers += usize::from(!numbers[0].is_nan());
             for (l, r) in pairs {
-                let Some(fraction) = allowed(&self.rule.class, self.unit(world), l, r) else { continue };
+                let Some(fraction) = allowed(&self.rule.class, self.slack(world), l, r) else { continue };
                 if fraction > 1.0 && seen.found.is_none() {
                     seen.found = Some((at.clone(), format!("{:?}", l.value), format!("{:?}", r.value)));
                 }
@@ -225,9 +237,9 @@ impl Check<'_> {
         one_pass(&self.rule.left) || one_pass(&self.rule.right)
     }
 
-    fn unit(&self, world: &World) -> f64 {
+    fn slack(&self, world: &World) -> Slack {
         let own = world.typing.own;
-        unit(&self.rule.left, own).max(unit(&self.rule.right, own)).max(epsilon(own))
+        Slack::of(&self.rule.left, own).with(Slack::of(&self.rule.right, own))
     }
 
     /// What is found in a data set at all of its points.
@@ -296,7 +308,7 @@ fn position(shape: &[usize], mut element: usize) -> Vec<usize> {
 }
 
 /// The difference as a fraction of what the class allows; `None` where there is nothing to compare.
-fn allowed(class: &Class, unit: f64, left: Bounded, right: Bounded) -> Option<f64> {
+fn allowed(class: &Class, slack: Slack, left: Bounded, right: Bounded) -> Option<f64> {
     let (x, y) = (left.value, right.value);
     let same = x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan());
     let difference = (x - y).abs();
@@ -304,7 +316,7 @@ fn allowed(class: &Class, unit: f64, left: Bounded, right: Bounded) -> Option<f6
     let allowed = match class {
         Class::Exact => return Some(bits),
         Class::Rounding if same => return Some(0.0),
-        Class::Rounding => 4.0 * unit * x.abs(),
+        Class::Rounding => 4.0 * (slack.relative * x.abs() + slack.absolute),
         Class::Reassociates | Class::Domain(_) => 4.0 * f64::EPSILON * (left.error + right.error),
         Class::Approx(_) => 64.0 * f64::EPSILON * (left.error + right.error),
     };
