@@ -10,12 +10,13 @@ use tilewright_ir::graph::{Function, Module, NodeId};
 use tilewright_ir::kernel::Program;
 use tilewright_ir::op::Name;
 use tilewright_ir::text::{print_noted, value_name};
+use tilewright_ir::types::Bindings;
 use tilewright_ir::verify::verify;
 pub use tilewright_ir::work::Work;
 use tilewright_passes::egraph::export::Note;
 use tilewright_passes::egraph::{Fired, Numerics};
 pub use tilewright_passes::egraph::{Gate, UserRules};
-use tilewright_passes::{LowerOptions, lower_module};
+use tilewright_passes::{Explained, LowerOptions, lower_module};
 #[cfg(feature = "cuda")]
 use tilewright_runtime::device::cuda::{Cuda, CudaExecutable, Nvrtc};
 use tilewright_runtime::executable::{Executable, RunCheck};
@@ -129,6 +130,19 @@ fn chosen(module: &Module, options: &Options, target: Target) -> Result<tilewrig
 /// Errors: `stage-level` at lower levels, which choose nothing; those of the verifier and of the lowering.
 pub fn regions(module: &Module, options: &Options, target: Target) -> Result<String, Diagnostic> {
     tilewright_passes::regions(module, options.lowering(), &chosen(module, options, target)?)
+}
+
+/// Why each function has the kernels that level 2 chooses, in module order; for one beyond a limit of that level, the
+/// warning that says so. `likely` are sizes for which kernels are chosen and priced, where they are not the usual ones.
+///
+/// Errors: those of [`regions`].
+pub fn explained(
+    module: &Module,
+    options: &Options,
+    target: Target,
+    likely: &Bindings,
+) -> Result<Vec<Result<Explained, Diagnostic>>, Diagnostic> {
+    tilewright_passes::explained(module, options.lowering(), &chosen(module, options, target)?, likely)
 }
 
 /// The module that level 2 leaves, verified. Its functions have the parameters and results of the given ones.

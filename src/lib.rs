@@ -43,6 +43,7 @@ pub mod conformance;
 #[cfg(feature = "models")]
 pub mod embed;
 pub mod emit;
+pub mod explain;
 pub mod formats;
 #[cfg(feature = "models")]
 pub mod generate;

@@ -7,4 +7,5 @@ pub mod lower;
 pub mod region;
 pub mod schedule;
 
-pub use lower::{Options as LowerOptions, Target, fired, lower_module, optimized, regions};
+pub use lower::{Explained, ExplainedKernel, Lowered, Options as LowerOptions, Origin, Second};
+pub use lower::{Target, explained, fired, lower_module, optimized, regions};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module};
-use tilewright_ir::types::Bindings;
+use tilewright_ir::types::{Bindings, SymbolDecl};
 use tilewright_ir::work::sizes;
 
 /// A program and what it runs on, on the command line.
@@ -63,41 +63,78 @@ fn listed(names: &[&str]) -> String {
     format!("{}{}", shown.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
 }
 
-/// Values of the symbols: those that the user chose, those that given inputs say, and small ones for others.
-pub(super) fn symbols(args: &InputArgs, entry: &Function, given: Option<&[Array]>) -> Result<Bindings, Diagnostic> {
+/// What `--set` says of declared symbols. Errors: `symbol` for what is no size of one of them.
+fn set(texts: &[String], declared: &[SymbolDecl]) -> Result<Bindings, Diagnostic> {
     let mut bindings = Bindings::new();
-    for text in &args.set {
+    for text in texts {
         let usage = || Diagnostic::new("symbol", format!("expected SYMBOL=VALUE, found `{text}`"));
         let (name, value) = text.split_once('=').ok_or_else(usage)?;
-        let decl = entry.symbols.iter().find(|s| &*s.name == name);
-        let decl = decl.ok_or_else(|| Diagnostic::new("symbol", format!("the graph has no symbol `{name}`")))?;
+        let mut decls = declared.iter().filter(|s| &*s.name == name).peekable();
+        let symbol = decls.peek().map(|d| d.name.clone());
+        let symbol = symbol.ok_or_else(|| Diagnostic::new("symbol", format!("the graph has no symbol `{name}`")))?;
         let value: i64 = value.parse().map_err(|_| usage())?;
-        if !(decl.low..=decl.high).contains(&value) || value % decl.step.max(1) != 0 {
+        if let Some(decl) = decls.find(|d| !(d.low..=d.high).contains(&value) || value % d.step.max(1) != 0) {
             let by = if decl.step > 1 { format!(" by {}", decl.step) } else { String::new() };
             let want = format!("`{name}` must be in {}..={}{by}, found {value}", decl.low, decl.high);
             return Err(Diagnostic::new("symbol", want));
         }
-        if bindings.insert(decl.name.clone(), value).is_some() {
+        if bindings.insert(symbol, value).is_some() {
             return Err(Diagnostic::new("symbol", format!("`{name}` is set twice")));
         }
     }
-    let mut bindings = sizes(entry, given.unwrap_or_default(), &bindings);
-    for s in &entry.symbols {
-        // A small size inside the range, unless somebody chose one.
+    Ok(bindings)
+}
+
+/// Values of symbols of any function that the user chose. Errors: `symbol`.
+pub(super) fn chosen(texts: &[String], module: &Module) -> Result<Bindings, Diagnostic> {
+    let declared: Vec<SymbolDecl> = module.functions.values().flat_map(|f| f.symbols.iter().cloned()).collect();
+    set(texts, &declared)
+}
+
+/// Values of the symbols of a function: those that the user chose for any function, and small ones for others.
+///
+/// Errors: `symbol`.
+pub(super) fn sizes_of(texts: &[String], module: &Module, f: &Function) -> Result<Bindings, Diagnostic> {
+    let mut bindings = chosen(texts, module)?;
+    bindings.retain(|name, _| f.symbols.iter().any(|s| s.name == *name));
+    small(&mut bindings, f);
+    Ok(bindings)
+}
+
+/// A small size inside the range for each symbol that has none.
+fn small(bindings: &mut Bindings, f: &Function) {
+    for s in &f.symbols {
         let step = s.step.max(1);
         let small = (4.max(s.low).min(s.high) / step * step).max(s.low);
         bindings.entry(s.name.clone()).or_insert(small);
     }
+}
+
+/// Values of the symbols: those that the user chose, those that given inputs say, and small ones for others.
+pub(super) fn symbols(args: &InputArgs, entry: &Function, given: Option<&[Array]>) -> Result<Bindings, Diagnostic> {
+    let mut bindings = sizes(entry, given.unwrap_or_default(), &set(&args.set, &entry.symbols)?);
+    small(&mut bindings, entry);
     Ok(bindings)
 }
 
 /// Random inputs for the entry of `module`, the same for the same seed.
 ///
-/// Errors: `array-size` and `out-of-memory` for sizes beyond memory; `symbol`.
+/// Errors: those of [`random_for`].
 pub(super) fn random(module: &Module, seed: u64, bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
+    random_for(module, module.entry()?, seed, bindings)
+}
+
+/// Random inputs for a function of `module`, the same for the same seed.
+///
+/// Errors: `array-size` and `out-of-memory` for sizes beyond memory; `symbol`.
+pub(super) fn random_for(
+    module: &Module,
+    entry: &Function,
+    seed: u64,
+    bindings: &Bindings,
+) -> Result<Vec<Array>, Diagnostic> {
     stage("drawing inputs");
     let mut random = Random::new(seed);
-    let entry = module.entry()?;
     let limits = limits(module, entry, bindings);
     let each = entry.params.iter().zip(limits).map(|(p, limit)| {
         let shape = p.ty.concrete(bindings).map_err(|m| Diagnostic::new("symbol", m))?;

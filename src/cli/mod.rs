@@ -10,6 +10,7 @@ mod compile;
 mod demo;
 mod diff;
 mod embed;
+mod explain;
 mod generate;
 mod grad;
 mod indices;
@@ -49,6 +50,8 @@ enum Command {
     Embed(embed::Args),
     /// Show a stage of the compilation of a .tw file, an op program or an ONNX graph
     Compile(compile::Args),
+    /// Say why a program has its kernels: the rules behind each, what it saves, what came second
+    Explain(explain::Args),
     /// Show what differs between kernel snapshots: rules, kernels, costs, schedules, text
     Diff(diff::Args),
     /// Run a .tw file, an op program or an ONNX graph on random or given inputs
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Compile(args) => compile::run(&args),
+        Command::Explain(args) => explain::run(&args),
         // It says by its exit code whether something differs.
         Command::Diff(args) => return diff::run(&args),
         Command::Run(args) => run::run(&args),

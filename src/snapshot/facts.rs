@@ -76,17 +76,7 @@ fn calls<'a>(facts: &mut Facts, names: impl Iterator<Item = &'a str>) {
 /// What a program launches. Of launches that exclude each other, because they write the same buffers under conditions, the
 /// first counts; the others are alternatives.
 pub(super) fn of_program(program: &Program, shared: &[i64]) -> Facts {
-    let (mut counted, mut alternatives) = (Vec::new(), 0usize);
-    let mut written: BTreeSet<Vec<&str>> = BTreeSet::new();
-    for step in &program.steps {
-        let Step::Launch(launch) = step else { continue };
-        let Some(kernel) = program.kernels.get(launch.kernel) else { continue };
-        if launch.when.is_some() && !written.insert(outputs(kernel, launch)) {
-            alternatives += 1;
-        } else {
-            counted.push(kernel);
-        }
-    }
+    let (counted, alternatives) = counted(program, &program.steps);
     let sum =
         |key: &str| total(counted.iter().map(|k| attribute(k, key)).collect::<Vec<_>>().iter().map(Option::as_ref));
     let mut facts = Facts::new();
@@ -112,13 +102,29 @@ pub(super) fn of_program(program: &Program, shared: &[i64]) -> Facts {
     facts
 }
 
+/// The kernels that steps of a program launch, and how many launches are alternatives of others.
+pub(crate) fn counted<'a>(program: &'a Program, steps: &'a [Step]) -> (Vec<&'a Kernel>, usize) {
+    let (mut counted, mut alternatives) = (Vec::new(), 0);
+    let mut written: BTreeSet<Vec<&str>> = BTreeSet::new();
+    for step in steps {
+        let Step::Launch(launch) = step else { continue };
+        let Some(kernel) = program.kernels.get(launch.kernel) else { continue };
+        if launch.when.is_some() && !written.insert(outputs(kernel, launch)) {
+            alternatives += 1;
+        } else {
+            counted.push(kernel);
+        }
+    }
+    (counted, alternatives)
+}
+
 fn outputs<'a>(kernel: &Kernel, launch: &'a Launch) -> Vec<&'a str> {
     let named = kernel.arguments.iter().zip(&launch.arguments);
     named.filter(|(b, _)| matches!(b.space, Space::Out | Space::InOut)).map(|(_, name)| &**name).collect()
 }
 
 /// An attribute of a kernel that is a size.
-fn attribute(kernel: &Kernel, name: &str) -> Option<Dim> {
+pub(crate) fn attribute(kernel: &Kernel, name: &str) -> Option<Dim> {
     dim(kernel.attrs.iter().find(|a| &*a.name == name)?.args.first()?)
 }
 

@@ -8,6 +8,7 @@ mod report;
 mod take;
 
 pub use diff::{Change, Diff, SectionDiff, diff};
+pub(crate) use facts::{attribute, counted};
 pub use files::{Outcome, Pair, compare};
 pub use report::{json, text};
 pub use take::{Settings, take};

@@ -4,6 +4,8 @@ pub mod check;
 mod compile;
 pub mod cover;
 mod eval;
+pub mod evaluate;
+pub mod explain;
 pub mod export;
 pub mod facts;
 pub mod index;
@@ -19,6 +21,9 @@ mod tests;
 mod typing;
 mod user;
 mod widths;
+mod words;
+
+pub use egg::Id;
 
 pub use check::{Counterexample, RuleReport, check_rule, check_thoroughly, without_conditions};
 pub use compile::{IndexRewrite, Numerics, assumptions, compile};

@@ -35,6 +35,22 @@ pub(super) fn wide_number() -> Result<IndexRewrite, Diagnostic> {
         .map_err(|e| Diagnostic::bug(format!("wide-number: {e}")))
 }
 
+/// The side of a union that was matched: its class, or the very term if the e-graph is one that explains itself. Such an
+/// e-graph wants unions of terms, and ids that stand for one term each: hence `add_uncanonical` in this file.
+fn matched(
+    graph: &mut Graph,
+    class: Id,
+    head: Head,
+    mut before: Vec<Id>,
+    operand: impl FnOnce(&mut Graph) -> Id,
+) -> Id {
+    if !graph.are_explanations_enabled() {
+        return class;
+    }
+    before.push(operand(graph));
+    graph.add_uncanonical(ENode::new(head, before))
+}
+
 struct WideNumber {
     body: Var,
 }
@@ -46,24 +62,26 @@ impl Applier<ENode, Tables> for WideNumber {
         class: Id,
         subst: &Subst,
         _: Option<&PatternAst<ENode>>,
-        _: Symbol,
+        name: Symbol,
     ) -> Vec<Id> {
         let Some(&body) = subst.get(self.body) else { return Vec::new() };
-        let facts = &graph[body].data;
-        if !facts.dtype().is_some_and(is_half) {
+        if !graph[body].data.dtype().is_some_and(is_half) {
             return Vec::new();
         }
-        let number = facts.number.and_then(|n| Number::new(DType::F32, n.value()));
-        let size = graph[body].nodes.iter().find(|n| n.head == Head::Extent).and_then(|n| n.children.first().copied());
-        let wide = if let Some(number) = number {
-            graph.add(ENode::attr(Attr::Const(number)))
-        } else if let Some(axis) = size {
-            let dtype = graph.add(ENode::attr(Attr::DType(DType::F32)));
-            graph.add(ENode::new(Head::Extent, vec![axis, dtype]))
-        } else {
-            return Vec::new();
+        let constant = |n: &&ENode| matches!(n.head, Head::Attr(Attr::Const(_)) | Head::Extent);
+        let Some(node) = graph[body].nodes.iter().find(constant).cloned() else { return Vec::new() };
+        let number = graph[body].data.number.and_then(|n| Number::new(DType::F32, n.value()));
+        let wide = match (number, node.children.first()) {
+            (Some(number), _) => graph.add_uncanonical(ENode::attr(Attr::Const(number))),
+            (None, Some(&axis)) => {
+                let dtype = graph.add_uncanonical(ENode::attr(Attr::DType(DType::F32)));
+                graph.add_uncanonical(ENode::new(Head::Extent, vec![axis, dtype]))
+            }
+            (None, None) => return Vec::new(),
         };
-        if graph.union(class, wide) { vec![wide] } else { Vec::new() }
+        let head = Head::Scalar(ScalarOp::Cast { to: DType::F32 });
+        let from = matched(graph, class, head, Vec::new(), |graph| graph.add_uncanonical(node));
+        if graph.union_trusted(from, wide, name) { vec![wide] } else { Vec::new() }
     }
 
     fn vars(&self) -> Vec<Var> {
@@ -83,21 +101,22 @@ impl Applier<ENode, Tables> for PushAt {
         class: Id,
         subst: &Subst,
         _: Option<&PatternAst<ENode>>,
-        _: Symbol,
+        name: Symbol,
     ) -> Vec<Id> {
         let (Some(&leaf), Some(&body)) = (subst.get(self.map), subst.get(self.body)) else { return Vec::new() };
         let Some(Attr::Subst(map)) = graph[leaf].data.attr.clone() else { return Vec::new() };
         let mut made = Vec::new();
         if graph[body].data.free & domain(&map) == 0 {
-            made.push(body);
+            made.push((matched(graph, class, Head::At, vec![leaf], |_| body), body));
         }
         for node in graph[body].nodes.clone() {
             if let Some(new) = push(graph, &map, &node) {
-                made.push(new);
+                let from = matched(graph, class, Head::At, vec![leaf], |graph| graph.add_uncanonical(node));
+                made.push((from, new));
             }
         }
-        made.retain(|&id| graph.union(class, id));
-        made
+        made.retain(|&(from, to)| graph.union_trusted(from, to, name));
+        made.into_iter().map(|(_, to)| to).collect()
     }
 
     fn vars(&self) -> Vec<Var> {
@@ -131,8 +150,8 @@ fn view(graph: &mut Graph, map: &[(AxisId, Affine)], id: Id, most: usize) -> Id 
     if let Some(found) = below.and_then(|node| compose(graph, &map, &node, most - 1)) {
         return found;
     }
-    let leaf = graph.add(ENode::attr(Attr::Subst(map)));
-    graph.add(ENode::new(Head::At, vec![leaf, id]))
+    let leaf = graph.add_uncanonical(ENode::attr(Attr::Subst(map)));
+    graph.add_uncanonical(ENode::new(Head::At, vec![leaf, id]))
 }
 
 /// `map` of an `at` node, as one `at` of what is below.
@@ -151,7 +170,7 @@ fn push(graph: &mut Graph, map: &[(AxisId, Affine)], node: &ENode) -> Option<Id>
     match &node.head {
         Head::Scalar(_) => {
             let children = node.children.iter().map(|&c| at(graph, map, c)).collect();
-            Some(graph.add(ENode::new(node.head.clone(), children)))
+            Some(graph.add_uncanonical(ENode::new(node.head.clone(), children)))
         }
         Head::At => compose(graph, map, node, COMPOSED),
         Head::Load | Head::Gather => {
@@ -159,18 +178,18 @@ fn push(graph: &mut Graph, map: &[(AxisId, Affine)], node: &ENode) -> Option<Id>
             // The stand-in for the loaded index is no axis that a map could replace.
             debug_assert!(!map.iter().any(|t| t.0 == GATHERED));
             let dims: Vec<Affine> = dims.iter().map(|e| e.substitute(map)).collect::<Option<_>>()?;
-            let dims = graph.add(ENode::attr(Attr::Map(dims)));
+            let dims = graph.add_uncanonical(ENode::attr(Attr::Map(dims)));
             let mut children = vec![*node.children.first()?, dims];
             if let Some(&index) = node.children.get(2) {
                 children.push(at(graph, map, index));
             }
-            Some(graph.add(ENode::new(node.head.clone(), children)))
+            Some(graph.add_uncanonical(ENode::new(node.head.clone(), children)))
         }
         Head::Iota => {
             let axis = node.children.first().and_then(|c| graph[*c].data.axis())?;
             let target = map.iter().find(|t| t.0 == axis)?.1.as_axis()?;
-            let target = graph.add(ENode::attr(Attr::Axis(target)));
-            Some(graph.add(ENode::new(Head::Iota, vec![target, *node.children.get(1)?])))
+            let target = graph.add_uncanonical(ENode::attr(Attr::Axis(target)));
+            Some(graph.add_uncanonical(ENode::new(Head::Iota, vec![target, *node.children.get(1)?])))
         }
         Head::Extent | Head::Fold(_) | Head::Attr(_) => None,
     }

@@ -1,17 +1,12 @@
-//! What tests of terms share: data, extraction by whim, and an evaluator of chosen nodes.
+//! What tests of terms share: data, and extraction by whim.
 
-use super::eval::{Bounded, fold_rows, scalar};
-use super::lang::{Affine, Attr, AxisId, ENode, Fold, GATHERED, Head};
-use super::{Graph, Import};
+use super::Graph;
+use super::lang::{ENode, Fold, Head};
 use egg::{CostFunction, Extractor, Id, Language};
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Tensor, concat, stack};
-use tilewright_ir::graph::{Function, Module};
-use tilewright_ir::interp::{Mode, run};
-use tilewright_ir::op::ScalarOp;
+use tilewright_ir::graph::Function;
 use tilewright_ir::types::{Bindings, DType, Type};
 
 /// Functions of a tensor `[4, 6]` that move elements: views that split axes, overlap and cut across each other.
@@ -43,6 +38,11 @@ pub(crate) fn sample(seed: usize, ty: &Type, bindings: &Bindings) -> Array {
     array.unwrap()
 }
 
+/// Samples for all parameters of a function.
+pub(super) fn samples(f: &Function, bindings: &Bindings) -> Vec<Array> {
+    f.params.iter().enumerate().map(|(k, p)| sample(k, &p.ty, bindings)).collect()
+}
+
 /// Picks different equal terms for different seeds.
 pub(crate) struct Whim(pub u64);
 
@@ -71,180 +71,6 @@ pub(super) fn picked(graph: &Graph, root: Id, seed: u64) -> BTreeMap<Id, ENode> 
         }
     }
     nodes
-}
-
-/// A node for each class, and the classes that are read from memory.
-#[derive(Clone, Copy)]
-pub(super) struct Chosen<'a> {
-    pub nodes: &'a BTreeMap<Id, ENode>,
-    pub inputs: &'a BTreeSet<Id>,
-}
-
-/// Tensors with their values as the interpreter has them, and classes that were stored since.
-pub(super) struct Memory<'a> {
-    graph: &'a Graph,
-    extents: Vec<i64>,
-    tensors: Vec<(Vec<i64>, Vec<f64>)>,
-    /// By class: its axes and data.
-    stored: BTreeMap<Id, (Vec<AxisId>, Vec<f64>)>,
-    /// Values of what is evaluated.
-    known: RefCell<BTreeMap<(Id, Vec<i64>), f64>>,
-}
-
-fn position(e: &Affine, point: &[i64], found: i64) -> i64 {
-    let of = |a: AxisId| if a == GATHERED { found } else { point[usize::from(a)] };
-    e.constant + e.terms.iter().map(|(a, k)| k * of(*a)).sum::<i64>()
-}
-
-fn axes_of(set: u128) -> Vec<AxisId> {
-    (0..128).filter(|a| set >> a & 1 == 1).collect()
-}
-
-impl<'a> Memory<'a> {
-    /// The results of a function on samples, and the memory that terms of `graph` load from.
-    pub fn of(
-        module: &Module,
-        f: &Function,
-        import: &Import,
-        graph: &'a Graph,
-        bindings: &Bindings,
-    ) -> (Vec<Array>, Memory<'a>) {
-        let inputs: Vec<Array> = f.params.iter().enumerate().map(|(k, p)| sample(k, &p.ty, bindings)).collect();
-        // The interpreter's values of everything that the terms load, beside the results.
-        let mut wide = f.clone();
-        wide.results.extend(import.stored.iter().map(|s| s.value));
-        let mut wide_module = Module::default();
-        for (name, other) in &module.functions {
-            wide_module.functions.insert(name.clone(), if *name == f.name { wide.clone() } else { other.clone() });
-        }
-        let mut want = run(&wide_module, &f.name, &inputs, bindings, Mode::Meaning).unwrap();
-        let loaded = want.split_off(f.results.len());
-        let tensors = import.stored.iter().zip(&loaded);
-        let memory = Memory {
-            graph,
-            extents: graph.analysis.axes.iter().map(|a| a.dim.eval(bindings).unwrap()).collect(),
-            tensors: tensors
-                .map(|(s, a)| (s.atoms.iter().map(|d| d.eval(bindings).unwrap()).collect(), a.to_f64().unwrap()))
-                .collect(),
-            stored: BTreeMap::new(),
-            known: RefCell::default(),
-        };
-        (want, memory)
-    }
-
-    /// Every element of `class`, in the order of `axes`.
-    pub fn all(&self, chosen: Chosen<'_>, class: Id, axes: &[AxisId]) -> Vec<f64> {
-        self.known.borrow_mut().clear();
-        self.points(axes).into_iter().map(|mut point| self.value(chosen, class, &mut point)).collect()
-    }
-
-    /// Computes and stores a class.
-    pub fn store(&mut self, chosen: Chosen<'_>, class: Id) {
-        let axes = axes_of(self.graph[class].data.free);
-        let data = self.all(chosen, class, &axes);
-        self.stored.insert(class, (axes, data));
-    }
-
-    /// Every element of a class that was stored, in the order of `axes`.
-    pub fn read(&self, class: Id, axes: &[AxisId]) -> Vec<f64> {
-        self.points(axes).iter().map(|point| self.load(class, point)).collect()
-    }
-
-    fn points(&self, axes: &[AxisId]) -> Vec<Vec<i64>> {
-        let total: i64 = axes.iter().map(|a| self.extents[usize::from(*a)]).product();
-        let point = |flat| {
-            let (mut point, mut rest) = (vec![0; self.extents.len()], flat);
-            for axis in axes.iter().rev() {
-                point[usize::from(*axis)] = rest % self.extents[usize::from(*axis)];
-                rest /= self.extents[usize::from(*axis)];
-            }
-            point
-        };
-        (0..total).map(point).collect()
-    }
-
-    fn attr(&self, id: Id) -> Attr {
-        self.graph[id].data.attr.clone().unwrap()
-    }
-
-    fn load(&self, class: Id, point: &[i64]) -> f64 {
-        let (axes, data) = &self.stored[&class];
-        let mut flat = 0;
-        for axis in axes {
-            let (i, n) = (point[usize::from(*axis)], self.extents[usize::from(*axis)]);
-            if !(0..n).contains(&i) {
-                return f64::NAN;
-            }
-            flat = flat * n + i;
-        }
-        data[flat as usize]
-    }
-
-    fn value(&self, chosen: Chosen<'_>, class: Id, point: &mut Vec<i64>) -> f64 {
-        let free = self.graph[class].data.free;
-        let at = (class, axes_of(free).into_iter().map(|a| point[usize::from(a)]).collect());
-        if let Some(value) = self.known.borrow().get(&at) {
-            return *value;
-        }
-        let value = self.compute(chosen, class, point);
-        self.known.borrow_mut().insert(at, value);
-        value
-    }
-
-    fn compute(&self, chosen: Chosen<'_>, class: Id, point: &mut Vec<i64>) -> f64 {
-        let Some(node) = chosen.nodes.get(&class) else {
-            assert!(chosen.inputs.contains(&class), "{class} is neither computed nor read");
-            return self.load(class, point);
-        };
-        let kid = |i: usize| node.children[i];
-        match &node.head {
-            Head::Attr(Attr::Const(n)) => n.value(),
-            Head::Attr(a) => panic!("{a} is no value"),
-            Head::Iota | Head::Extent => {
-                let Attr::Axis(axis) = self.attr(kid(0)) else { panic!("axis") };
-                let from = if node.head == Head::Iota { &point[..] } else { &self.extents[..] };
-                from[usize::from(axis)] as f64
-            }
-            Head::Scalar(ScalarOp::Cast { .. }) => self.value(chosen, kid(0), point),
-            // A selected value that is not chosen may be anything.
-            Head::Scalar(op) => {
-                let args: Vec<Bounded> =
-                    node.children.iter().map(|c| Bounded::exact(self.value(chosen, *c, point))).collect();
-                scalar(op.kind(), &args).unwrap().value
-            }
-            Head::Load | Head::Gather => {
-                let (Attr::Input(t), Attr::Map(map)) = (self.attr(kid(0)), self.attr(kid(1))) else { panic!("load") };
-                let found = node.children.get(2).map_or(0, |c| self.value(chosen, *c, point) as i64);
-                let at: Vec<i64> = map.iter().map(|m| position(m, point, found)).collect();
-                let (shape, data) = &self.tensors[t as usize];
-                assert_eq!(shape.len(), at.len());
-                let inside = at.iter().zip(shape).all(|(i, n)| (0..*n).contains(i));
-                let flat = at.iter().zip(shape).fold(0, |sum, (i, n)| sum * n + i);
-                if inside { data[flat as usize] } else { f64::NAN }
-            }
-            Head::At => {
-                let Attr::Subst(map) = self.attr(kid(0)) else { panic!("at") };
-                let mut moved = point.clone();
-                for (axis, with) in &map {
-                    moved[usize::from(*axis)] = position(with, point, 0);
-                }
-                self.value(chosen, kid(1), &mut moved)
-            }
-            Head::Fold(kind) => {
-                let Attr::Axis(axis) = self.attr(kid(0)) else { panic!("axis") };
-                let axis = usize::from(axis);
-                let before = point[axis];
-                let mut rows = Vec::new();
-                for i in 0..self.extents[axis] {
-                    point[axis] = i;
-                    let row = node.children[1..].iter().map(|c| Bounded::exact(self.value(chosen, *c, point)));
-                    rows.push(row.collect());
-                }
-                point[axis] = before;
-                fold_rows(*kind, &rows, None).unwrap().value
-            }
-        }
-    }
 }
 
 /// Panics unless all elements agree, up to rounding in f64.

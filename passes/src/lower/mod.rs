@@ -10,6 +10,7 @@ mod wide;
 
 pub(crate) use control::depth;
 pub use launch::lower_region;
+pub use level2::{Explained, ExplainedKernel, Second};
 
 use crate::egraph::{self, Numerics, UserRules};
 use crate::fuse;
@@ -17,6 +18,7 @@ use crate::region::{Builder, Source};
 use crate::schedule;
 use buffers::{Buffers, Kept};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use tilewright_ir::device::ukernel::included;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::flops::cost;
@@ -24,7 +26,7 @@ use tilewright_ir::graph::{Function, Module, NodeId, Value};
 use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::{Kernel, KernelAttr, Program, ProgramParam, Step, expr::Ident};
 use tilewright_ir::op::GraphOp;
-use tilewright_ir::types::{Dim, Type};
+use tilewright_ir::types::{Bindings, Dim, Type};
 
 /// What machine programs are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +36,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// The description that kernels are priced for.
-    fn device(&self) -> String {
+    /// The name of the description that kernels are priced for.
+    pub fn device(&self) -> String {
         match self.isa {
             "sm_80" => "a100".into(),
             "sm_89" => "l4".into(),
@@ -172,6 +174,48 @@ struct Lower<'m> {
     kernels: Vec<Kernel>,
     steps: Vec<Step>,
     warnings: Vec<Diagnostic>,
+    /// What the steps were made for, in their order.
+    origins: Vec<(Origin, Range<usize>)>,
+}
+
+/// What steps of a program were made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A node of the function.
+    Node(NodeId),
+    /// A kernel that level 2 chose, by its number.
+    Cut(usize),
+    /// A value that is written out as a result.
+    Root(Value),
+}
+
+/// A program that knows what its steps are for.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The program.
+    pub program: Program,
+    /// What its steps were made for, in their order.
+    pub origins: Vec<(Origin, Range<usize>)>,
+}
+
+/// Why each function has the kernels that level 2 chooses; for one beyond a limit of that level, the warning that says so.
+/// `likely` are sizes for which kernels are chosen and priced, where they are not the usual ones.
+///
+/// Errors: those of [`lower_module`]; those of [`egraph::explain::chains`].
+pub fn explained(
+    module: &Module,
+    options: impl Into<Options>,
+    target: &Target,
+    likely: &Bindings,
+) -> Result<Vec<Result<level2::Explained, Diagnostic>>, Diagnostic> {
+    depth(module)?;
+    let options = options.into();
+    let target = &target.allowed(&options);
+    let each = |f: &Function| {
+        let narrow = wide::narrowed(module, f)?;
+        level2::Explained::of(module, narrow.as_ref().unwrap_or(f), &options, target, likely)
+    };
+    module.functions.values().map(each).collect()
 }
 
 fn lower_function(module: &Module, f: &Function, options: &Options, target: &Target) -> Result<Program, Diagnostic> {
@@ -188,7 +232,8 @@ fn lower_function(module: &Module, f: &Function, options: &Options, target: &Tar
 impl<'m> Lower<'m> {
     fn empty(module: &'m Module, f: &'m Function, target: &'m Target) -> Lower<'m> {
         let (buffers, stored, kernels, steps) = (Buffers::new(f), Vec::new(), Vec::new(), Vec::new());
-        Lower { module, f, target, buffers, stored, in_place: None, kernels, steps, warnings: Vec::new() }
+        let (warnings, origins) = (Vec::new(), Vec::new());
+        Lower { module, f, target, buffers, stored, in_place: None, kernels, steps, warnings, origins }
     }
 
     /// The program of what was lowered.
@@ -226,9 +271,22 @@ impl Lower<'_> {
         let live = self.f.live();
         for (i, &needed) in live.iter().enumerate() {
             if needed && self.stored[i] {
-                self.node(i)?;
+                let origin = Origin::Node(Lower::value(i, 0).node);
+                self.made(origin, |lower| lower.node(i))?;
             }
         }
+        Ok(())
+    }
+
+    /// Does `work`, whose steps are made for `origin`.
+    fn made(
+        &mut self,
+        origin: Origin,
+        work: impl FnOnce(&mut Self) -> Result<(), Diagnostic>,
+    ) -> Result<(), Diagnostic> {
+        let first = self.steps.len();
+        work(self)?;
+        self.origins.push((origin, first..self.steps.len()));
         Ok(())
     }
 

@@ -41,12 +41,7 @@ impl Context {
     ///
     /// Errors: a bug where the import does not fit the function.
     pub fn new(function: &Function, import: &Import, graph: &Graph, likely: &Bindings) -> Result<Context, Diagnostic> {
-        let mut bindings = likely.clone();
-        for symbol in &graph.analysis.symbols {
-            // Neither the least, where nothing pays, nor the most, which is a bound against overflow.
-            let middle = (symbol.low.max(1)).max(symbol.high.min(USUAL));
-            bindings.entry(symbol.name.clone()).or_insert(middle);
-        }
+        let bindings = usual_sizes(graph, likely);
         let sizes =
             graph.analysis.axes.iter().map(|a| a.dim.eval(&bindings).map_or(1.0, |n| n.max(1) as f64)).collect();
         let constant = graph.analysis.axes.iter().map(|a| a.dim.as_const().is_some()).collect();
@@ -95,6 +90,17 @@ impl Context {
     pub fn is_weight(&self, input: u32) -> bool {
         self.inputs.get(input as usize).is_some_and(|i| i.weight)
     }
+}
+
+/// The sizes that prices are for: those that are likely, and for other symbols one inside their range.
+pub fn usual_sizes(graph: &Graph, likely: &Bindings) -> Bindings {
+    let mut bindings = likely.clone();
+    for symbol in &graph.analysis.symbols {
+        // Neither the least, where nothing pays, nor the most, which is a bound against overflow.
+        let middle = (symbol.low.max(1)).max(symbol.high.min(USUAL));
+        bindings.entry(symbol.name.clone()).or_insert(middle);
+    }
+    bindings
 }
 
 /// A usual size of a symbol: tokens of a prompt.

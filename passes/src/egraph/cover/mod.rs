@@ -11,10 +11,12 @@ mod body;
 mod bound;
 mod context;
 mod device;
+mod draw;
 mod enumerate;
 mod kind;
 mod loops;
 mod multi;
+mod partition;
 mod path;
 mod price;
 mod print;
@@ -23,9 +25,12 @@ mod select;
 #[cfg(test)]
 mod tests;
 
-pub use context::{Context, InputFacts};
+pub use context::{Context, InputFacts, usual_sizes};
 pub use device::{Capabilities, Device, Positive, Rates};
-pub use print::{origins, print_cover, rewritten};
+pub use draw::{Drawn, drawn};
+pub use partition::partition;
+pub use print::{origins, print_cover, rewritten, template, terms};
+pub(super) use problem::each;
 
 use super::facts::Graph;
 use super::lang::{AxisId, ENode};

@@ -2,8 +2,8 @@
 
 use super::super::facts::{Graph, Sort};
 use super::super::index::Import;
-use super::super::lang::{Affine, Attr, AxisSet, ENode, GATHERED, Head};
-use super::problem::each;
+use super::super::lang::{ENode, Head};
+use super::super::words::Words;
 use super::{Bound, Cover, Cut, Explanation, Kind};
 use egg::Id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,69 +13,30 @@ use tilewright_ir::graph::{Function, NodeId};
 /// Names of the graph's parts.
 struct Names<'a> {
     graph: &'a Graph,
+    words: Words<'a>,
     cut: &'a Cut,
     /// Values of the cut that have a line of their own: they are used more than once.
     lines: BTreeMap<Id, usize>,
 }
 
 impl Names<'_> {
-    fn axis(&self, axis: u8) -> String {
-        if axis == GATHERED {
-            return "?".into();
-        }
-        self.graph.analysis.axes.get(usize::from(axis)).map_or_else(|| format!("@{axis}"), |a| a.name.to_string())
-    }
-
-    fn axes(&self, set: AxisSet) -> String {
-        each(set).map(|a| self.axis(a)).collect::<Vec<_>>().join(" ")
-    }
-
-    fn affine(&self, e: &Affine) -> String {
-        let mut parts: Vec<String> = Vec::new();
-        for &(axis, factor) in &e.terms {
-            let name = self.axis(axis);
-            parts.push(if factor == 1 { name } else { format!("{factor}*{name}") });
-        }
-        if parts.is_empty() || e.constant != 0 {
-            parts.push(e.constant.to_string());
-        }
-        parts.join("+")
-    }
-
-    fn attr(&self, attr: &Attr) -> String {
-        match attr {
-            Attr::Axis(axis) => self.axis(*axis),
-            Attr::Const(number) => number.value().to_string(),
-            Attr::Input(input) => {
-                let table = self.graph.analysis.inputs.get(*input as usize);
-                table.map_or_else(|| format!("in{input}"), |t| t.name.to_string())
-            }
-            Attr::Map(map) => format!("[{}]", map.iter().map(|e| self.affine(e)).collect::<Vec<_>>().join(", ")),
-            Attr::Subst(map) => {
-                let one = |(axis, with): &(u8, Affine)| format!("{}:={}", self.axis(*axis), self.affine(with));
-                format!("{{{}}}", map.iter().map(one).collect::<Vec<_>>().join(", "))
-            }
-            Attr::DType(dtype) => dtype.to_string(),
-        }
-    }
-
     /// A value where it is used.
     fn used(&self, class: Id) -> String {
         match (self.lines.get(&class), self.cut.nodes.get(&class)) {
             (Some(line), _) => format!("%{line}"),
             (None, Some(node)) => self.node(node),
-            (None, None) => format!("k{class}[{}]", self.axes(self.graph[class].data.free)),
+            (None, None) => format!("k{class}[{}]", self.words.axes(self.graph[class].data.free)),
         }
     }
 
     fn node(&self, node: &ENode) -> String {
         let child = |&c: &Id| match (self.graph[c].data.sort, &self.graph[c].data.attr) {
-            (Sort::Attr, Some(attr)) => self.attr(attr),
+            (Sort::Attr, Some(attr)) => self.words.attr(attr),
             (Sort::Attr | Sort::Value(_), _) => self.used(c),
         };
         let shown: Vec<String> = node.children.iter().map(child).collect();
         match &node.head {
-            Head::Attr(attr) => self.attr(attr),
+            Head::Attr(attr) => self.words.attr(attr),
             Head::Load => shown.concat(),
             Head::Iota | Head::Extent => format!("({} {})", node.head, shown.first().map_or("", String::as_str)),
             Head::Gather | Head::At | Head::Scalar(_) | Head::Fold(_) => {
@@ -117,7 +78,7 @@ fn seconds(value: f64) -> String {
 }
 
 fn kind(names: &Names<'_>, kind: &Kind) -> String {
-    let list = |axes: &[u8]| axes.iter().map(|&a| names.axis(a)).collect::<Vec<_>>().join(" ");
+    let list = |axes: &[u8]| axes.iter().map(|&a| names.words.axis(a)).collect::<Vec<_>>().join(" ");
     let name = kind.name();
     match kind {
         Kind::Copy | Kind::Pointwise | Kind::Row | Kind::Generic => name.into(),
@@ -157,18 +118,30 @@ fn origin_text(cut: &Cut, graph: &Graph, function: &Function, import: &Import) -
     shown.collect::<Vec<_>>().join(" ")
 }
 
+/// The terms of a cut, a line for each value that is stored or used twice.
+pub fn terms(graph: &Graph, cut: &Cut) -> String {
+    let mut out = String::new();
+    print_cut(&mut out, graph, cut);
+    out
+}
+
+/// The template of a cut with its axes.
+pub fn template(graph: &Graph, cut: &Cut) -> String {
+    kind(&Names { graph, words: Words(graph), cut, lines: BTreeMap::new() }, &cut.kind)
+}
+
 /// Writes the terms of a cut.
 fn print_cut(out: &mut String, graph: &Graph, cut: &Cut) {
     let order = lines(cut);
     let lines: BTreeMap<Id, usize> = order.iter().enumerate().map(|(i, &id)| (id, i)).collect();
-    let mut names = Names { graph, cut, lines };
+    let mut names = Names { graph, words: Words(graph), cut, lines };
     for (number, class) in order.iter().enumerate() {
         let Some(node) = cut.nodes.get(class) else { continue };
         names.lines.remove(class);
         let text = names.node(node);
         names.lines.insert(*class, number);
         let stored = if cut.outputs.contains(class) { format!(" -> k{class}") } else { String::new() };
-        let axes = names.axes(graph[*class].data.free);
+        let axes = names.words.axes(graph[*class].data.free);
         // Writing to a String cannot fail.
         let _ = writeln!(out, "  %{number}[{axes}] = {text}{stored}");
     }
@@ -198,7 +171,7 @@ pub fn print_cover(
         c.enumerated, c.pruned, c.remembered, c.evaluations
     );
     for (number, (cut, other)) in cover.cuts.iter().zip(&explanation.alternatives).enumerate() {
-        let names = Names { graph, cut, lines: BTreeMap::new() };
+        let names = Names { graph, words: Words(graph), cut, lines: BTreeMap::new() };
         let p = cut.price;
         let bound = match p.bound {
             Bound::Matrix => "products",
@@ -227,7 +200,7 @@ pub fn print_cover(
         }
         match &other.cut {
             Some(second) => {
-                let names = Names { graph, cut: second, lines: BTreeMap::new() };
+                let names = Names { graph, words: Words(graph), cut: second, lines: BTreeMap::new() };
                 let reads: Vec<String> = second.inputs.iter().map(|i| format!("k{i}")).collect();
                 let reads = if reads.is_empty() { "nothing".to_string() } else { reads.join(" ") };
                 let kind = kind(&names, &second.kind);

@@ -391,7 +391,7 @@ impl<'a> Problem<'a> {
 }
 
 /// The axes of a set, in order.
-pub(super) fn each(axes: AxisSet) -> impl Iterator<Item = AxisId> {
+pub(in crate::egraph) fn each(axes: AxisSet) -> impl Iterator<Item = AxisId> {
     let mut rest = axes;
     std::iter::from_fn(move || {
         let next = rest.trailing_zeros();

@@ -1,6 +1,7 @@
 //! Imported and rewritten terms mean what the reference interpreter says: every result element, several extractions.
 
-use super::super::testing::{Chosen, MOVEMENTS, Memory, agree, picked};
+use super::super::evaluate::{Chosen, Memory};
+use super::super::testing::{MOVEMENTS, agree, picked, samples};
 use super::super::*;
 use super::*;
 use std::collections::BTreeSet;
@@ -15,12 +16,13 @@ fn check(g: &Dsl, results: &[&Tensor], bindings: &[(&str, i64)]) -> (usize, usiz
     let import = import(f).unwrap();
     let grown = saturate(import.graph.clone(), &shipped().unwrap(), Numerics::Approx, Limits::default()).unwrap();
     for (graph, seed) in [(&import.graph, 0), (&grown.graph, 0), (&grown.graph, 1), (&grown.graph, 77)] {
-        let (want, memory) = Memory::of(&module, f, &import, graph, &bindings);
+        let (want, memory) = Memory::of(&module, f, &import, graph, &bindings, &samples(f, &bindings)).unwrap();
         for (value, want) in f.results.iter().zip(&want) {
             let class = graph.find(import.classes[value]);
             let nodes = picked(graph, class, seed);
             let chosen = Chosen { nodes: &nodes, inputs: &BTreeSet::new() };
-            agree(&memory.all(chosen, class, &import.layouts[value].concat()), want, &format!("seed {seed}"));
+            let got = memory.all(chosen, class, &import.layouts[value].concat()).unwrap();
+            agree(&got, want, &format!("seed {seed}"));
         }
     }
     (import.barriers.len(), import.copies)

@@ -24,6 +24,8 @@ pub(super) struct Choice {
     pub notes: Vec<Diagnostic>,
     /// Rules of the user that fired.
     pub added: Vec<Fired>,
+    /// Rules that fired.
+    pub fired: Vec<Fired>,
 }
 
 /// That a function is beyond a limit of this level, and why.
@@ -79,11 +81,12 @@ fn notes(f: &Function, import: &Import, saturation: &Saturation, cover: &cover::
     out
 }
 
-/// Imports, saturates, covers. A function beyond a limit of this level gives the warning that says so.
+/// Imports, saturates, covers; `likely` are sizes that prices are for, where they are not the usual ones. A function beyond a limit of this level gives the warning that says so.
 pub(super) fn choose(
     f: &Function,
     options: &Options,
     target: &Target,
+    likely: &Bindings,
     explain: bool,
 ) -> Result<Result<Choice, Diagnostic>, Diagnostic> {
     let (import, saturation) = match saturated(f, options)? {
@@ -92,7 +95,7 @@ pub(super) fn choose(
     };
     let graph = &saturation.graph;
     let device = Device::named(&target.device())?;
-    let context = Context::new(f, &import, graph, &Bindings::new())?;
+    let context = Context::new(f, &import, graph, likely)?;
     let roots: Vec<Id> = import.roots.iter().map(|r| graph.find(r.class)).collect();
     let limits = CoverLimits::default();
     let found = if explain {
@@ -103,8 +106,9 @@ pub(super) fn choose(
     match found {
         Ok((cover, explanation)) => {
             let notes = notes(f, &import, &saturation, &cover);
-            let added = saturation.fired.into_iter().filter(|fired| options.rules.has(&fired.rule)).collect();
-            Ok(Ok(Choice { import, graph: saturation.graph, cover, explanation, notes, added }))
+            let fired = saturation.fired;
+            let added = fired.iter().filter(|fired| options.rules.has(&fired.rule)).cloned().collect();
+            Ok(Ok(Choice { import, graph: saturation.graph, cover, explanation, notes, added, fired }))
         }
         Err(d) if ["too-many-classes", "no-cover"].contains(&d.code) => Ok(Err(beyond(f, &d.message))),
         Err(d) => Err(d),

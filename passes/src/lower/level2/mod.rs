@@ -2,13 +2,14 @@
 //! them.
 
 mod choice;
+mod explain;
 mod layout;
 mod order;
 #[cfg(test)]
 mod tests;
 mod units;
 
-use super::{Lower, Options, Target};
+use super::{Lower, Options, Origin, Target};
 use crate::egraph::cover;
 use crate::egraph::export::{Exported, Note, Piece, export};
 use crate::egraph::{self, Attr, AxisId, ENode, Graph, Head, Import, lang::axis_bit};
@@ -16,6 +17,7 @@ use crate::region::{Region, coalesce, cut};
 pub(super) use choice::fired;
 use choice::{Choice, choose};
 use egg::Id;
+pub use explain::{Explained, ExplainedKernel, Second};
 use order::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
@@ -23,7 +25,7 @@ use tilewright_ir::graph::{Function, Module, Role, Value};
 use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::GraphOp;
-use tilewright_ir::types::{Dim, Type};
+use tilewright_ir::types::{Bindings, Dim, Type};
 use units::Work;
 
 /// One kernel of a cover.
@@ -71,7 +73,7 @@ enum Source {
 /// Lowers the nodes of a function, or gives the warning of the limit that it is beyond.
 pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<Diagnostic>, Diagnostic> {
     let f = lower.f;
-    let Choice { import, graph, cover, notes, .. } = match choose(f, options, lower.target, false)? {
+    let Choice { import, graph, cover, notes, .. } = match choose(f, options, lower.target, &Bindings::new(), false)? {
         Ok(choice) => choice,
         Err(warning) => return Ok(Some(warning)),
     };
@@ -86,8 +88,8 @@ pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<D
 ///
 /// Errors: those of the lowering.
 pub(super) fn text(f: &Function, options: &Options, target: &Target) -> Result<String, Diagnostic> {
-    Ok(match choose(f, options, target, true)? {
-        Ok(Choice { import, graph, cover, explanation, notes, added }) => {
+    Ok(match choose(f, options, target, &Bindings::new(), true)? {
+        Ok(Choice { import, graph, cover, explanation, notes, added, .. }) => {
             let mut notes: String = notes.iter().map(|n| format!("{n}\n")).collect();
             for fired in added {
                 notes += &format!("rule {} of the user: {}, {} times\n", fired.rule, fired.class, fired.times);
@@ -109,7 +111,7 @@ pub(super) fn optimized(
     options: &Options,
     target: &Target,
 ) -> Result<Exported, Diagnostic> {
-    let Choice { import, graph, cover, .. } = match choose(f, options, target, false)? {
+    let Choice { import, graph, cover, .. } = match choose(f, options, target, &Bindings::new(), false)? {
         Ok(choice) => choice,
         Err(warning) => {
             let at = Lower::value(f.params.len(), 0).node;
@@ -309,14 +311,23 @@ fn emit(lower: &mut Lower<'_>, import: &Import, graph: &Graph, cuts: &[Cut]) -> 
     let mut emitter = Emitter { lower, plan: &plan, sources: &sources, names: BTreeMap::new() };
     emitter.roots_that_are_there()?;
     for unit in order.units {
-        match &units.work[unit] {
-            Work::Cut(cut) => emitter.cut(*cut)?,
-            Work::Root(root) => emitter.root(*root)?,
+        let first = emitter.lower.steps.len();
+        let origin = match &units.work[unit] {
+            Work::Cut(cut) => {
+                emitter.cut(*cut)?;
+                Origin::Cut(*cut)
+            }
+            Work::Root(root) => {
+                emitter.root(*root)?;
+                Origin::Root(import.roots[*root].value)
+            }
             Work::Barrier(node) => {
                 emitter.lower.node(node.index())?;
                 emitter.roots_that_are_there()?;
+                Origin::Node(*node)
             }
-        }
+        };
+        emitter.lower.origins.push((origin, first..emitter.lower.steps.len()));
     }
     Ok(())
 }

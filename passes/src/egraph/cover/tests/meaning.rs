@@ -1,6 +1,7 @@
 //! A cover computes what the reference interpreter says: cut after cut, each from its own nodes and inputs.
 
-use super::super::super::testing::{Chosen, Memory, agree};
+use super::super::super::evaluate::{Chosen, Memory};
+use super::super::super::testing::{agree, samples};
 use super::super::super::{Import, Limits, Numerics, Saturation, import, saturate, shipped};
 use super::super::*;
 use tilewright_ir::dsl::{Graph as Dsl, Tensor};
@@ -70,10 +71,10 @@ pub(super) fn check(module: &Module, stage: &Stage, cover: &Cover, bindings: &[(
     let (f, import) = (&stage.function, &stage.import);
     let bindings: Bindings = bindings.iter().map(|(n, v)| ((*n).into(), *v)).collect();
     let graph = &stage.grown.graph;
-    let (want, mut memory) = Memory::of(module, f, import, graph, &bindings);
+    let (want, mut memory) = Memory::of(module, f, import, graph, &bindings, &samples(f, &bindings)).unwrap();
     for cut in &cover.cuts {
         for output in &cut.outputs {
-            memory.store(Chosen { nodes: &cut.nodes, inputs: &cut.inputs }, *output);
+            memory.store(Chosen { nodes: &cut.nodes, inputs: &cut.inputs }, *output).unwrap();
         }
     }
     for (value, want) in f.results.iter().zip(&want) {
@@ -81,7 +82,7 @@ pub(super) fn check(module: &Module, stage: &Stage, cover: &Cover, bindings: &[(
             continue;
         }
         let root = import.roots.iter().find(|r| r.value == *value).unwrap();
-        agree(&memory.read(graph.find(root.class), &root.axes), want, "a result");
+        agree(&memory.read(graph.find(root.class), &root.axes).unwrap(), want, "a result");
     }
 }
 

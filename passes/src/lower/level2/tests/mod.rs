@@ -284,7 +284,7 @@ fn templates(module: &Module) -> Vec<&'static str> {
     let target = Target { isa: "avx512" };
     let options = Options { verify: true, ..2.into() };
     let f = module.entry().unwrap();
-    let Choice { import, graph, cover, .. } = choose(f, &options, &target, false).unwrap().unwrap();
+    let Choice { import, graph, cover, .. } = choose(f, &options, &target, &Bindings::new(), false).unwrap().unwrap();
     let kinds: Vec<cover::Kind> = cover.cuts.iter().map(|c| c.kind.clone()).collect();
     let cuts = cover.cuts.into_iter().map(|c| Cut { outputs: c.outputs, nodes: c.nodes, inputs: c.inputs });
     let cuts: Vec<Cut> = cuts.collect();
