@@ -1,6 +1,6 @@
 //! Runs rewrites to a fixed point or a limit, the same way every time: no clock, no random choice.
 
-use super::compile::{Numerics, compile};
+use super::compile::{IndexRewrite, Numerics, compile};
 use super::facts::{Facts, Graph, Tables};
 use super::lang::ENode;
 use super::rules::{Class, RuleSet};
@@ -93,7 +93,7 @@ impl RewriteScheduler<ENode, Tables> for Bounded {
 
 /// Removes nodes that need their own class: `a` is `(select p a a)` for every `p`, and from two such `p` rules would make
 /// a third without end. A value computed from itself is none, so nothing is lost.
-fn prune(graph: &mut Graph) {
+pub(super) fn prune(graph: &mut Graph) {
     let own = |graph: &Graph, id, node: &ENode| node.children().iter().any(|&c| graph.find(c) == id);
     let looped: Vec<_> =
         graph.classes().filter(|c| c.nodes.iter().any(|n| own(graph, c.id, n))).map(|c| c.id).collect();
@@ -103,11 +103,8 @@ fn prune(graph: &mut Graph) {
     }
 }
 
-/// Grows `graph` by the rules that `numerics` allows.
-///
-/// Errors: those of [`compile`]; `rules-contradict` if facts contradict each other: a wrong rule, or one
-/// that takes 0 and -0 for the same where a constant tells them apart.
-pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limits) -> Result<Saturation, Diagnostic> {
+/// The rewrites that may fire in `graph`. Errors: those of [`compile`].
+pub(super) fn rewrites(graph: &Graph, rules: &RuleSet, numerics: Numerics) -> Result<Vec<IndexRewrite>, Diagnostic> {
     let mut dtypes: Vec<DType> = graph.classes().filter_map(|c| Facts::dtype(&c.data)).collect();
     if dtypes.iter().any(|d| is_half(*d)) {
         dtypes.push(DType::F32);
@@ -115,7 +112,15 @@ pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limit
     dtypes.sort_unstable();
     dtypes.dedup();
     dtypes.retain(|d| d.is_float());
-    let rewrites = compile(rules, numerics, &dtypes)?;
+    compile(rules, numerics, &dtypes)
+}
+
+/// Grows `graph` by the rules that `numerics` allows.
+///
+/// Errors: those of [`compile`]; `rules-contradict` if facts contradict each other: a wrong rule, or one
+/// that takes 0 and -0 for the same where a constant tells them apart.
+pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limits) -> Result<Saturation, Diagnostic> {
+    let rewrites = rewrites(&graph, rules, numerics)?;
     let runner = Runner::<_, _, ()>::new(graph.analysis.clone())
         .with_egraph(graph)
         .with_iter_limit(limits.iterations)

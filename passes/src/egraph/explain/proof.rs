@@ -1,11 +1,11 @@
 //! The e-graph that keeps the reason of every union: the same import, the same rules.
 
-use super::super::compile::Numerics;
+use super::super::compile::{IndexRewrite, Numerics};
 use super::super::facts::Graph;
 use super::super::index::Import;
 use super::super::lang::{Attr, ENode, Head};
 use super::super::rules::RuleSet;
-use super::super::saturate::{Limits, saturate};
+use super::super::saturate::{Limits, prune, rewrites};
 use super::Chain;
 use super::steps::Reader;
 use egg::{Id, Language};
@@ -27,13 +27,35 @@ pub(super) struct Prover {
     classes: BTreeMap<Id, Id>,
 }
 
+/// All rules in every round, as [`super::super::saturate`] runs them. egg's runner is not for this: in debug builds it checks
+/// every proof between rounds, written out as trees, of which there is no end where blocks follow one another.
+fn grow(graph: &mut Graph, rewrites: &[IndexRewrite], limits: Limits) {
+    for _ in 0..limits.iterations {
+        prune(graph);
+        let found: Vec<_> = rewrites.iter().map(|r| r.search_with_limit(graph, limits.nodes)).collect();
+        let mut changed = false;
+        for (rewrite, matches) in rewrites.iter().zip(&found) {
+            changed |= !rewrite.apply(graph, matches).is_empty();
+            if graph.total_size() > limits.nodes {
+                break;
+            }
+        }
+        graph.rebuild();
+        if !changed || graph.total_size() > limits.nodes {
+            break;
+        }
+    }
+}
+
 impl Prover {
-    /// Errors: those of [`saturate`].
+    /// Errors: those of [`super::super::compile()`].
     pub fn new(import: &Import, rules: &RuleSet, numerics: Numerics, limits: Limits) -> Result<Prover, Diagnostic> {
         let mut tables = import.graph.analysis.clone();
         tables.rounded.clear();
         let terms = Graph::new(tables.clone());
         let mut graph = Graph::new(tables).with_explanations_enabled();
+        // That would be a search of its own, and chains are as short without it.
+        graph = graph.without_explanation_length_optimization();
         let mut of: Vec<Id> = Vec::with_capacity(import.graph.nodes().len());
         for node in import.graph.nodes() {
             let node = node.clone().map_children(|c| of[usize::from(c)]);
@@ -48,7 +70,8 @@ impl Prover {
         }
         graph.rebuild();
         graph.analysis.rounded = import.graph.analysis.rounded.iter().map(|id| of[usize::from(*id)]).collect();
-        let graph = saturate(graph, rules, numerics, limits)?.graph;
+        let rewrites = rewrites(&graph, rules, numerics)?;
+        grow(&mut graph, &rewrites, limits);
         let mut nodes: BTreeMap<Id, Vec<NodeId>> = BTreeMap::new();
         for (class, here) in &import.origins {
             nodes.entry(graph.find(of[usize::from(*class)])).or_default().extend(here);
