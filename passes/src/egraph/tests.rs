@@ -192,3 +192,13 @@ fn a_contradiction_is_an_error() {
     let wrong = RuleSet::parse("w", "w: exact\n  (exp ?a) => 1\nv: exact\n  (exp ?a) => 2\n").unwrap();
     assert_eq!(saturate(g, &wrong, Numerics::Exact, Limits::default()).unwrap_err().code, "rules-contradict");
 }
+
+/// Work is bounded by the length of a rule, not by the types and positions that it could have.
+#[test]
+fn rules_of_many_types_and_folds_are_checked_in_time() {
+    let pairs: Vec<String> = (0..12).map(|i| format!("(lt ?a{i} ?b{i})")).collect();
+    let all = pairs.iter().skip(1).fold(pairs[0].clone(), |all, pair| format!("(and {all} {pair})"));
+    assert!(check_rule(&rule(&format!("r: exact\n  (not (not {all})) => {all}\n")), 1).is_ok());
+    let deep = format!("{}?a{}", "(sum ?j ".repeat(24), ")".repeat(24));
+    assert!(check_rule(&rule(&format!("r: reassociates\n  (neg (neg {deep})) => {deep}\n")), 1).is_ok());
+}

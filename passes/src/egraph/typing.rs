@@ -183,6 +183,8 @@ const BELOW: &[DType] =
 const FEW: &[DType] = &[DType::F64, DType::Bool, DType::I64];
 /// Groups of variables up to which all types are tried.
 const MANY: usize = 3;
+/// Combinations of types that are looked at; beyond, further variables have their first type.
+const MOST_TYPINGS: usize = 512;
 
 impl Slots {
     fn new_slot(&mut self, fixed: Option<DType>) -> usize {
@@ -269,7 +271,10 @@ impl Slots {
                 None => BELOW.to_vec(),
             };
             let fits = |d: &&DType| Some(group) != own || (!float && **d == DType::Bool) || d.is_float();
-            let candidates: Vec<DType> = candidates.iter().filter(fits).copied().collect();
+            let mut candidates: Vec<DType> = candidates.iter().filter(fits).copied().collect();
+            if rows.len() * candidates.len() > MOST_TYPINGS {
+                candidates.truncate(1);
+            }
             rows = rows.iter().flat_map(|r| candidates.iter().map(|d| [&r[..], &[*d]].concat())).collect();
         }
         let typing = |row: Vec<DType>| {

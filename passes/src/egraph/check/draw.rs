@@ -17,6 +17,8 @@ const EXTENTS: &[usize] = &[0, 1, 2, 3, 5, 7];
 const LARGE: usize = 129;
 /// The largest product of all sizes.
 const MOST_POINTS: usize = 20_000;
+/// The most turns of folds inside one another.
+const MOST_STEPS: usize = 100_000;
 /// The axis that no fold of a rule binds.
 const OUTER: usize = 3;
 
@@ -166,6 +168,9 @@ impl Plan {
         while world.extents.iter().map(|n| (*n).max(1)).product::<usize>() > MOST_POINTS {
             world.extents.iter_mut().max().into_iter().for_each(|n| *n /= 2);
         }
+        // What is inside many folds is computed once for each of their positions.
+        let longest = (MOST_STEPS as f64).powf(1.0 / self.depth.max(1) as f64) as usize;
+        world.extents.iter_mut().for_each(|n| *n = (*n).min(longest.max(1)));
         for name in &self.values {
             let Some(table) = world.values.get(name) else { continue };
             let points = world.extents.iter().zip(&table.depends).filter(|d| *d.1).map(|d| (*d.0).max(1)).product();
