@@ -4,10 +4,12 @@ use super::case::{Case, Pipeline};
 use crate::compile::{Options, fired};
 use std::collections::BTreeSet;
 use std::fmt;
+use tilewright_codegen::cpu::clif::eval;
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::device::ukernel::UKERNELS;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::text::print_kernel;
+use tilewright_ir::kernel::{Launch, Program, Step};
 use tilewright_passes::egraph::{Rule, check_thoroughly};
 
 /// A wrong stage.
@@ -158,10 +160,20 @@ fn rules(
     Ok(if refuted.is_empty() { found } else { refuted })
 }
 
-/// The kernels of a case, with the micro-kernels that they call.
+/// The kernels that run for the sizes of a case, with the micro-kernels that they call.
 fn names(pipeline: &dyn Pipeline, case: &Case, options: &Options) -> Result<Vec<String>, Diagnostic> {
     let programs = pipeline.lower(&case.module, options)?;
-    let each = programs.iter().flat_map(|p| p.kernels.iter().map(|k| (&p.name, k)));
+    let size = |name: &str| case.bindings.get(name).copied();
+    let runs = |launch: &Launch| launch.when.as_ref().is_none_or(|when| eval(when, &size).is_ok_and(|v| v != 0));
+    let launches = |p: &Program| -> BTreeSet<usize> {
+        let all = p.steps.iter().filter_map(|s| if let Step::Launch(launch) = s { Some(launch) } else { None });
+        all.filter(|launch| runs(launch)).map(|launch| launch.kernel).collect()
+    };
+    let each = programs.iter().flat_map(|p| {
+        let launched = launches(p);
+        let kernels = p.kernels.iter().enumerate().filter(move |(i, _)| launched.contains(i));
+        kernels.map(|(_, kernel)| (&p.name, kernel))
+    });
     let each = each.map(|(program, kernel)| {
         let text = print_kernel(kernel);
         let called: Vec<&str> = UKERNELS.iter().map(|row| row.name).filter(|name| text.contains(name)).collect();
