@@ -1,5 +1,5 @@
-//! The book tells the truth: its graphs parse, verify and agree with the interpreter, and its tables of ops are those of the
-//! program. `UPDATE_BOOK=1 cargo test --test book` writes the tables.
+//! The book tells the truth: its graphs parse, verify and agree with the interpreter, what it shows of commands is what they
+//! print, and its tables of ops are those of the program. `UPDATE_BOOK=1 cargo test --test book` writes what is made.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -79,6 +79,45 @@ fn graphs_of_the_book_run() {
         }
     }
     assert!(count >= 6, "{count} graphs");
+}
+
+/// What a command prints that stands after a dollar sign; the last graph above it is its file.
+fn shown(folder: &Path, graph: &str, command: &str) -> String {
+    let arguments: Vec<&str> = command.split_whitespace().collect();
+    let file = arguments.iter().find(|a| a.ends_with(".tw")).unwrap_or_else(|| panic!("{command}: no file"));
+    std::fs::write(folder.join(file), graph).unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_tilewright")).args(&arguments).current_dir(folder).output().unwrap();
+    assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Blocks ```` ```console ```` begin with a command, `$ tilewright ..`, and go on with what it prints.
+#[test]
+fn commands_print_what_the_book_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut count = 0;
+    for entry in std::fs::read_dir(book()).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (mut made, mut graph, mut rest) = (String::new(), "", text.as_str());
+        while let Some((before, block)) = rest.split_once("\n```console\n$ tilewright ") {
+            graph = before.rsplit_once("```tw\n").and_then(|(_, g)| g.split_once("```")).map_or(graph, |(g, _)| g);
+            let (block, after) =
+                block.split_once("```\n").unwrap_or_else(|| panic!("{}: an open block", path.display()));
+            let command = block.lines().next().unwrap_or_default();
+            let answer = shown(folder.path(), graph, command);
+            made += &format!("{before}\n```console\n$ tilewright {command}\n{answer}```\n");
+            rest = after;
+            count += 1;
+        }
+        made += rest;
+        if std::env::var_os("UPDATE_BOOK").is_some() && made != text {
+            std::fs::write(&path, made).unwrap();
+        } else {
+            assert!(made == text, "{}: `UPDATE_BOOK=1 cargo test --test book` writes\n{made}", path.display());
+        }
+    }
+    assert!(count >= 5, "{count} commands");
 }
 
 #[test]

@@ -136,11 +136,10 @@ pub(super) fn saved(here: &Cost, before: &Cost) -> String {
     put(of(here.flops, before.flops), &|n| format!("{} FLOPs", number(Some(n))));
     put(of(here.bytes, before.bytes), &bytes);
     if let (Some(a), Some(b)) = (here.seconds, before.seconds) {
-        // Prices are in parts of nanoseconds, which nobody can tell apart.
-        let nanoseconds = ((b - a) * 1e9).round() as i64;
-        put(nanoseconds, &|n| {
+        // In units of what is shown.
+        put(((b - a) * 1e8).round() as i64, &|n| {
             let part = if b > 0.0 { format!(" ({:.0} %)", 100.0 * (1.0 - a / b).abs()) } else { String::new() };
-            format!("{}{part}", time(Some(n as f64 * 1e-9)))
+            format!("{}{part}", time(Some(n as f64 * 1e-8)))
         });
     }
     let one = |what: &str, parts: &[String]| match parts {
