@@ -66,7 +66,7 @@ fn moe(float: DType) -> Module {
     let n = g.symbol("n", 1..=256);
     let x = g.input("x", float, [n, 16.into()]);
     let logits = x.linear(&g.weight("router", float, (4, 16)));
-    let chosen = logits.eq(&logits.max_keep(&[1])).cast(float) * logits.softmax(1);
+    let chosen = logits.eq(logits.max_keep(&[1])).cast(float) * logits.softmax(1);
     let up = einsum("nd,efd->enf", &[&x, &g.weight("up", float, (4, 32, 16))]).unwrap();
     let gate = einsum("nd,efd->enf", &[&x, &g.weight("gate", float, (4, 32, 16))]).unwrap().silu();
     let out = einsum("enf,edf->end", &[&(gate * up), &g.weight("down", float, (4, 16, 32))]).unwrap();
