@@ -14,7 +14,7 @@ use tilewright_ir::types::Bindings;
 use tilewright_ir::verify::verify;
 pub use tilewright_ir::work::Work;
 use tilewright_passes::egraph::export::Note;
-use tilewright_passes::egraph::{Fired, Numerics};
+use tilewright_passes::egraph::{Device, Fired, Numerics};
 pub use tilewright_passes::egraph::{Gate, UserRules};
 use tilewright_passes::{Explained, LowerOptions, lower_module};
 #[cfg(feature = "cuda")]
@@ -40,6 +40,8 @@ pub struct Options {
     pub max_work: Option<u64>,
     /// The rules of level 2: the shipped ones and those of the user.
     pub rules: UserRules,
+    /// What level 2 prices kernels by, such as what `tilewright calibrate` wrote; the shipped description of the target if absent.
+    pub device: Option<Arc<Device>>,
 }
 
 /// The most operations of a run that the commands allow where nobody says another number: an hour, more or less.
@@ -66,6 +68,7 @@ impl Options {
             verify,
             max_work: None,
             rules: UserRules::default(),
+            device: None,
         })
     }
 }
@@ -90,6 +93,7 @@ impl Options {
             numerics: self.numerics,
             verify: self.verify,
             rules: self.rules.clone(),
+            device: self.device.clone(),
         }
     }
 }

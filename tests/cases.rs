@@ -118,6 +118,7 @@ fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
         verify: true,
         max_work: None,
         rules: UserRules::default(),
+        device: None,
     };
     if error {
         let name = format!("{stem}.error");

@@ -33,7 +33,7 @@ fn texts_are_compiled_for_each_target() {
     let (code, out, err) = check(&[bad.to_str().unwrap()]);
     assert_eq!(code, Some(1));
     assert_eq!(out, "0 compiled, 3 failed, 0 skipped\n");
-    assert!(err.contains("bad.cu") && err.contains("sm_89"), "{err}");
+    assert!(err.contains("bad.cu") && !err.contains(".cu.cu") && err.contains("sm_89"), "{err}");
 }
 
 #[test]
@@ -42,4 +42,9 @@ fn what_is_no_cuda_text_is_an_error() {
     assert_eq!((code, out.as_str()), (Some(1), ""));
     assert!(err.contains("no-kernels") && err.contains("README.md"), "{err}");
     assert_eq!(check(&["tests/absent.cu"]).0, Some(1));
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.cu");
+    std::fs::write(&empty, "// nothing\n").unwrap();
+    let (code, _, err) = check(&[empty.to_str().unwrap(), "--allow-missing"]);
+    assert!(code == Some(1) && err.contains("no-kernels"), "{err}");
 }

@@ -139,3 +139,20 @@ fn sums_and_products_run_in_f32_at_every_level() {
         }
     }
 }
+
+#[test]
+fn a_sum_over_an_axis_that_its_argument_lacks() {
+    // Below `reassociate` such a sum stays, and its axis is one along which the kernel has tiles.
+    let text = "func @main(%p: f16[2, 8]) -> f16[8, 4] {
+        %0 = cos %p\n %1 = concat %0, %0 axis=0\n %2 = transpose %1 perm=[1, 0]
+        %3 = dot %2, %2 contract=[1]x[1]\n %4 = dot %3, %2 contract=[1]x[0]\n return %4 }";
+    let module = tilewright_ir::text::parse("t.tw", text).unwrap_or_else(|d| panic!("{d}"));
+    let values = (0..16).flat_map(|i| Array::from_number(DType::F16, f64::from(i) * 0.2).unwrap().bytes().to_vec());
+    let inputs = [Array::new(DType::F16, &[2, 8], Bytes::new(values.collect::<Vec<u8>>())).unwrap()];
+    let strict = interpreted(&module, &inputs, Mode::Strict).to_f64().unwrap();
+    for numerics in [Numerics::Exact, Numerics::Rounding, Numerics::Reassociate] {
+        let found = compiled(&module, &inputs, 2, numerics).to_f64().unwrap();
+        let most = strict.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        assert!(found.iter().zip(&strict).all(|(x, y)| (x - y).abs() <= 0.004 * most), "{numerics}: {found:?}");
+    }
+}

@@ -12,7 +12,7 @@ use crate::buffer::{Buffer, Memory};
 use crate::plan::{Extent, Layout, Layouts, Plan, plan_programs};
 use crate::threads::Pool;
 use indexmap::IndexMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tilewright_codegen::cpu::clif::{CpuKernel, CpuModule, compile};
 use tilewright_codegen::cpu::ukernel::Isa;
@@ -230,7 +230,15 @@ pub(crate) fn check_inputs(program: &Program, inputs: &[Array], given: &Bindings
     for (p, a) in program.params.iter().zip(inputs) {
         let shape = p.buffer.ty.concrete(&bindings).map_err(|m| Diagnostic::new("symbol", m))?;
         if shape != a.shape() {
-            return Err(wrong_input(&p.buffer.name, &p.buffer.ty, a));
+            let mut used = Vec::new();
+            p.buffer.ty.shape.iter().for_each(|d| d.collect_symbols(&mut used));
+            // Which of them disagree is not known: a size may be the user's, or another input's.
+            let known: BTreeSet<String> =
+                used.iter().filter_map(|s| Some(format!("{s} = {}", bindings.get(s)?))).collect();
+            let known: Vec<String> = known.into_iter().collect();
+            let wrong = wrong_input(&p.buffer.name, &p.buffer.ty, a);
+            let given = format!("with {}, from what was set or from inputs before it", known.join(", "));
+            return Err(if known.is_empty() { wrong } else { wrong.note(given) });
         }
     }
     run::check_sizes(program, &bindings)?;

@@ -9,6 +9,7 @@ use tilewright_passes::egraph::Device;
 
 /// Arguments of `calibrate`.
 #[derive(clap::Args)]
+#[command(after_help = "`--machine FILE` of the other commands prices kernels by what was measured.")]
 pub(super) struct Args {
     /// Threads; all cores if absent
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]

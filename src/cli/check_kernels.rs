@@ -46,6 +46,11 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
             }
         }
     }
+    // What checks nothing must not look like a success.
+    if texts.is_empty() {
+        let message = "expected a `__global__` function in one of these files, found none";
+        return Err(Diagnostic::new("no-kernels", message));
+    }
     let nvrtc = match Nvrtc::load() {
         Ok(nvrtc) => nvrtc,
         Err(missing) if args.allow_missing && missing.code == "nvrtc-missing" => {
@@ -57,13 +62,15 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     };
     progress::steps("compiling", texts.len() * TARGETS.len());
     for (path, text) in &texts {
+        // NVRTC adds its own ending.
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = name.strip_suffix(".cu").unwrap_or(&name);
         let least = TARGETS.iter().position(|t| text.contains(&format!(" target {t} "))).unwrap_or(0);
         for (i, target) in TARGETS.into_iter().enumerate() {
             if i < least {
                 counts.skipped += 1;
             } else {
-                match nvrtc.compile(&name, text, target) {
+                match nvrtc.compile(name, text, target) {
                     Ok(done) => {
                         counts.compiled += 1;
                         usage(path, target, &done.log, args.json)?;

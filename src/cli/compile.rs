@@ -4,6 +4,7 @@ use super::options::CompileArgs;
 use crate::compile::Target;
 use crate::emit::{Stage, emit_saying};
 use crate::formats::{check_writable, write_whole};
+use crate::snapshot::{Settings, take};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
@@ -32,6 +33,10 @@ pub(super) struct Shown {
     target: Option<Target>,
     #[command(flatten)]
     compile: CompileArgs,
+    /// Write a snapshot, which `diff` compares: the stage under a header of facts, for the instruction set avx512 whatever
+    /// this machine has
+    #[arg(long)]
+    snapshot: bool,
     /// Write to this file instead of the terminal
     #[arg(long, short)]
     output: Option<PathBuf>,
@@ -53,8 +58,14 @@ impl Shown {
     pub(super) fn show(&self, module: &Module, stage: Stage) -> Result<(), Diagnostic> {
         let options = self.compile.options()?;
         let target = self.target.unwrap_or(stage.default_target());
-        let (text, warnings) = emit_saying(module, stage, &options, target, &super::progress::stage)?;
-        warnings.iter().for_each(|w| super::note(&format!("{w}\n")));
+        let text = if self.snapshot {
+            let settings = Settings::of(&options).target(target).stages([stage]);
+            take(module, &settings)?.into_iter().map(|(_, snapshot)| snapshot.to_string()).collect()
+        } else {
+            let (text, warnings) = emit_saying(module, stage, &options, target, &super::progress::stage)?;
+            warnings.iter().for_each(|w| super::note(&format!("{w}\n")));
+            text
+        };
         match &self.output {
             Some(path) => write_whole(path, |out| out.write_all(text.as_bytes())),
             None => super::print(&text),

@@ -52,8 +52,8 @@ pub(super) fn run() -> Result<(), Diagnostic> {
     let again = start.elapsed();
     let start = Instant::now();
     let entry = module.entry()?;
-    let interpret = |mode| interp::run(&module, &entry.name, &inputs, &bindings, mode);
-    let differences = check(&module, &outputs, Some(Rounding::F64), interpret)?;
+    let interpret = |mode, inputs: &[Array]| interp::run(&module, &entry.name, inputs, &bindings, mode);
+    let differences = check(&module, &outputs, Some(Rounding::F64), &inputs, interpret)?;
     let interpreted = start.elapsed();
     let error = differences.iter().map(|d| d.error).fold(0.0, worse);
     say!("--- run\n\nlogits {:?}, caches {} tensors", outputs[0].shape(), outputs.len() - 1);

@@ -8,7 +8,8 @@ use tilewright_ir::diag::Diagnostic;
 /// Arguments of `diff`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "A folder with pending snapshots (.snap.new) compared with itself shows what waits for a review.\n\
+    after_help = "Snapshots come from tests (`assert_kernel_snapshot!` of the crate tilewright-snapshot) and from `tilewright compile --snapshot`.\n\
+    A folder with pending snapshots (.snap.new) compared with itself shows what waits for a review.\n\
     Exit code 0: equal; 1: different; 2: usage, or a file that cannot be read."
 )]
 pub(super) struct Args {

@@ -26,10 +26,10 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "seed"])]
     greedy: bool,
     /// Higher is more varied; 0 is greedy
-    #[arg(long, default_value_t = 0.7, value_parser = temperature)]
+    #[arg(long, default_value_t = 0.7, value_parser = temperature, allow_negative_numbers = true)]
     temperature: f32,
     /// Smallest probability mass that is kept
-    #[arg(long, default_value_t = 0.9, value_parser = probability)]
+    #[arg(long, default_value_t = 0.9, value_parser = probability, allow_negative_numbers = true)]
     top_p: f32,
     /// The same seed gives the same text
     #[arg(long, default_value_t = 0)]

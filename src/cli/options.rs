@@ -2,9 +2,10 @@
 
 use crate::compile::{DEFAULT_OPT_LEVEL, Gate, MAX_OPT_LEVEL, Options, Precision, UserRules};
 use crate::formats::read_text;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_passes::egraph::Numerics;
+use tilewright_passes::egraph::{Device, Numerics};
 
 /// More threads a core than this are a warning.
 const MANY: usize = 4;
@@ -34,6 +35,10 @@ pub struct CompileArgs {
     /// Take the rules of --rules without a test: one that is wrong makes wrong results
     #[arg(long, global = true, requires = "rules")]
     pub unchecked_rules: bool,
+    /// What kernels are priced by at level 2: a name (cpu-avx512, h200, ..) or a file that `calibrate` wrote. The shipped
+    /// description of the target if absent; it changes which kernels are chosen, never what they compute beyond --numerics
+    #[arg(long, global = true, value_name = "NAME|FILE")]
+    pub machine: Option<String>,
     /// Prove that every kernel stays inside its buffers; one that is not proved is an error. Debug builds always do
     #[arg(long, global = true)]
     pub verify: bool,
@@ -51,7 +56,8 @@ impl CompileArgs {
         let verify = self.verify || host.verify;
         let (opt_level, numerics, precision) = (self.opt_level, self.numerics, self.precision);
         let rules = self.user_rules()?;
-        Ok(Options { opt_level, numerics, precision, threads, verify, rules, ..host })
+        let device = self.machine.as_deref().map(machine).transpose()?.map(Arc::new);
+        Ok(Options { opt_level, numerics, precision, threads, verify, rules, device, ..host })
     }
 
     /// The rules of `--rules`, tested unless they need not be.
@@ -75,6 +81,15 @@ impl CompileArgs {
         }
         Ok(rules)
     }
+}
+
+/// A shipped description, or one in a file.
+fn machine(name: &str) -> Result<Device, Diagnostic> {
+    let path = Path::new(name);
+    if Device::names().any(|shipped| shipped == name) || !path.exists() {
+        return Device::named(name).map_err(|d| d.note("no file has this name either"));
+    }
+    Device::parse(name, &read_text(path)?)
 }
 
 fn numerics(name: &str) -> Result<Numerics, String> {

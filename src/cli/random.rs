@@ -85,6 +85,27 @@ impl Random {
         }
         Array::new(dtype, shape, Bytes::new(bytes))
     }
+
+    /// Like `a`, each float by at most `relative` of itself larger or smaller.
+    ///
+    /// Errors: `out-of-memory`.
+    pub fn near(&mut self, a: &Array, relative: f64) -> Result<Array, Diagnostic> {
+        let values = a.to_f64().filter(|_| a.dtype().is_float());
+        let Some(values) = values else { return Ok(a.clone()) };
+        let mut bytes = Vec::new();
+        let no_room = |_| Diagnostic::new("out-of-memory", format!("no memory to move {}{:?}", a.dtype(), a.shape()));
+        bytes.try_reserve_exact(a.bytes().len()).map_err(no_room)?;
+        for x in values {
+            let x = x * (1.0 + relative * self.unit());
+            match a.dtype() {
+                DType::F16 => bytes.extend_from_slice(&half::f16::from_f64(x).to_le_bytes()),
+                DType::Bf16 => bytes.extend_from_slice(&half::bf16::from_f64(x).to_le_bytes()),
+                DType::F32 => bytes.extend_from_slice(&(x as f32).to_le_bytes()),
+                _f64 => bytes.extend_from_slice(&x.to_le_bytes()),
+            }
+        }
+        Array::new(a.dtype(), a.shape(), Bytes::new(bytes))
+    }
 }
 
 /// Replaces the f16 scales of blocks of `size` bytes: random bits would be NaN or huge.

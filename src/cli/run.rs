@@ -33,7 +33,8 @@ pub(super) struct Args {
     /// Compare with the interpreter, in f64 and, where that is not near, in strict mode: an element must be near one of
     /// them, or between. Near is equal for integers and bools; floats may differ by 1e-9 (f64) or 1e-4 (f32) times
     /// 1 + |x|, or by 8 units in the last place (f16, bf16) of 1 + the largest |x|; the coarsest float computed on the
-    /// way to a result counts
+    /// way to a result counts. An element that moves by as much as it differs when the inputs move by that tolerance is not
+    /// determined by them, which is said, and is no error
     #[arg(long)]
     check: bool,
     /// How the interpreter rounds, for `--device interpreter` (strict if absent) and for `--check` (both if absent)
@@ -85,13 +86,13 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     args.output.as_deref().map_or(Ok(()), check_writable)?;
     let inputs = given.map_or_else(|| inputs::random(&module, args.input.seed, &bindings), Ok)?;
     let options = args.compile.options()?;
-    let interpret = |mode| interp::run(&module, &entry.name, &inputs, &bindings, mode);
+    let interpret = |mode, inputs: &[Array]| interp::run(&module, &entry.name, inputs, &bindings, mode);
     let mut report = serde_json::Map::new();
     let start = Instant::now();
     let outputs = match args.device {
         Device::Interpreter => {
             stage("interpreting");
-            interpret(args.interpreter.unwrap_or(Rounding::Strict).mode())?
+            interpret(args.interpreter.unwrap_or(Rounding::Strict).mode(), &inputs)?
         }
         Device::Cpu => {
             stage("choosing kernels");
@@ -131,10 +132,11 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let mut passed = Ok(());
     if args.check {
         stage("interpreting");
-        let differences = check(&module, &outputs, args.interpreter, interpret)?;
+        let differences = check(&module, &outputs, args.interpreter, &inputs, interpret)?;
         for (result, d) in results.iter_mut().zip(&differences) {
             result["error"] = number(d.error);
             result["tolerance"] = number(d.tolerance);
+            result["undetermined"] = d.undetermined.into();
             result["worst"] = d.worst.as_ref().map_or(serde_json::Value::Null, place);
         }
         report.insert("error".into(), number(differences.iter().map(|d| d.error).fold(0.0, worse)));
@@ -224,6 +226,9 @@ fn readable(report: &serde_json::Map<String, serde_json::Value>, outputs: &[Arra
         out += &format!("result {i}: {}{} [{}{more}]", text(&result["dtype"]), result["shape"], first.join(", "));
         if let (Some(found), Some(most)) = (result.get("error"), result.get("tolerance")) {
             out += &format!(", differs from the interpreter by {}, may by {}", error(found), error(most));
+        }
+        if let Some(n) = result.get("undetermined").and_then(serde_json::Value::as_u64).filter(|n| *n > 0) {
+            out += &format!("; {n} of {} are not determined by inputs of this precision", output.len());
         }
         if let Some(worst) = result.get("worst").and_then(|w| w["text"].as_str()) {
             out += &format!("; most at {worst}");

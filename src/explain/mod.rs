@@ -199,7 +199,7 @@ impl Explanation {
             functions.push(report);
         }
         let isa = target.gpu().unwrap_or(options.isa.name());
-        let device = tilewright_passes::Target { isa }.device();
+        let device = tilewright_passes::Target { isa }.device(&options.lowering())?.name.clone();
         let (target, numerics) = (target.name().into(), options.numerics.to_string());
         Ok(Explanation { report: Report { target, device, numerics, functions }, found })
     }

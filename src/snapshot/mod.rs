@@ -100,9 +100,9 @@ impl Snapshot {
             Some(Ok(VERSION)) => {}
             Some(_) => return Err(wrong(start, "expected version 1 of the snapshots, found another")),
             None => {
-                return Err(wrong(
-                    start,
-                    "expected a snapshot of Tilewright, which starts with `// tilewright snapshot 1`",
+                let expected = "expected a snapshot of Tilewright, which starts with `// tilewright snapshot 1`";
+                return Err(wrong(start, expected).note(
+                    "`tilewright compile --snapshot` and, in tests, `assert_kernel_snapshot!` write such files",
                 ));
             }
         }

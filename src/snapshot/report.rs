@@ -82,7 +82,8 @@ fn change(out: &mut String, indent: &str, c: &Change) {
 /// How much more or less, where both sides are numbers.
 fn percent(c: &Change) -> String {
     match (c.old.as_deref().and_then(number), c.new.as_deref().and_then(number)) {
-        (Some(old), Some(new)) if old != new && old != 0 => {
+        // A level is no amount.
+        (Some(old), Some(new)) if old != new && old != 0 && c.key != "level" => {
             // Good to one digit is enough.
             format!(", {:+.1} %", 100.0 * (new as f64 - old as f64) / old as f64)
         }

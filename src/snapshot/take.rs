@@ -36,12 +36,18 @@ impl Default for Settings {
             verify: true,
             max_work: None,
             rules: UserRules::default(),
+            device: None,
         };
         Settings { stages: None, target: None, options }
     }
 }
 
 impl Settings {
+    /// The level and numerics of `options`; nothing of its machine.
+    pub fn of(options: &Options) -> Settings {
+        Settings::default().opt_level(options.opt_level).numerics(options.numerics)
+    }
+
     /// These stages and no others.
     pub fn stages(mut self, stages: impl Into<Vec<Stage>>) -> Settings {
         self.stages = Some(stages.into());

@@ -243,10 +243,17 @@ impl<'t> Parser<'t> {
         }
         self.expect("}")?;
         let types: Vec<_> = f.results.iter().map(|&r| f.ty(r)).collect();
-        if claimed.is_some_and(|c| !c.iter().eq(types.iter().copied())) {
-            let found: Vec<String> = types.iter().map(|t| t.to_string()).collect();
-            let message = format!("the results of `@{name}` are ({})", found.join(", "));
-            return Err(self.error(&results_at, "type-mismatch", message, "other types are promised here"));
+        if let Some(claimed) = claimed.filter(|c| !c.iter().eq(types.iter().copied())) {
+            let differs = claimed.iter().zip(&types).enumerate().find(|(_, (claimed, found))| claimed != *found);
+            let message = match differs {
+                Some((i, (_, found))) => format!("result {i} of `@{name}` is {found}"),
+                None => format!("`@{name}` returns {} results", types.len()),
+            };
+            let promised = match differs {
+                Some((_, (claimed, _))) => format!("{claimed} is promised here"),
+                None => format!("{} are promised here", claimed.len()),
+            };
+            return Err(self.error(&results_at, "type-mismatch", message, &promised));
         }
         Ok(f)
     }

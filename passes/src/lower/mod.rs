@@ -12,13 +12,14 @@ pub(crate) use control::depth;
 pub use launch::lower_region;
 pub use level2::{Explained, ExplainedKernel, Second};
 
-use crate::egraph::{self, Numerics, UserRules};
+use crate::egraph::{self, Device, Numerics, UserRules};
 use crate::fuse;
 use crate::region::{Builder, Source};
 use crate::schedule;
 use buffers::{Buffers, Kept};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 use tilewright_ir::device::ukernel::included;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::flops::cost;
@@ -36,14 +37,25 @@ pub struct Target {
 }
 
 impl Target {
-    /// The name of the description that kernels are priced for.
-    pub fn device(&self) -> String {
-        match self.isa {
-            "sm_80" => "a100".into(),
-            "sm_89" => "l4".into(),
-            "sm_90a" => "h100".into(),
-            isa => format!("cpu-{isa}"),
+    /// The description that kernels are priced by: the one that `options` have, or the shipped one.
+    ///
+    /// Errors: `device-target` for a description whose templates are those of another kind of target.
+    pub fn device(&self, options: &Options) -> Result<Arc<Device>, Diagnostic> {
+        let shipped = match self.isa {
+            "sm_80" => Device::named("a100"),
+            "sm_89" => Device::named("l4"),
+            "sm_90a" => Device::named("h100"),
+            isa => Device::named(&format!("cpu-{isa}")),
+        }?;
+        let Some(device) = &options.device else { return Ok(Arc::new(shipped)) };
+        // Templates are looked for again when kernels are made: the price must know the same ones.
+        if device.capabilities != shipped.capabilities {
+            let message =
+                format!("the description `{}` has not the capabilities of code for {}", device.name, self.isa);
+            let expected = format!("expected those of `{}`: {:?}", shipped.name, shipped.capabilities);
+            return Err(Diagnostic::new("device-target", message).note(expected));
         }
+        Ok(device.clone())
     }
 
     /// The target with the products that `options` allow: those of bf16 pairs take what is below the least normal f32 for
@@ -73,6 +85,8 @@ pub struct Options {
     pub verify: bool,
     /// The rules of level 2.
     pub rules: UserRules,
+    /// What level 2 prices kernels by; the shipped description of the target if absent.
+    pub device: Option<Arc<Device>>,
 }
 
 impl From<u8> for Options {
@@ -83,6 +97,7 @@ impl From<u8> for Options {
             numerics: Numerics::Reassociate,
             verify: cfg!(debug_assertions),
             rules: UserRules::default(),
+            device: None,
         }
     }
 }

@@ -196,7 +196,13 @@ impl Emitter<'_> {
         let region = self.region;
         // What is bound further in is not bound for this fold.
         let above = self.frames.split_off(place + 1);
-        if self.is_tile(axis) {
+        // What a fold lacks the axis of is the same at each of its positions: a loop, as anywhere.
+        let at_hand = match &region.terms[term].0 {
+            Term::Fold { arg, .. } | Term::Moment { arg, .. } => region.free[*arg].contains(&axis),
+            Term::Online { key, .. } => region.free[*key].contains(&axis),
+            _other => false,
+        };
+        if at_hand && self.is_tile(axis) {
             let result = self.fold_of_tile(term, axis, place)?;
             self.frames.extend(above);
             return Ok(result);

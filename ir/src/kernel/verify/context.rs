@@ -269,7 +269,7 @@ impl Context {
             // low <= x <= high gives low * y <= x * y <= high * y
             for (x, y) in [(u, &fv), (v, &fu)] {
                 let low = self.least(x);
-                if low > 1 {
+                if low > 0 {
                     self.assume(Form::unknown(m).plus(y, low.saturating_neg()));
                 }
                 if let Some(high) = self.most(x) {

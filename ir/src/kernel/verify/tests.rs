@@ -176,6 +176,18 @@ fn a_product_of_a_bounded_symbol_with_itself() {
 }
 
 #[test]
+fn a_product_of_symbols_that_are_not_zero_is_not_zero() {
+    let text = "kernel k target cpu { sym n in 1..=40; in x: f32[e=8]; inout y: f32[e=32*n*n]
+        view box[d=8] = y[16 + d]
+        par t in 1 at grid { let v = load x[t*8 +: 8]; store box[t*8 +: 8] = v } }";
+    verify(&parse_kernel("k", text).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    for (from, to) in [("1..=40", "0..=40"), ("16 + d", "25 + d")] {
+        let bad = parse_kernel("k", &text.replace(from, to)).unwrap();
+        assert_eq!(verify(&bad).unwrap_err().code, "kernel-bounds", "{to}");
+    }
+}
+
+#[test]
 fn an_output_over_its_input() {
     let rows = "kernel k target cpu { sym n in 1..=64; in x: f32[r=n, c=512]; in b: f32[c=512]; out y: f32[r=n, c=512]
         view w[r=n, k=512] = x[r, k]

@@ -2,7 +2,7 @@
 //! them a function is lowered at level 1, beyond others less is looked at; both are said (`level-limit`).
 
 use super::super::{Options, Target};
-use crate::egraph::cover::{self, Context, CoverLimits, Device, cover};
+use crate::egraph::cover::{self, Context, CoverLimits, cover};
 use crate::egraph::{self, Fired, Graph, Import, Limits, Saturation, Stop};
 use egg::Id;
 use tilewright_ir::diag::Diagnostic;
@@ -94,7 +94,7 @@ pub(super) fn choose(
         Err(warning) => return Ok(Err(warning)),
     };
     let graph = &saturation.graph;
-    let device = Device::named(&target.device())?;
+    let device = target.device(options)?;
     let context = Context::new(f, &import, graph, likely)?;
     let roots: Vec<Id> = import.roots.iter().map(|r| graph.find(r.class)).collect();
     let limits = CoverLimits::default();

@@ -130,7 +130,7 @@ impl Explained {
         };
         let levels = [level(0)?, level(1)?, level(2)?];
         let plain = saturate(import.graph.clone(), &RuleSet::default(), options.numerics, limits)?.graph;
-        let device = Device::named(&target.device())?;
+        let device = target.device(options)?;
         let context = Context::new(f, &import, &plain, likely)?;
         let before = |n: u8| before(f, n, &import, &plain, &context, &device);
         let (before, sizes) = ([before(0)?, before(1)?], egraph::cover::usual_sizes(&graph, likely));
