@@ -16,6 +16,7 @@ pub use tilewright_ir::work::Work;
 use tilewright_passes::egraph::export::Note;
 use tilewright_passes::egraph::{Device, Fired, Numerics};
 pub use tilewright_passes::egraph::{Gate, UserRules};
+use tilewright_passes::tuned::Tuned;
 use tilewright_passes::{Explained, LowerOptions, lower_module};
 #[cfg(feature = "cuda")]
 use tilewright_runtime::device::cuda::{Cuda, CudaExecutable, Nvrtc};
@@ -42,6 +43,8 @@ pub struct Options {
     pub rules: UserRules,
     /// What level 2 prices kernels by, such as what `tilewright calibrate` wrote; the shipped description of the target if absent.
     pub device: Option<Arc<Device>>,
+    /// Schedules that `tilewright tune` measured to be best.
+    pub tuned: Option<Arc<Tuned>>,
 }
 
 /// The most operations of a run that the commands allow where nobody says another number: an hour, more or less.
@@ -69,6 +72,7 @@ impl Options {
             max_work: None,
             rules: UserRules::default(),
             device: None,
+            tuned: None,
         })
     }
 }
@@ -87,13 +91,14 @@ pub enum Precision {
 pub const MAX_OPT_LEVEL: u8 = 2;
 
 impl Options {
-    fn lowering(&self) -> LowerOptions {
+    pub(crate) fn lowering(&self) -> LowerOptions {
         LowerOptions {
             opt_level: self.opt_level,
             numerics: self.numerics,
             verify: self.verify,
             rules: self.rules.clone(),
             device: self.device.clone(),
+            tuned: self.tuned.clone(),
         }
     }
 }

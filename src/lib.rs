@@ -50,6 +50,7 @@ pub mod generate;
 pub mod models;
 pub mod programs;
 pub mod snapshot;
+pub mod tune;
 
 pub use tilewright_ir::{array, diag, dsl, graph, interp, text, types};
 pub use {

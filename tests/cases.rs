@@ -119,6 +119,7 @@ fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
         max_work: None,
         rules: UserRules::default(),
         device: None,
+        tuned: None,
     };
     if error {
         let name = format!("{stem}.error");

@@ -6,6 +6,8 @@ pub mod fuse;
 pub mod lower;
 pub mod region;
 pub mod schedule;
+pub mod tuned;
+pub mod walk;
 
 pub use lower::{Explained, ExplainedKernel, Lowered, Options as LowerOptions, Origin, Second};
-pub use lower::{Target, explained, fired, lower_module, optimized, regions};
+pub use lower::{Target, explained, fired, lower_module, optimized, regions, tunables};

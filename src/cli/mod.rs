@@ -21,6 +21,7 @@ mod progress;
 mod random;
 mod rules;
 mod run;
+mod tune;
 
 use crate::formats::Safetensors;
 use crate::formats::onnx::{OnnxGraph, OnnxProgram};
@@ -62,6 +63,8 @@ enum Command {
     Grad(grad::Args),
     /// Measure products, fused operations, attention and models
     Bench(bench::Args),
+    /// Time the schedules of each kernel of a graph on this machine, and keep the best
+    Tune(tune::Args),
     /// Measure this machine: the description of a device by which kernels are priced, as JSON
     Calibrate(calibrate::Args),
     /// Compile CUDA text with NVRTC, for each target
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Bisect(args) => bisect::run(&args),
         Command::Grad(args) => grad::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::CheckKernels(args) => check_kernels::run(&args),
         Command::Rules(args) => rules::run(&args),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_passes::egraph::{Device, Numerics};
+use tilewright_passes::tuned::Tuned;
 
 /// More threads a core than this are a warning.
 const MANY: usize = 4;
@@ -39,6 +40,9 @@ pub struct CompileArgs {
     /// description of the target if absent; it changes which kernels are chosen, never what they compute beyond --numerics
     #[arg(long, global = true, value_name = "NAME|FILE")]
     pub machine: Option<String>,
+    /// Schedules of CPU kernels that `tune` wrote
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tuned: Option<PathBuf>,
     /// Prove that every kernel stays inside its buffers; one that is not proved is an error. Debug builds always do
     #[arg(long, global = true)]
     pub verify: bool,
@@ -57,7 +61,8 @@ impl CompileArgs {
         let (opt_level, numerics, precision) = (self.opt_level, self.numerics, self.precision);
         let rules = self.user_rules()?;
         let device = self.machine.as_deref().map(machine).transpose()?.map(Arc::new);
-        Ok(Options { opt_level, numerics, precision, threads, verify, rules, device, ..host })
+        let tuned = self.tuned.as_deref().map(|path| measured(path, &host)).transpose()?.map(Arc::new);
+        Ok(Options { opt_level, numerics, precision, threads, verify, rules, device, tuned, ..host })
     }
 
     /// The rules of `--rules`, tested unless they need not be.
@@ -81,6 +86,16 @@ impl CompileArgs {
         }
         Ok(rules)
     }
+}
+
+/// Measured schedules; a warning if they are those of another machine.
+fn measured(path: &Path, host: &Options) -> Result<Tuned, Diagnostic> {
+    let tuned = Tuned::parse(&path.display().to_string(), &read_text(path)?)?;
+    if tuned.isa != host.isa.name() {
+        let message = format!("{} was measured with {}, and this is {}", path.display(), tuned.isa, host.isa.name());
+        super::note(&format!("{}\n", Diagnostic::warning("tuned-elsewhere", message)));
+    }
+    Ok(tuned)
 }
 
 /// A shipped description, or one in a file.

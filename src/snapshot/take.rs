@@ -37,6 +37,7 @@ impl Default for Settings {
             max_work: None,
             rules: UserRules::default(),
             device: None,
+            tuned: None,
         };
         Settings { stages: None, target: None, options }
     }

@@ -219,9 +219,9 @@ pub fn select(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
 
 pub fn cast(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
     let x = m.pick_or_fresh(p, DType::F32, |e| !e.tensor.dtype().is_block())?;
-    let plain: Vec<DType> = DType::ALL.iter().copied().filter(|d| !d.is_block()).collect();
+    let rare = [DType::U8, DType::I8, DType::U32, DType::U64, DType::I16, DType::U16, DType::Bool];
     let favourites = [DType::F32, DType::F16, DType::Bf16, DType::F64, DType::I64, DType::I32];
-    let to = if p.one_in(2) { p.of(&plain) } else { p.of(&favourites) };
+    let to = if p.one_in(2) { p.of(&rare) } else { p.of(&favourites) };
     let from = x.tensor.dtype();
     if from == to || (!to.is_float() && !x.bound.is_exact()) {
         return None;

@@ -3,7 +3,8 @@
 
 use super::{Lower, Target};
 use crate::region::{AxisId, Region};
-use crate::schedule::{self, Attention, Columns, Contraction, Schedule, Weight, When};
+use crate::schedule::{self, Attention, Blocks, Choice, Columns, Contraction, Schedule, Weight, When};
+use crate::tuned::Tunable;
 use tilewright_ir::device::ukernel::{self, UKernelShape};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Param, Role};
@@ -57,6 +58,20 @@ pub(super) enum Template {
     Loops,
 }
 
+impl Template {
+    /// What is free about its kernels, the usual first.
+    fn choices(&self, region: &Region) -> Vec<Choice> {
+        match self {
+            Template::Attention(..) => vec![Choice::Fixed],
+            Template::Contraction(c, row) => {
+                let rows = c.region.axes[c.m].1.as_const();
+                schedule::products(row, rows, c.depth().as_const())
+            }
+            Template::Loops => schedule::loops(Schedule::choose(region)),
+        }
+    }
+}
+
 /// Where a region's kernels write, and their name.
 #[derive(Clone, Copy)]
 struct To<'a> {
@@ -77,16 +92,41 @@ impl Lower<'_> {
             return self.launch_blocks(region, kernel_name, &inputs, &outputs);
         }
         let (to, first) = (To { outputs: &outputs, name: kernel_name }, self.kernels.len());
-        match self.template(region) {
-            Template::Attention(attention, row) => self.attention(&attention, row, to)?,
-            Template::Contraction(c, row) => self.contraction(&c, row, to)?,
-            Template::Loops => {
-                let kernel = schedule::region_kernel(region, Schedule::choose(region), kernel_name, &self.f.symbols)?;
+        let template = self.template(region);
+        let choice = self.choice(region, &template, kernel_name)?;
+        match (template, choice) {
+            (Template::Attention(attention, row), _) => self.attention(&attention, row, to)?,
+            (Template::Contraction(c, row), Choice::Product(blocks)) => self.contraction(&c, row, blocks, to)?,
+            (Template::Contraction(c, row), _) => self.contraction(&c, row, Blocks::default(), to)?,
+            (Template::Loops, Choice::Loops { schedule, hold }) => {
+                let kernel = schedule::region_kernel(region, (schedule, hold), kernel_name, &self.f.symbols)?;
                 self.push_when(kernel, arguments(region, to), None);
             }
+            (Template::Loops, _) => return Err(Diagnostic::bug("loops without a schedule")),
         }
         schedule::with_cost(&mut self.kernels[first..], schedule::cost(region).as_ref());
         Ok(())
+    }
+
+    /// What is done with the parameters that a template leaves open: the best that was measured, if anybody did, else the usual.
+    ///
+    /// Errors: `tuned-choice` for a measured choice that this region has not.
+    fn choice(&mut self, region: &Region, template: &Template, kernel: &str) -> Result<Choice, Diagnostic> {
+        let all = template.choices(region);
+        let usual = all.first().copied().unwrap_or(Choice::Fixed);
+        if self.seen.is_none() && self.tuned.is_none() {
+            return Ok(usual);
+        }
+        let text = region.canonical();
+        let chosen = self.tuned.as_ref().and_then(|tuned| tuned.choice(&text)).unwrap_or(usual);
+        if !all.contains(&chosen) {
+            let message = format!("`{chosen}` is no schedule of the kernel `{kernel}`, expected one such as `{usual}`");
+            return Err(Diagnostic::new("tuned-choice", message).note(format!("for the region {text}")));
+        }
+        if let Some(seen) = &mut self.seen {
+            seen.push(Tunable { function: self.f.name.clone(), kernel: kernel.into(), region: text, choices: all });
+        }
+        Ok(chosen)
     }
 
     /// The first template of a CPU that takes a region.
@@ -127,9 +167,15 @@ impl Lower<'_> {
     }
 
     /// Packs the columns where that is needed; another kernel runs where there are too few rows for it.
-    fn contraction(&mut self, c: &Contraction, row: &UKernelShape, to: To<'_>) -> Result<(), Diagnostic> {
+    fn contraction(
+        &mut self,
+        c: &Contraction,
+        row: &UKernelShape,
+        blocks: Blocks,
+        to: To<'_>,
+    ) -> Result<(), Diagnostic> {
         let symbols = &self.f.symbols;
-        let kernel = schedule::contraction_kernel(c, row, to.name, symbols)?;
+        let kernel = schedule::contraction_kernel(c, row, blocks, to.name, symbols)?;
         let mut packed = arguments(&c.region, to);
         if c.direct(row) {
             self.push_when(kernel, packed, None);
@@ -144,7 +190,7 @@ impl Lower<'_> {
             let few = if c.columns.k_stride.is(1) {
                 schedule::few_rows_kernel(&c.region, &name, symbols)?
             } else {
-                schedule::region_kernel(&c.region, Schedule::choose(&c.region), &name, symbols)?
+                schedule::region_kernel(&c.region, (Schedule::choose(&c.region), true), &name, symbols)?
             };
             self.push_when(few, packed.clone(), Some(unless(when)));
         }

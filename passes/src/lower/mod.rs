@@ -16,6 +16,7 @@ use crate::egraph::{self, Device, Numerics, UserRules};
 use crate::fuse;
 use crate::region::{Builder, Source};
 use crate::schedule;
+use crate::tuned::{Tunable, Tuned};
 use buffers::{Buffers, Kept};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -87,6 +88,8 @@ pub struct Options {
     pub rules: UserRules,
     /// What level 2 prices kernels by; the shipped description of the target if absent.
     pub device: Option<Arc<Device>>,
+    /// Schedules of CPU kernels that were measured to be best.
+    pub tuned: Option<Arc<Tuned>>,
 }
 
 impl From<u8> for Options {
@@ -98,6 +101,7 @@ impl From<u8> for Options {
             verify: cfg!(debug_assertions),
             rules: UserRules::default(),
             device: None,
+            tuned: None,
         }
     }
 }
@@ -165,6 +169,21 @@ pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Targe
     Ok(programs)
 }
 
+/// What is free about the kernels of each function, in the order in which they are made; kernels for GPUs leave nothing open.
+///
+/// Errors: those of [`lower_module`].
+pub fn tunables(module: &Module, options: impl Into<Options>, target: &Target) -> Result<Vec<Tunable>, Diagnostic> {
+    let options = options.into();
+    let target = &target.allowed(&options);
+    depth(module)?;
+    let mut all = Vec::new();
+    for f in module.functions.values() {
+        let narrow = wide::narrowed(module, f)?;
+        all.extend(lower_seen(module, narrow.as_ref().unwrap_or(f), &options, target, Some(Vec::new()))?.1);
+    }
+    Ok(all)
+}
+
 /// Errors: `bug` with what the verifier says of the first kernel that it refuses.
 fn proved(program: &Program) -> Result<(), Diagnostic> {
     for kernel in &program.kernels {
@@ -191,6 +210,10 @@ struct Lower<'m> {
     warnings: Vec<Diagnostic>,
     /// What the steps were made for, in their order.
     origins: Vec<(Origin, Range<usize>)>,
+    /// Schedules that were measured to be best.
+    tuned: Option<Arc<Tuned>>,
+    /// The regions so far with what is free about them, where somebody asks.
+    seen: Option<Vec<Tunable>>,
 }
 
 /// What steps of a program were made for.
@@ -234,21 +257,35 @@ pub fn explained(
 }
 
 fn lower_function(module: &Module, f: &Function, options: &Options, target: &Target) -> Result<Program, Diagnostic> {
-    let mut lower = Lower::empty(module, f, target);
+    Ok(lower_seen(module, f, options, target, None)?.0)
+}
+
+/// The program of a function; with `seen`, its regions too.
+fn lower_seen(
+    module: &Module,
+    f: &Function,
+    options: &Options,
+    target: &Target,
+    seen: Option<Vec<Tunable>>,
+) -> Result<(Program, Vec<Tunable>), Diagnostic> {
+    let empty = || Lower { tuned: options.tuned.clone(), seen: seen.clone(), ..Lower::empty(module, f, target) };
+    let mut lower = empty();
     let beyond = if options.opt_level < 2 { None } else { level2::lower(&mut lower, options)? };
     if options.opt_level < 2 || beyond.is_some() {
-        lower = Lower::empty(module, f, target);
+        lower = empty();
         lower.nodes(options.opt_level)?;
         lower.warnings.extend(beyond);
     }
-    lower.finish()
+    let seen = lower.seen.take().unwrap_or_default();
+    Ok((lower.finish()?, seen))
 }
 
 impl<'m> Lower<'m> {
     fn empty(module: &'m Module, f: &'m Function, target: &'m Target) -> Lower<'m> {
         let (buffers, stored, kernels, steps) = (Buffers::new(f), Vec::new(), Vec::new(), Vec::new());
         let (warnings, origins) = (Vec::new(), Vec::new());
-        Lower { module, f, target, buffers, stored, in_place: None, kernels, steps, warnings, origins }
+        let (in_place, tuned, seen) = (None, None, None);
+        Lower { module, f, target, buffers, stored, in_place, kernels, steps, warnings, origins, tuned, seen }
     }
 
     /// The program of what was lowered.

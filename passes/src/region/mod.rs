@@ -2,6 +2,7 @@
 //! movement ops are gone, they live in the affine maps of loads.
 
 mod build;
+mod canonical;
 mod coalesce;
 pub mod cut;
 mod mask;

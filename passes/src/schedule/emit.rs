@@ -136,14 +136,17 @@ impl Roles {
     }
 }
 
-/// The kernel of a region; its arguments are the region's inputs in order, then its outputs. Rows that several passes need
-/// are held where that pays.
+/// The kernel of a region; its arguments are the region's inputs in order, then its outputs. With `hold`, rows that several
+/// passes need are held where that pays.
 pub fn region_kernel(
     region: &Region,
-    schedule: Schedule,
+    (schedule, hold): (Schedule, bool),
     name: &str,
     symbols: &[SymbolDecl],
 ) -> Result<Kernel, Diagnostic> {
+    if !hold {
+        return Ok(written(region, schedule, BTreeMap::new(), (name, symbols))?.0);
+    }
     let row = matches!(schedule, Schedule::Row { .. }).then(|| region.rank.checked_sub(1)).flatten();
     let one = same_row(region, row);
     let (_, passes) = written(&one, schedule, BTreeMap::new(), (name, symbols))?;

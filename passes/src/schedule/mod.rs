@@ -15,6 +15,7 @@ mod online;
 mod product;
 mod same_row;
 mod search;
+mod space;
 mod special;
 mod write;
 
@@ -28,12 +29,15 @@ pub(crate) use held::{MOST_BYTES as MOST_HELD, READ as READ_HELD, STORE as STORE
 pub use index::dim;
 pub use names::{apart, plain};
 pub use product::{contraction_kernel, few_rows_kernel};
+pub use space::{Blocks, Choice};
+pub(crate) use space::{loops, products};
 pub use special::{cumsum, scatter_add, update_slice};
 
 use crate::region::{AxisId, Index, Region, Term};
 
 /// How a region becomes a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// A grid over the outer axes and over tiles of the innermost.
     Pointwise {

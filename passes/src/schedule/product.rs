@@ -3,6 +3,7 @@
 use super::contraction::Contraction;
 use super::emit::{Bind, Emitter, Frame};
 use super::index::{add, ceil, dim};
+use super::space::Blocks;
 use super::write::{buffer, left, point, range, repeat, scaled};
 use crate::region::{AxisId, Index, Region};
 use std::collections::BTreeMap;
@@ -12,16 +13,13 @@ use tilewright_ir::kernel::{Access, Buffer, BufferAttr, Expr, IndexDim, Kernel, 
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::{DType, SymbolDecl};
 
-/// Rows of a grid point: enough to use a panel several times.
-const ROW_TILES: i64 = 4;
-/// Most columns of a grid point: a decoding step of one row still splits over cores.
-const COLUMNS: i64 = 128;
 /// Columns of a grid point where each is a dot product of its own.
 const FEW_COLUMNS: i64 = 64;
 
-/// Steps of the fold that fit a cache, and whether the last may pass the end. Block encodings take a short fold whole.
-fn fold_block(depth: Option<i64>, row: &UKernelShape) -> (i64, bool) {
-    let most = if row.b.is_block() { 4096 } else { 512 };
+/// Steps of the fold between two visits of the accumulators, and whether the last may pass the end. Block encodings, which are
+/// smaller, take a short fold whole.
+fn fold_block(depth: Option<i64>, most: i64, row: &UKernelShape) -> (i64, bool) {
+    let most = if row.b.is_block() { 8 * most } else { most };
     match depth {
         Some(depth) if depth <= most => (depth, false),
         Some(depth) => {
@@ -56,6 +54,8 @@ struct Tiles<'c> {
     mc: i64,
     nc: i64,
     panels: i64,
+    /// Most steps of a block of the fold.
+    depth: i64,
     points: BTreeMap<AxisId, Bind>,
 }
 
@@ -64,17 +64,19 @@ struct Tiles<'c> {
 pub fn contraction_kernel(
     c: &Contraction,
     row: &UKernelShape,
+    blocks: Blocks,
     name: &str,
     symbols: &[SymbolDecl],
 ) -> Result<Kernel, Diagnostic> {
     let region = &c.region;
     let (m_size, n_size) = (&region.axes[c.m].1, &region.axes[c.n].1);
     let few = m_size.as_const().is_some_and(|m| m <= row.mr);
-    let mc = if few { row.mr } else { row.mr * ROW_TILES };
-    let nc = n_size.as_const().map_or(COLUMNS, |n| COLUMNS.min((n + row.nr - 1) / row.nr * row.nr).max(row.nr));
+    let mc = if few { row.mr } else { row.mr * blocks.row_tiles };
+    let most = blocks.columns / row.nr * row.nr;
+    let nc = n_size.as_const().map_or(most, |n| most.min((n + row.nr - 1) / row.nr * row.nr).max(row.nr));
     let others = (0..region.rank).filter(|&x| x != c.m && x != c.n);
     let (mut vars, points) = points(region, others);
-    let tiles = Tiles { c, row, direct: c.direct(row), mc, nc, panels: nc / row.nr, points };
+    let tiles = Tiles { c, row, direct: c.direct(row), mc, nc, panels: nc / row.nr, depth: blocks.depth, points };
     let mut e = Emitter::new(region);
     let count = ceil(dim(n_size), row.nr);
     if !tiles.direct {
@@ -123,7 +125,7 @@ impl Tiles<'_> {
     /// The loops around `mma`: blocks of the fold, panels, rows.
     fn products(&self, e: &mut Emitter<'_>, rows_here: Expr, panels_here: Expr) -> Result<Stmt, Diagnostic> {
         let (c, row) = (self.c, self.row);
-        let (kc, open) = fold_block(c.depth().as_const(), row);
+        let (kc, open) = fold_block(c.depth().as_const(), self.depth, row);
         let rows = range(scaled("i", row.mr), row.mr, true);
         let to = Access::new("acc", vec![rows, range(scaled("j", row.nr), row.nr, false)]);
         let fold = Bind::Tile { start: scaled("kb", kc), size: kc, open };

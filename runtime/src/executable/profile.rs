@@ -1,4 +1,4 @@
-//! Where the time goes: launches and packings by name, counted when asked for.
+//! Where the time goes: launches and packings by program and name, counted when asked for.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,22 +8,23 @@ use std::time::{Duration, Instant};
 /// Time spent by kernel.
 #[derive(Default)]
 pub struct Profile {
-    steps: Mutex<BTreeMap<Arc<str>, (u64, Duration)>>,
+    steps: Mutex<BTreeMap<(Arc<str>, Arc<str>), (u64, Duration)>>,
 }
 
 impl Profile {
-    /// Adds one run of `name` that began at `start`.
-    pub(super) fn add(&self, name: &Arc<str>, start: Instant) {
+    /// Adds one run of `name` of a program that began at `start`.
+    pub(super) fn add(&self, program: &Arc<str>, name: &Arc<str>, start: Instant) {
         let time = start.elapsed();
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = steps.entry(name.clone()).or_default();
+        let entry = steps.entry((program.clone(), name.clone())).or_default();
         *entry = (entry.0 + 1, entry.1 + time);
     }
 
-    /// Name, how often, total time; the longest first.
-    pub fn rows(&self) -> Vec<(Arc<str>, u64, Duration)> {
+    /// `program.name`, how often, total time; the longest first.
+    pub fn rows(&self) -> Vec<(String, u64, Duration)> {
         let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows: Vec<_> = steps.iter().map(|(name, (n, time))| (name.clone(), *n, *time)).collect();
+        let mut rows: Vec<_> =
+            steps.iter().map(|((program, name), (n, time))| (format!("{program}.{name}"), *n, *time)).collect();
         rows.sort_by(|a, b| b.2.cmp(&a.2).then(a.0.cmp(&b.0)));
         rows
     }

@@ -152,9 +152,10 @@ impl Executable {
                 Step::Scan(scan) => self.scan(scan, homes, &frame)?,
             }
             if let (Some(profile), Some(start)) = (&self.profile, start) {
+                let name = &compiled.program.name;
                 match step {
-                    Step::Launch(launch) => profile.add(&compiled.program.kernels[launch.kernel].name, start),
-                    Step::Pack(pack) => profile.add(&pack.to, start),
+                    Step::Launch(launch) => profile.add(name, &compiled.program.kernels[launch.kernel].name, start),
+                    Step::Pack(pack) => profile.add(name, &pack.to, start),
                     Step::Call(_) | Step::Cond(_) | Step::Scan(_) => {}
                 }
             }

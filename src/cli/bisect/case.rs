@@ -46,8 +46,8 @@ impl Case {
     /// Results against those of the interpreter; none where all agree.
     pub fn differences(&self, found: &[Array]) -> Result<Option<Vec<Difference>>, Diagnostic> {
         let entry = self.module.entry()?.name.clone();
-        let interpret = |mode| interp::run(&self.module, &entry, &self.inputs, &self.bindings, mode);
-        let differences = check(&self.module, found, None, interpret)?;
+        let interpret = |mode, inputs: &[Array]| interp::run(&self.module, &entry, inputs, &self.bindings, mode);
+        let differences = check(&self.module, found, None, &self.inputs, interpret)?;
         Ok((!differences.iter().all(Difference::passes)).then_some(differences))
     }
 

@@ -31,6 +31,7 @@ pub use draw::{Drawn, drawn};
 pub use partition::partition;
 pub use print::{origins, print_cover, rewritten, template, terms};
 pub(super) use problem::each;
+pub(crate) use problem::work;
 
 use super::facts::Graph;
 use super::lang::{AxisId, ENode};

@@ -90,7 +90,7 @@ pub(super) struct Problem<'a> {
 }
 
 /// Work of an elementwise op: operations, and calls of special functions.
-fn work(op: &ScalarOp) -> (f64, f64) {
+pub(crate) fn work(op: &ScalarOp) -> (f64, f64) {
     if op.info().family == Family::Transcendental {
         return (0.0, 1.0);
     }

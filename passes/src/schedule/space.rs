@@ -1,0 +1,101 @@
+//! What can be chosen freely about the kernels of a region on a CPU. None of it changes what is computed, but for the order of sums.
+
+use super::{Schedule, TILE};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use tilewright_ir::device::ukernel::UKernelShape;
+
+/// The free parameters of a region's kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Choice {
+    /// Plain loops.
+    Loops {
+        /// How axes are walked.
+        schedule: Schedule,
+        /// Rows that several passes need are held where that seems to pay; else they are computed again.
+        hold: bool,
+    },
+    /// A product on a micro-kernel.
+    Product(Blocks),
+    /// What the template does, which leaves nothing open.
+    Fixed,
+}
+
+/// The blocks of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blocks {
+    /// Tiles of the micro-kernel along the rows of a grid point.
+    pub row_tiles: i64,
+    /// Most columns of a grid point.
+    pub columns: i64,
+    /// Most steps of the fold between two visits of the accumulators; eight times as many where the columns are an encoding of blocks.
+    pub depth: i64,
+}
+
+impl Default for Blocks {
+    /// Enough rows to use a panel several times, few enough columns that a single row still splits over cores, and steps that fit a cache.
+    fn default() -> Blocks {
+        Blocks { row_tiles: 4, columns: 128, depth: 512 }
+    }
+}
+
+/// `pointwise 256`, `row 512, held`, `product 4 x 128, 512 deep`.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Choice::Loops { schedule, hold } => {
+                match schedule {
+                    Schedule::Pointwise { tile } => write!(f, "pointwise {tile}")?,
+                    Schedule::Row { tile } => write!(f, "row {tile}")?,
+                    Schedule::Point => write!(f, "point")?,
+                    Schedule::Scalar => write!(f, "scalar")?,
+                }
+                f.write_str(if *hold { "" } else { ", nothing held" })
+            }
+            Choice::Product(Blocks { row_tiles, columns, depth }) => {
+                write!(f, "product {row_tiles} x {columns}, {depth} deep")
+            }
+            Choice::Fixed => write!(f, "fixed"),
+        }
+    }
+}
+
+/// Tiles of loops, beside the usual one.
+const TILES: [i64; 5] = [64, 128, 512, 1024, 2048];
+
+/// What `schedule` may be instead, itself first.
+pub(crate) fn loops(schedule: Schedule) -> Vec<Choice> {
+    let tiles = || std::iter::once(TILE).chain(TILES);
+    let with = |make: fn(i64) -> Schedule| tiles().map(make).collect::<Vec<_>>();
+    let schedules = match schedule {
+        Schedule::Pointwise { .. } => with(|tile| Schedule::Pointwise { tile }),
+        Schedule::Row { .. } => with(|tile| Schedule::Row { tile }),
+        Schedule::Point | Schedule::Scalar => vec![schedule],
+    };
+    [true, false]
+        .into_iter()
+        .flat_map(|hold| schedules.iter().map(move |&schedule| Choice::Loops { schedule, hold }))
+        .collect()
+}
+
+/// What the blocks of a product may be, the usual ones first. `rows` and `columns` are sizes where they are known.
+pub(crate) fn products(row: &UKernelShape, rows: Option<i64>, depth: Option<i64>) -> Vec<Choice> {
+    let usual = Blocks::default();
+    let mut all = vec![usual];
+    // One tile of rows, or fewer, is one tile whatever is asked for.
+    let tiles: &[i64] = if rows.is_some_and(|m| m <= row.mr) { &[4] } else { &[1, 2, 4, 8] };
+    for &row_tiles in tiles {
+        for columns in [32, 64, 128, 256, 512].into_iter().filter(|c| *c >= row.nr) {
+            all.push(Blocks { row_tiles, columns, ..usual });
+        }
+    }
+    for deep in [128, 256, 1024] {
+        if depth.is_none_or(|k| k > deep.min(usual.depth)) {
+            all.push(Blocks { depth: deep, ..usual });
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    all.into_iter().filter(|b| seen.insert(*b)).map(Choice::Product).collect()
+}

@@ -1,0 +1,207 @@
+//! Seconds that a kernel takes on a CPU, by a walk over its statements: what each computes and moves, times how often it runs. Where
+//! [`crate::egraph::cover`] prices what a kernel computes, this prices how it does: tiles, passes, blocks, parts for the cores.
+//!
+//! Positions stand for ranges: a loop whose bounds depend on the grid is walked at the first, the middle and the last point of it,
+//! which is exact for what grows in a line (causal masks) and for its square (Simpson's rule).
+
+mod values;
+
+use crate::egraph::Device;
+use std::collections::BTreeMap;
+use tilewright_ir::kernel::{Block, Buffer, Expr, Kernel, Level, Space, Stmt, expr::Ident};
+use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::{Bindings, DType};
+
+/// Seconds of a statement over a tile besides its elements.
+const STATEMENT: f64 = 4e-9;
+/// Seconds of a turn of a loop, and of a point of the grid.
+const TURN: f64 = 1e-9;
+/// Seconds to begin a grid point.
+const POINT: f64 = 15e-9;
+/// Seconds of a call of a micro-kernel.
+const CALL: f64 = 12e-9;
+/// Seconds to combine the lanes of a fold.
+const LANES: f64 = 5e-9;
+/// How much slower an element alone is than its share of a vector; strided reads take as long.
+const SINGLE: f64 = 6.0;
+/// Bytes of a core's second cache; what a grid point has in scratch beyond that comes from further away.
+const NEAR: f64 = 1e6;
+
+/// What a tile is.
+#[derive(Clone, Copy)]
+struct Tile {
+    elements: f64,
+    dtype: DType,
+}
+
+/// What a walk knows at a place, and what it has added up.
+struct Walk<'a> {
+    device: &'a Device,
+    /// Integers: symbols, constants, loop variables.
+    numbers: BTreeMap<Ident, f64>,
+    tiles: BTreeMap<Ident, Tile>,
+    /// Axis sizes, dtypes, whether the last axis is contiguous, and whether it is an argument.
+    buffers: BTreeMap<Ident, Memory>,
+    /// Seconds of one core.
+    seconds: f64,
+    /// Bytes to and from arguments.
+    moved: f64,
+    /// Bytes of the scratch of a grid point.
+    scratch: f64,
+}
+
+#[derive(Clone)]
+struct Memory {
+    axes: Vec<f64>,
+    dtype: DType,
+    smooth: bool,
+    argument: bool,
+}
+
+/// Seconds of a launch of `kernel` for the sizes of `bindings`; none for a kernel that is not for a CPU, or that has what only GPUs do.
+pub fn predict(kernel: &Kernel, bindings: &Bindings, device: &Device) -> Option<f64> {
+    let mut numbers: BTreeMap<Ident, f64> = bindings.iter().map(|(s, &v)| (s.clone(), v as f64)).collect();
+    numbers.extend(kernel.constants.iter().map(|(name, v)| (name.clone(), *v as f64)));
+    let mut walk = Walk {
+        device,
+        numbers,
+        tiles: BTreeMap::new(),
+        buffers: BTreeMap::new(),
+        seconds: 0.0,
+        moved: 0.0,
+        scratch: 0.0,
+    };
+    kernel.arguments.iter().try_for_each(|b| walk.declare(b))?;
+    let whole: f64 = walk.buffers.values().map(|m| m.axes.iter().product::<f64>() * bytes(m.dtype)).sum();
+    for view in &kernel.views {
+        let axes = view.axes.iter().map(|(_, n)| walk.number(n)).collect::<Option<Vec<f64>>>()?;
+        let of = walk.buffers.get(&view.buffer)?;
+        let last = view.axes.last().map(|(name, _)| &**name);
+        let inner = view.dims.last().zip(last).is_some_and(|((e, _), name)| unit(e, name));
+        let outer = view.dims.iter().rev().skip(1).all(|(e, _)| last.is_none_or(|name| !e.reads(name)));
+        let memory = Memory { axes, smooth: of.smooth && inner && outer, ..of.clone() };
+        walk.buffers.insert(view.name.clone(), memory);
+    }
+    walk.grid(&kernel.body, whole)
+}
+
+/// Whether a condition on sizes holds; what is not known does.
+pub fn holds(condition: &Expr, bindings: &Bindings) -> bool {
+    let e = match condition {
+        Expr::Scalar(ScalarOp::Not {}, args) => return args.first().is_none_or(|e| !holds(e, bindings)),
+        Expr::Scalar(op, args) => (op, args.as_slice()),
+        _other => return true,
+    };
+    let number = |e: &Expr| values::number(&|name| bindings.get(name).map(|&v| v as f64), e);
+    match e {
+        (ScalarOp::Ge {}, [a, b]) => number(a).zip(number(b)).is_none_or(|(a, b)| a >= b),
+        (ScalarOp::Lt {}, [a, b]) => number(a).zip(number(b)).is_none_or(|(a, b)| a < b),
+        _other => true,
+    }
+}
+
+/// Whether neighbours along `axis` are neighbours.
+fn unit(e: &Expr, axis: &str) -> bool {
+    match e {
+        Expr::Name(n) => **n == *axis,
+        Expr::Scalar(ScalarOp::Add {}, args) => {
+            args.iter().filter(|a| a.reads(axis)).count() == 1 && args.iter().any(|a| unit(a, axis))
+        }
+        _other => false,
+    }
+}
+
+fn bytes(dtype: DType) -> f64 {
+    let (per, size) = dtype.block();
+    size as f64 / per as f64
+}
+
+impl Walk<'_> {
+    /// The kernel's loop over the grid, split over the cores.
+    fn grid(&mut self, body: &Block, whole: f64) -> Option<f64> {
+        let device = self.device;
+        let [before @ .., Stmt::Par { vars, level: Level::Grid, body }] = body.as_slice() else { return None };
+        self.block(before)?;
+        let extents = vars.iter().map(|(_, n)| self.number(n)).collect::<Option<Vec<f64>>>()?;
+        let points: f64 = extents.iter().product();
+        if points < 1.0 {
+            return Some(device.launch.0);
+        }
+        // First, middle, last point: one, four, one sixth.
+        let (mut seconds, mut moved) = (0.0, 0.0);
+        for (share, weight) in [(0.0, 1.0 / 6.0), (0.5, 4.0 / 6.0), (1.0, 1.0 / 6.0)] {
+            for ((var, _), n) in vars.iter().zip(&extents) {
+                self.numbers.insert(var.clone(), ((n - 1.0) * share).floor());
+            }
+            (self.seconds, self.moved, self.scratch) = (0.0, 0.0, 0.0);
+            self.block(body)?;
+            let far = if self.scratch > NEAR { self.scratch / device.cache.0 } else { 0.0 };
+            seconds += weight * (self.seconds + far + POINT);
+            moved += weight * self.moved;
+        }
+        let cores = device.cores.0;
+        let idle = (points / cores).ceil() * cores / points;
+        let compute = seconds * points / cores * idle;
+        let traffic = moved * points;
+        let narrow = idle.min(2.0);
+        // What fits in the shared cache is there.
+        let first = if whole > device.cache_bytes.0 { traffic.min(whole) / device.memory.0 } else { 0.0 };
+        let memory = (traffic / device.cache.0).max(first) * narrow;
+        Some(compute.max(memory) + 0.15 * compute.min(memory) + device.launch.0)
+    }
+
+    fn declare(&mut self, b: &Buffer) -> Option<()> {
+        let axes = b.axes.iter().map(|(_, n)| self.number(n)).collect::<Option<Vec<f64>>>()?;
+        let argument = matches!(b.space, Space::In | Space::Out | Space::InOut | Space::Work);
+        if b.space == Space::Reg {
+            self.tiles.insert(b.name.clone(), Tile { elements: axes.iter().product(), dtype: b.dtype });
+        } else if !argument {
+            self.scratch += axes.iter().product::<f64>() * bytes(b.dtype);
+        }
+        self.buffers.insert(b.name.clone(), Memory { axes, dtype: b.dtype, smooth: true, argument });
+        Some(())
+    }
+
+    fn block(&mut self, block: &[Stmt]) -> Option<()> {
+        block.iter().try_for_each(|s| self.stmt(s))
+    }
+
+    fn stmt(&mut self, s: &Stmt) -> Option<()> {
+        match s {
+            Stmt::Buffer(b) => self.declare(b),
+            Stmt::For { var, low, high, step, unroll: _, body } => {
+                let (low, high) = (self.number(low)?, self.number(high)?);
+                let step = step.as_ref().map_or(Some(1.0), |e| self.number(e))?;
+                self.turns(var, (low, high, step), body)
+            }
+            Stmt::If { condition: _, yes, no } => {
+                // Which side is taken is not known: the longer one.
+                let before = (self.seconds, self.moved);
+                self.block(yes)?;
+                let after = (self.seconds, self.moved);
+                (self.seconds, self.moved) = before;
+                self.block(no)?;
+                self.seconds = self.seconds.max(after.0);
+                self.moved = self.moved.max(after.1);
+                Some(())
+            }
+            Stmt::Load { name, access, mods: _ } => {
+                let tile = self.access(access)?;
+                self.tiles.insert(name.clone(), tile);
+                Some(())
+            }
+            Stmt::Let { names, value } => self.bind(names, value),
+            Stmt::Set { value, .. } => self.value(value).map(drop),
+            Stmt::Store { access, value, add, .. } => {
+                self.value(value)?;
+                let tile = self.access(access)?;
+                if *add {
+                    self.seconds += self.elements(tile, 1.0, 0.0);
+                }
+                Some(())
+            }
+            Stmt::Mma { to, terms, .. } => self.product(to, terms),
+            _of_gpus => None,
+        }
+    }
+}

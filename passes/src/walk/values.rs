@@ -1,0 +1,184 @@
+//! What expressions and accesses cost, and the numbers that positions have.
+
+use super::{CALL, LANES, SINGLE, STATEMENT, TURN, Tile, Walk, bytes};
+use crate::egraph::cover::work;
+use tilewright_ir::kernel::{Access, BinaryOp, Expr, IndexDim, Stmt, TileReduce, expr::Ident};
+use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::DType;
+
+impl Walk<'_> {
+    /// A position or size.
+    pub(super) fn number(&self, e: &Expr) -> Option<f64> {
+        number(&|name| self.numbers.get(name).copied(), e)
+    }
+
+    /// A loop: its body in the middle of its range, as often as it turns.
+    pub(super) fn turns(&mut self, var: &Ident, (low, high, step): (f64, f64, f64), body: &[Stmt]) -> Option<()> {
+        let trips = ((high - low) / step).ceil().max(0.0);
+        if trips == 0.0 {
+            return Some(());
+        }
+        let middle = low + step * ((trips - 1.0) / 2.0).floor();
+        self.numbers.insert(var.clone(), middle);
+        let (seconds, moved) = (self.seconds, self.moved);
+        (self.seconds, self.moved) = (0.0, 0.0);
+        self.block(body)?;
+        self.seconds = seconds + trips * (self.seconds + TURN);
+        self.moved = moved + trips * self.moved;
+        Some(())
+    }
+
+    /// Seconds of `operations` and `special` functions on each element of a tile.
+    pub(super) fn elements(&self, tile: Tile, operations: f64, special: f64) -> f64 {
+        let rate = self.device.vector.of(tile.dtype) / self.device.cores.0;
+        let each = (operations + special * self.device.special.0) / rate;
+        if tile.elements <= 1.0 { SINGLE * each } else { tile.elements * each }
+    }
+
+    /// A name for a value: a number where it is one, else a tile.
+    pub(super) fn bind(&mut self, names: &[Ident], value: &Expr) -> Option<()> {
+        match (names, self.number(value)) {
+            ([name], Some(number)) => {
+                self.numbers.insert(name.clone(), number);
+            }
+            ([name], None) => {
+                let tile = self.value(value)?;
+                self.tiles.insert(name.clone(), tile);
+            }
+            _several => return None,
+        }
+        Some(())
+    }
+
+    /// The tile that an expression is; its cost is added.
+    pub(super) fn value(&mut self, e: &Expr) -> Option<Tile> {
+        let one = Tile { elements: 1.0, dtype: DType::F32 };
+        match e {
+            Expr::Int(_) | Expr::Real(_) => Some(one),
+            Expr::Name(name) => Some(self.tiles.get(name).copied().unwrap_or(one)),
+            Expr::Scalar(op, args) => {
+                let tiles = args.iter().map(|a| self.value(a)).collect::<Option<Vec<Tile>>>()?;
+                let widest = tiles.into_iter().fold(one, |a, b| if b.elements >= a.elements { b } else { a });
+                let (operations, special) = work(op);
+                self.seconds += self.elements(widest, operations, special);
+                if widest.elements > 1.0 {
+                    self.seconds += STATEMENT;
+                }
+                Some(match op {
+                    ScalarOp::Cast { to } => Tile { dtype: *to, ..widest },
+                    _other => widest,
+                })
+            }
+            Expr::Binary(..) => Some(one),
+            Expr::Reduce(kind, arg, _) => {
+                let tile = self.value(arg)?;
+                let place = matches!(kind, TileReduce::Argmax | TileReduce::Argmin);
+                self.seconds += self.elements(tile, if place { SINGLE } else { 1.0 }, 0.0) + LANES;
+                Some(Tile { elements: 1.0, ..tile })
+            }
+            Expr::Iota(_, _, size) => Some(Tile { elements: self.number(size)?, dtype: DType::I64 }),
+            Expr::Order(..) => None,
+        }
+    }
+
+    /// What an access covers; bytes of arguments are counted, and strides.
+    pub(super) fn access(&mut self, access: &Access) -> Option<Tile> {
+        let memory = self.buffers.get(&access.buffer)?.clone();
+        let mut elements = 1.0;
+        // Neighbours are neighbours in memory where only the last dim covers more than one element.
+        let mut inner = memory.smooth;
+        let dims = access.dims.iter().flatten();
+        for (i, (dim, &extent)) in dims.zip(&memory.axes).enumerate() {
+            let covered = match dim {
+                IndexDim::All => extent,
+                IndexDim::Point { .. } | IndexDim::Checked { .. } => 1.0,
+                IndexDim::Range { start, size, open, .. } => {
+                    let size = self.number(size)?;
+                    match self.number(start) {
+                        Some(start) if *open => size.min(extent - start).max(0.0),
+                        _inside => size,
+                    }
+                }
+                IndexDim::Gather(tile) => {
+                    inner = false;
+                    self.tiles.get(tile)?.elements
+                }
+            };
+            elements *= covered;
+            inner &= covered <= 1.0 || i + 1 == memory.axes.len();
+        }
+        if access.dims.is_none() {
+            elements = memory.axes.iter().product();
+        }
+        let tile = Tile { elements, dtype: memory.dtype };
+        if memory.argument {
+            self.moved += elements * bytes(memory.dtype);
+        }
+        self.seconds += if elements > 1.0 { STATEMENT } else { 0.0 };
+        self.seconds += self.elements(tile, if inner || elements <= 1.0 { 0.25 } else { SINGLE }, 0.0);
+        Some(tile)
+    }
+
+    /// Products of a micro-kernel: its multiplications, and its accumulators once in and once out.
+    pub(super) fn product(&mut self, to: &Access, terms: &[(Access, Access)]) -> Option<()> {
+        let before = (self.seconds, self.moved);
+        let cells = self.access(to)?.elements;
+        let mut seconds = 2.0 * cells * 4.0 / (64e9 * 2.0) + CALL;
+        let mut moved = 0.0;
+        for (a, b) in terms {
+            (self.seconds, self.moved) = (0.0, 0.0);
+            let (a, b) = (self.access(a)?, self.access(b)?);
+            // Of A only the rows that are there are covered, so B tells the depth.
+            let depth = b.elements / self.columns(to)?.max(1.0);
+            let rate = self.device.matrix.of(b.dtype) / self.device.cores.0;
+            seconds += 2.0 * a.elements * (b.elements / depth.max(1.0)) / rate;
+            // Rows of A and columns of B come from the second cache at best.
+            seconds += (a.elements * bytes(a.dtype) + b.elements * bytes(b.dtype)) / (64e9 * 2.0);
+            moved += self.moved;
+        }
+        self.seconds = before.0 + seconds;
+        self.moved = before.1 + moved;
+        Some(())
+    }
+
+    /// Columns of an accumulator.
+    fn columns(&self, to: &Access) -> Option<f64> {
+        match to.dims.as_ref()?.last()? {
+            IndexDim::Range { size, .. } => self.number(size),
+            IndexDim::All => self.buffers.get(&to.buffer)?.axes.last().copied(),
+            IndexDim::Point { .. } | IndexDim::Checked { .. } => Some(1.0),
+            IndexDim::Gather(_) => None,
+        }
+    }
+}
+
+/// The number that an expression is, with the numbers that names are.
+pub(super) fn number(names: &dyn Fn(&Ident) -> Option<f64>, e: &Expr) -> Option<f64> {
+    match e {
+        Expr::Int(n) => Some(*n as f64),
+        Expr::Name(name) => names(name),
+        Expr::Binary(op, a, b) => {
+            let (a, b) = (number(names, a)?, number(names, b)?);
+            Some(match op {
+                BinaryOp::Floor => (a / b).floor(),
+                BinaryOp::Ceil => (a / b).ceil(),
+                BinaryOp::Mod => a.rem_euclid(b),
+            })
+        }
+        Expr::Scalar(op, args) => {
+            let args = args.iter().map(|a| number(names, a)).collect::<Option<Vec<f64>>>()?;
+            match (op, args.as_slice()) {
+                (ScalarOp::Add {}, [a, b]) => Some(a + b),
+                (ScalarOp::Sub {}, [a, b]) => Some(a - b),
+                (ScalarOp::Mul {}, [a, b]) => Some(a * b),
+                (ScalarOp::Neg {}, [a]) => Some(-a),
+                (ScalarOp::Min {}, [a, b]) => Some(a.min(*b)),
+                (ScalarOp::Max {}, [a, b]) => Some(a.max(*b)),
+                (ScalarOp::Div {}, [a, b]) => Some((a / b).trunc()),
+                (ScalarOp::Cast { .. }, [a]) => Some(*a),
+                _other => None,
+            }
+        }
+        Expr::Real(_) | Expr::Reduce(..) | Expr::Iota(..) | Expr::Order(..) => None,
+    }
+}

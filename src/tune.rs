@@ -1,0 +1,240 @@
+//! Measuring schedules: every choice of every region of a program is run on this machine, inside the program. The choices of one round
+//! are measured at once, since regions do not depend on each other's, so there are as many rounds as the longest list has choices.
+
+use crate::compile::{Options, compile, lower};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::Module;
+use tilewright_ir::kernel::{Program, Step};
+use tilewright_ir::types::Bindings;
+use tilewright_passes::egraph::Device;
+use tilewright_passes::schedule::Choice;
+use tilewright_passes::tuned::{Best, Tunable, Tuned};
+use tilewright_passes::{Target, tunables, walk};
+
+/// How often all rounds are gone through, and how often a program runs in each: the least time counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Times that all rounds are gone through.
+    pub sweeps: usize,
+    /// Runs of a program in a round.
+    pub runs: usize,
+}
+
+/// A region that was measured.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// Its first kernel, as `function.kernel`.
+    pub kernel: String,
+    /// What it computes.
+    pub text: String,
+    /// Its choices, the usual first.
+    pub choices: Vec<Timed>,
+}
+
+/// A choice that was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed {
+    /// Which.
+    pub choice: Choice,
+    /// Seconds of a launch by the walk; none where it knows no answer.
+    pub predicted: Option<f64>,
+    /// Least seconds of a launch.
+    pub seconds: f64,
+}
+
+impl Region {
+    /// The fastest choice. One that is less than a hundredth faster than the usual is not worth a line in a file.
+    pub fn best(&self) -> Option<Timed> {
+        let usual = self.choices.first()?;
+        let best = self.choices.iter().min_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
+        Some(if best.seconds < 0.99 * usual.seconds { *best } else { *usual })
+    }
+
+    /// The choice that the walk holds for the fastest.
+    pub fn picked(&self) -> Option<Timed> {
+        let known = self.choices.iter().filter(|t| t.predicted.is_some());
+        known.min_by(|a, b| a.predicted.unwrap_or(0.0).total_cmp(&b.predicted.unwrap_or(0.0))).copied()
+    }
+
+    /// Spearman's rank correlation of predicted and measured times, where at least four choices have both.
+    pub fn correlation(&self) -> Option<f64> {
+        let pairs: Vec<(f64, f64)> = self.choices.iter().filter_map(|t| Some((t.predicted?, t.seconds))).collect();
+        if pairs.len() < 4 {
+            return None;
+        }
+        let x = ranks(&pairs.iter().map(|p| p.0).collect::<Vec<_>>());
+        let y = ranks(&pairs.iter().map(|p| p.1).collect::<Vec<_>>());
+        let mean = (pairs.len() - 1) as f64 / 2.0;
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
+        let spread = (dot(&x, &x) * dot(&y, &y)).sqrt();
+        (spread > 0.0).then(|| dot(&x, &y) / spread)
+    }
+}
+
+/// Ranks from 0; equal numbers share the mean of theirs.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let rank = |x: &f64| {
+        let below = values.iter().filter(|y| *y < x).count() as f64;
+        let equal = values.iter().filter(|y| *y == x).count() as f64;
+        below + (equal - 1.0) / 2.0
+    };
+    values.iter().map(rank).collect()
+}
+
+/// Measures the schedules of the regions of `module` on `inputs`; `say` hears how many of how many rounds are done.
+///
+/// Errors: those of compiling and running.
+pub fn tune(
+    module: &Module,
+    (inputs, bindings): (&[Array], &Bindings),
+    options: &Options,
+    effort: Effort,
+    say: &dyn Fn(usize, usize),
+) -> Result<Vec<Region>, Diagnostic> {
+    let target = Target { isa: options.isa.name() };
+    let usual = Options { tuned: None, ..options.clone() };
+    let device = match &options.device {
+        Some(device) => device.clone(),
+        None => Arc::new(Device::named(&format!("cpu-{}", options.isa.name()))?),
+    };
+    let found = tunables(module, usual.lowering(), &target)?;
+    let mut regions: Vec<(Region, Vec<Tunable>)> = Vec::new();
+    for tunable in found.into_iter().filter(|t| t.choices.len() > 1) {
+        match regions.iter_mut().find(|(r, _)| r.text == tunable.region) {
+            Some((_, all)) => all.push(tunable),
+            None => {
+                let timed = |&choice| Timed { choice, predicted: None, seconds: f64::INFINITY };
+                let choices = tunable.choices.iter().map(timed).collect();
+                let kernel = format!("{}.{}", tunable.function, tunable.kernel);
+                regions.push((Region { kernel, text: tunable.region.clone(), choices }, vec![tunable]));
+            }
+        }
+    }
+    let rounds = regions.iter().map(|(r, _)| r.choices.len()).max().unwrap_or(0);
+    for sweep in 0..effort.sweeps {
+        for round in 0..rounds {
+            say(sweep * rounds + round, effort.sweeps * rounds);
+            let options = Options { tuned: Some(Arc::new(chosen(&regions, round))), ..usual.clone() };
+            let times = measure(module, (inputs, bindings), &options, effort.runs)?;
+            let programs = if sweep == 0 { lower(module, &options)? } else { Vec::new() };
+            for (region, kernels) in &mut regions {
+                let Some(timed) = region.choices.get_mut(round) else { continue };
+                let each = kernels.iter().filter_map(|t| times.get(&(t.function.to_string(), t.kernel.to_string())));
+                timed.seconds = timed.seconds.min(each.sum());
+                if sweep == 0 {
+                    let each = kernels.iter().map(|t| predicted(&programs, t, bindings, &device));
+                    timed.predicted = each.sum();
+                }
+            }
+        }
+    }
+    // What the sizes of this call never launch has no time.
+    Ok(regions.into_iter().map(|(r, _)| r).filter(|r| r.choices.iter().all(|t| t.seconds > 0.0)).collect())
+}
+
+/// The choices of a round.
+fn chosen(regions: &[(Region, Vec<Tunable>)], round: usize) -> Tuned {
+    let mut tuned = Tuned::default();
+    for (region, _) in regions {
+        if let Some(timed) = region.choices.get(round) {
+            let best = Best { kernel: region.kernel.clone(), choice: timed.choice, seconds: 0.0, usual: 0.0 };
+            tuned.regions.insert(region.text.clone(), best);
+        }
+    }
+    tuned
+}
+
+/// Least seconds of a launch by function and kernel, variants for few rows with their kernel.
+fn measure(
+    module: &Module,
+    (inputs, bindings): (&[Array], &Bindings),
+    options: &Options,
+    runs: usize,
+) -> Result<BTreeMap<(String, String), f64>, Diagnostic> {
+    let mut executable = compile(module, options)?;
+    // Packs the weights.
+    executable.run(inputs, bindings)?;
+    executable.enable_profile();
+    let mut least: BTreeMap<(String, String), f64> = BTreeMap::new();
+    for _ in 0..runs {
+        executable.run(inputs, bindings)?;
+        let mut times: BTreeMap<(String, String), f64> = BTreeMap::new();
+        for (name, count, time) in executable.profile().map(|p| p.rows()).unwrap_or_default() {
+            let Some((function, kernel)) = name.split_once('.') else { continue };
+            let kernel = kernel.strip_suffix("_few").unwrap_or(kernel);
+            *times.entry((function.into(), kernel.into())).or_default() += time.as_secs_f64() / count.max(1) as f64;
+        }
+        for (name, time) in times {
+            let slot = least.entry(name).or_insert(f64::INFINITY);
+            *slot = slot.min(time);
+        }
+        executable.profile().iter().for_each(|p| p.clear());
+    }
+    Ok(least)
+}
+
+/// Seconds of the launches of a kernel by the walk.
+fn predicted(programs: &[Program], tunable: &Tunable, bindings: &Bindings, device: &Device) -> Option<f64> {
+    let program = programs.iter().find(|p| p.name == tunable.function)?;
+    let mut seconds = 0.0;
+    for step in &program.steps {
+        let Step::Launch(launch) = step else { continue };
+        let kernel = program.kernels.get(launch.kernel)?;
+        let name = kernel.name.strip_suffix("_few").unwrap_or(&kernel.name);
+        if *name == *tunable.kernel && launch.when.as_ref().is_none_or(|when| walk::holds(when, bindings)) {
+            seconds += walk::predict(kernel, bindings, device)?;
+        }
+    }
+    Some(seconds)
+}
+
+/// What is better than the usual, as a file has it.
+pub fn tuned(regions: &[Region], options: &Options) -> Tuned {
+    let mut tuned = Tuned { isa: options.isa.name().into(), threads: options.threads, regions: BTreeMap::new() };
+    for region in regions {
+        if let (Some(usual), Some(best)) = (region.choices.first(), region.best())
+            && best.choice != usual.choice
+        {
+            let row = Best {
+                kernel: region.kernel.clone(),
+                choice: best.choice,
+                seconds: best.seconds,
+                usual: usual.seconds,
+            };
+            tuned.regions.insert(region.text.clone(), row);
+        }
+    }
+    tuned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(rows: &[(f64, f64)]) -> Region {
+        let timed =
+            |&(predicted, seconds): &(f64, f64)| Timed { choice: Choice::Fixed, predicted: Some(predicted), seconds };
+        Region { kernel: "main.k".into(), text: String::new(), choices: rows.iter().map(timed).collect() }
+    }
+
+    #[test]
+    fn ranks_agree_or_not() {
+        let same = region(&[(1.0, 10.0), (2.0, 20.0), (3.0, 25.0), (9.0, 26.0)]);
+        assert_eq!(same.correlation(), Some(1.0));
+        let other = region(&[(1.0, 4.0), (2.0, 3.0), (3.0, 2.0), (4.0, 1.0)]);
+        assert_eq!(other.correlation(), Some(-1.0));
+        // By hand: ranks 0 1 2.5 2.5 and 0 2 1 3.
+        let ties = region(&[(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (3.0, 4.0)]);
+        assert!((ties.correlation().unwrap_or(0.0) - 0.737_864_8).abs() < 1e-6, "{:?}", ties.correlation());
+        assert_eq!(region(&[(1.0, 1.0); 3]).correlation(), None);
+    }
+
+    #[test]
+    fn a_gain_too_small_to_see_is_none() {
+        assert_eq!(region(&[(1.0, 1.0), (1.0, 0.995)]).best().map(|t| t.seconds), Some(1.0));
+        assert_eq!(region(&[(1.0, 1.0), (1.0, 0.9)]).best().map(|t| t.seconds), Some(0.9));
+    }
+}
