@@ -204,3 +204,17 @@ fn results_are_used_again_once_they_are_dropped() {
     assert_eq!(third.pointer(), kept);
     assert!(value(&first) == 1.0 && (value(&third) - 2f32.exp()).abs() < 1e-5);
 }
+
+#[test]
+fn a_value_that_is_returned_under_another_shape_is_not_overwritten() {
+    // The reshape comes after the update, and is the memory of what the update would like to write into.
+    let text = "func @main(%p: f32[n, 33], %q: f32[1, 1]) -> (f32[n, 33], f32[33, n]) where n in 3..=43 {
+        %0 = transpose %p perm=[1, 0]\n %1 = update_slice %0, %q start=[0, 0]\n %2 = reshape %0 shape=[n, 33]\n return %2, %1 }";
+    let module = parse("t.tw", text).unwrap();
+    let bindings = Bindings::from([("n".into(), 5)]);
+    let inputs = inputs(&module, &bindings);
+    let expected = interp::run(&module, "main", &inputs, &bindings, Mode::Strict).unwrap();
+    for level in [0, 1, 2] {
+        agree(&compile(&module, &options(level)).unwrap().run(&inputs, &bindings).unwrap(), &expected);
+    }
+}

@@ -29,7 +29,11 @@ pub fn softmax(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
     let axis = axis as i64;
     let (tensor, bound) = match p.below(4) {
         0 => (x.tensor.log_softmax(axis), logs),
-        1 => (x.tensor.logsumexp(axis), logs),
+        1 => {
+            // Of nothing it is the logarithm of 0.
+            m.infinite |= m.empty(&x.tensor.shape()[axis as usize]);
+            (x.tensor.logsumexp(axis), logs)
+        }
         _ => (x.tensor.softmax(axis), Bound { magnitude: 1.0, unit: None, error }),
     };
     if x.bound.error > 0.5 { None } else { m.done(tensor, bound) }

@@ -42,6 +42,15 @@ pub(super) struct Order {
     pub in_place: BTreeSet<(NodeId, usize)>,
 }
 
+/// The memory that `place` is in the end.
+fn base(mut place: Place, bases: &BTreeMap<Place, Place>) -> Place {
+    // Units are in no circle, so neither are these.
+    while let Some(&of) = bases.get(&place) {
+        place = of;
+    }
+    place
+}
+
 struct Graph {
     next: Vec<BTreeSet<usize>>,
 }
@@ -75,16 +84,18 @@ pub(super) fn order(units: &[Unit], owned: &dyn Fn(Place) -> bool, kept: &[Place
         }
     }
     let mut order = Order { units: topological(units, &graph)?, in_place: BTreeSet::new() };
-    // The memory that a place is part of.
+    // The memory that a place is part of. What is the memory of an operand in any case is known before anything is
+    // overwritten: a result may be the memory of a value by a unit that comes later.
     let mut bases: BTreeMap<Place, Place> = BTreeMap::new();
-    for i in order.units.clone() {
-        let unit = &units[i];
-        let base = |p: Place, bases: &BTreeMap<Place, Place>| bases.get(&p).copied().unwrap_or(p);
+    for unit in units {
         for &(result, operand) in &unit.shares {
             if let (Some(&to), Some(&from)) = (unit.writes.get(result), unit.reads.get(operand)) {
-                bases.insert(to, base(from, &bases));
+                bases.insert(to, from);
             }
         }
+    }
+    for i in order.units.clone() {
+        let unit = &units[i];
         let Some(node) = unit.barrier else { continue };
         for &operand in &unit.overwrites {
             let Some(&place) = unit.reads.get(operand) else { continue };
@@ -163,6 +174,19 @@ mod tests {
         // A chain of updates stays in one memory.
         let chain = [update(1, &[0, 5], &[2]), update(2, &[2, 6], &[3]), unit(3, &[3], &[4])];
         assert_eq!(order(&chain, &|_| true, &[]).unwrap().in_place.len(), 2);
+    }
+
+    #[test]
+    fn memory_that_is_shared_later_counts() {
+        // 1 would update place 0 in place; 2, which comes after it, is place 0 under another name.
+        let view = Unit { shares: vec![(0, 0)], barrier: Some(NodeId(2)), ..unit(2, &[0], &[3]) };
+        let units = [unit(0, &[], &[0]), update(1, &[0, 1], &[2]), view.clone()];
+        assert_eq!(order(&units, &|_| true, &[]).unwrap().in_place.len(), 1);
+        assert!(order(&units, &|_| true, &[Place::Class(3)]).unwrap().in_place.is_empty(), "it is returned");
+        // A reader of it comes before the update.
+        let reader = [unit(0, &[], &[0]), update(1, &[0, 1], &[2]), view, unit(5, &[3], &[4])];
+        let found = order(&reader, &|_| true, &[]).unwrap();
+        assert_eq!((found.in_place.len(), found.units.last()), (1, Some(&1)));
     }
 
     #[test]
