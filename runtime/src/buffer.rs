@@ -1,5 +1,6 @@
 //! Memory of tensors: aligned, reused between runs, or borrowed from a mapped file.
 
+use memmap2::MmapMut;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -9,10 +10,15 @@ use tilewright_ir::diag::Diagnostic;
 /// Alignment of every buffer that we allocate, in bytes: a cache line, and the widest vector.
 pub const ALIGN: usize = 64;
 
+/// From this size on memory comes in pages of its own, large ones where the system has them.
+const LARGE: usize = 4 << 20;
+
 /// Aligned memory of a fixed size.
 pub struct Memory {
     start: NonNull<u8>,
-    layout: Layout,
+    len: usize,
+    /// Whose it is: pages of their own, which know how to free themselves, or the heap's.
+    pages: Option<MmapMut>,
 }
 
 // SAFETY: `Memory` owns its allocation; who may write when is decided by the executor, which runs one program at a time
@@ -25,10 +31,18 @@ impl Memory {
     /// `bytes` bytes of zeros. Errors: `out-of-memory`.
     pub fn zeroed(bytes: usize) -> Result<Memory, Diagnostic> {
         let refuse = || Diagnostic::new("out-of-memory", format!("cannot allocate {bytes} bytes"));
-        let layout = Layout::from_size_align(bytes.max(1), ALIGN).map_err(|_| refuse())?;
+        if bytes >= LARGE {
+            let mut pages = MmapMut::map_anon(bytes).map_err(|_| refuse())?;
+            // Weights are read once a token: with pages of 4 KiB each is looked up in the tables anew. That there are none is no error.
+            #[cfg(target_os = "linux")]
+            let _ = pages.advise(memmap2::Advice::HugePage);
+            let start = NonNull::new(pages.as_mut_ptr()).ok_or_else(refuse)?;
+            return Ok(Memory { start, len: bytes, pages: Some(pages) });
+        }
+        let layout = layout(bytes).ok_or_else(refuse)?;
         // SAFETY: the layout's size is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refuse)?;
-        Ok(Memory { start, layout })
+        Ok(Memory { start, len: layout.size(), pages: None })
     }
 
     /// First byte.
@@ -38,7 +52,7 @@ impl Memory {
 
     /// Size in bytes.
     pub fn len(&self) -> usize {
-        self.layout.size()
+        self.len
     }
 
     /// Whether nothing was asked for; there is always at least one byte.
@@ -47,17 +61,24 @@ impl Memory {
     }
 }
 
+/// How the heap has so many bytes; at least one, as there is no allocation of none.
+fn layout(bytes: usize) -> Option<Layout> {
+    Layout::from_size_align(bytes.max(1), ALIGN).ok()
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this layout, freed once.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        if let (None, Some(layout)) = (&self.pages, layout(self.len)) {
+            // SAFETY: allocated in `zeroed` with this layout, freed once.
+            unsafe { dealloc(self.start.as_ptr(), layout) }
+        }
     }
 }
 
 impl AsRef<[u8]> for Memory {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: the allocation is `len` initialised bytes.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
