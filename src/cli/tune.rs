@@ -36,6 +36,9 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// Times that differ by less say nothing.
+const NOISE: f64 = 0.05;
+
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.input.file, None)?;
     tilewright_ir::verify::verify(&module)?;
@@ -68,7 +71,7 @@ fn json(regions: &[Region]) -> String {
     let row = |r: &Region| {
         let all: Vec<_> = r.choices.iter().map(timed).collect();
         let row = serde_json::json!({
-            "kernel": r.kernel, "region": r.text, "choices": all, "rank_correlation": r.correlation(),
+            "kernel": r.kernel, "region": r.text, "choices": all, "rank_correlation": r.correlation(), "concordance": r.concordance(NOISE),
             "best": r.best().map(|t| timed(&t)), "picked": r.picked().map(|t| timed(&t)),
         });
         format!("{row}\n")
@@ -103,19 +106,21 @@ fn table(regions: &[Region]) -> String {
         us(usual),
         us(best)
     );
-    let ranks: Vec<f64> = regions.iter().filter_map(Region::correlation).collect();
-    if !ranks.is_empty() {
-        let mean = ranks.iter().sum::<f64>() / ranks.len() as f64;
-        let picks = regions
-            .iter()
-            .filter_map(|r| Some((r.picked()?, r.choices.iter().map(|t| t.seconds).fold(f64::INFINITY, f64::min))));
-        let near = picks.clone().filter(|(p, best)| p.seconds <= 1.1 * best).count();
-        let _ = writeln!(
-            out,
-            "predictions: mean rank correlation {mean:.2} over {} regions; the schedule that is predicted to be the fastest is within 10 % of the fastest in {near} of {}",
-            ranks.len(),
-            picks.count()
-        );
-    }
+    let mean = |each: fn(&Region) -> Option<f64>| {
+        let all: Vec<f64> = regions.iter().filter_map(each).collect();
+        (all.len(), all.iter().sum::<f64>() / all.len().max(1) as f64)
+    };
+    let (ranked, rank) = mean(Region::correlation);
+    let (ordered, order) = mean(|r| r.concordance(NOISE));
+    let least = |r: &Region| r.choices.iter().map(|t| t.seconds).fold(f64::INFINITY, f64::min);
+    let picks: Vec<(f64, f64)> = regions.iter().filter_map(|r| Some((r.picked()?.seconds, least(r)))).collect();
+    let near = picks.iter().filter(|(picked, least)| *picked <= 1.1 * least).count();
+    let _ = writeln!(
+        out,
+        "predictions: rank correlation {rank:.2} in the mean of {ranked} regions; {order:.2} (gamma) over pairs that differ by more than {:.0} %, of {ordered};\n\
+        the schedule predicted to be the fastest is within 10 % of the fastest in {near} of {}",
+        100.0 * NOISE,
+        picks.len()
+    );
     out
 }
