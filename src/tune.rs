@@ -258,8 +258,12 @@ mod tests {
     use super::*;
 
     fn region(rows: &[(f64, f64)]) -> Region {
-        let timed =
-            |&(predicted, seconds): &(f64, f64)| Timed { choice: Choice::Fixed, predicted: Some(predicted), seconds, again: false };
+        let timed = |&(predicted, seconds): &(f64, f64)| Timed {
+            choice: Choice::Fixed,
+            predicted: Some(predicted),
+            seconds,
+            again: false,
+        };
         Region { kernel: "main.k".into(), text: String::new(), choices: rows.iter().map(timed).collect() }
     }
 

@@ -177,7 +177,7 @@ fn a_product_of_a_bounded_symbol_with_itself() {
 
 #[test]
 fn a_product_of_symbols_that_are_not_zero_is_not_zero() {
-    let text = "kernel k target cpu { sym n in 1..=40; in x: f32[e=8]; inout y: f32[e=32*n*n]
+    let text = "kernel k target cpu { sym n in 1..=40; in x: f32[d=8]; inout y: f32[e=32*n*n]
         view box[d=8] = y[16 + d]
         par t in 1 at grid { let v = load x[t*8 +: 8]; store box[t*8 +: 8] = v } }";
     verify(&parse_kernel("k", text).unwrap()).unwrap_or_else(|e| panic!("{e}"));
