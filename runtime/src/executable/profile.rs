@@ -5,10 +5,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// A program and what it launches or packs.
+type Name = (Arc<str>, Arc<str>);
+
 /// Time spent by kernel.
 #[derive(Default)]
 pub struct Profile {
-    steps: Mutex<BTreeMap<(Arc<str>, Arc<str>), (u64, Duration)>>,
+    steps: Mutex<BTreeMap<Name, (u64, Duration)>>,
 }
 
 impl Profile {
