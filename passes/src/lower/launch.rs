@@ -235,10 +235,10 @@ impl Lower<'_> {
     ) -> Result<(), Diagnostic> {
         for (_, weight) in &a.sums {
             if let (Weight::Rows(v, columns), Some(e)) = (weight, a.e)
-                && !a.direct(columns, row, many)
+                && !a.direct(v, columns, row, many)
             {
                 // Panels that both variants read are made whichever runs.
-                let when = if a.direct(columns, row, false) { when.clone() } else { None };
+                let when = if a.direct(v, columns, row, false) { when.clone() } else { None };
                 arguments[v.input] = self.pack(&a.region, v.input, columns, (a.j, e), (row, to), when)?;
             }
         }

@@ -10,7 +10,7 @@ mod terms;
 
 pub use build::{Builder, Source, only_ones};
 pub use coalesce::coalesce;
-pub use mask::limits;
+pub use mask::{Limits, Values, limits};
 
 use std::collections::BTreeSet;
 use tilewright_ir::diag::{Diagnostic, Place};

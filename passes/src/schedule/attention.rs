@@ -1,8 +1,9 @@
-//! Attention: a sum over `j` of `exp(key) * weight`, with `key` elementwise over one product `sum_d q k` and the weight a
-//! load or free of `j`. Here it is found in a region; [`super::flash`] writes the kernels.
+//! Attention: a sum over `j` of `exp(key) * weight`, with `key` elementwise over one product `sum_d q k`, and the weight a
+//! load, perhaps times something elementwise, or free of `j`. Beside it may stand the maximum of the key and plain sums over `j` of what is
+//! elementwise over the product: a loss over classes has these alone. Here it is found in a region; [`super::flash`] writes the kernels.
 
 use super::contraction::{Columns, Factor, When, factor, strides};
-use crate::region::{Affine, AxisId, Index, Region, Term, TermId, limits};
+use crate::region::{AxisId, Index, Limits, Region, Term, TermId, limits};
 use std::collections::BTreeSet;
 use tilewright_ir::device::ukernel::UKernelShape;
 use tilewright_ir::op::{ReduceKind, ScalarOp};
@@ -17,13 +18,15 @@ pub struct Operand {
     pub map: Vec<Index>,
 }
 
-/// What a one-pass sum weighs its terms with.
+/// What a sum over `j` adds.
 #[derive(Clone, Debug)]
 pub enum Weight {
-    /// A term that does not depend on `j`.
+    /// `exp(key)` times a term that does not depend on `j`.
     Term(TermId),
-    /// Rows `j` of a load, with their strides (`k` is `j`, `n` the value axis).
+    /// `exp(key)` times rows `j` of a load, with their strides (`k` is `j`, `n` the value axis), and [`Attention::factor`].
     Rows(Operand, Columns),
+    /// This term as it is.
+    Plain(TermId),
 }
 
 /// An attention inside a region.
@@ -57,14 +60,20 @@ pub struct Attention {
     pub mask: Option<TermId>,
     /// The sums.
     pub sums: Vec<(TermId, Weight)>,
-    /// `j` stays below each of these, by the mask.
-    pub limits: Vec<Affine>,
+    /// What `exp(key)` is multiplied by before it meets rows of values.
+    pub factor: Option<TermId>,
+    /// Maxima of the key where it counts.
+    pub tops: Vec<TermId>,
+    /// Where along `j` the mask can hold.
+    pub limits: Limits,
     /// How many rows share the columns.
     pub rows: Dim,
 }
 
 /// Widest values.
 const MOST_VALUES: i64 = 256;
+/// Longest products: a tile of columns stays in the second cache.
+const MOST_DEPTH: i64 = 1024;
 
 impl Attention {
     /// When the variant for many rows runs, with packed columns; the other takes each row alone and packs no columns.
@@ -73,10 +82,11 @@ impl Attention {
     }
 
     /// Whether the rows of a weight are read where they lie. `many` rows read them many times, for which panels pay: rows a
-    /// power of two apart fall on few lines of the first cache.
-    pub fn direct(&self, columns: &Columns, row: &UKernelShape, many: bool) -> bool {
+    /// power of two apart fall on few lines of the first cache. Halves become f32 in panels.
+    pub fn direct(&self, values: &Operand, columns: &Columns, row: &UKernelShape, many: bool) -> bool {
         let whole = self.e.and_then(|e| self.region.axes[e].1.as_const()).is_some_and(|n| n % row.nr == 0);
-        !many && columns.n_stride.is(1) && whole
+        let plain = self.region.inputs[values.input].1.dtype == row.b;
+        !many && plain && columns.n_stride.is(1) && whole
     }
 }
 
@@ -90,8 +100,10 @@ pub fn attention(region: &Region) -> Option<Attention> {
         _other => None,
     });
     let (fold, d, arg) = folds.next()?;
+    let (tops, plains) = (tops(region, j, key, mask), plains(region, j, key, mask, fold));
     let all_folds = region.terms.iter().filter(|(t, _)| is_fold(t)).count();
-    if all_folds != 1 + onlines.len() || folds.next().is_some() || region.terms[key].1 != DType::F32 {
+    let known = 1 + onlines.len() + tops.len() + plains.len();
+    if all_folds != known || folds.next().is_some() || region.terms[key].1 != DType::F32 {
         return None;
     }
     let Term::Map(ScalarOp::Mul {}, args) = &region.terms[arg].0 else { return None };
@@ -99,30 +111,39 @@ pub fn attention(region: &Region) -> Option<Attention> {
     let (q, k_term) = if region.free[x].contains(&j) { (y, x) } else { (x, y) };
     let k = factor(region, k_term).filter(|k| !k.block)?;
     let mut k_at = strides(region, &k)?;
-    let f32s = region.terms[q].1 == DType::F32 && region.inputs[k.input].1.dtype == DType::F32;
+    let f32s = [q, k_term].iter().all(|&t| region.terms[t].1 == DType::F32);
     if !f32s || region.free[q].contains(&j) || !region.free[q].contains(&d) || region.free[fold].contains(&d) {
         return None;
     }
-    let lies =
-        |f: &Factor<'_>| !f.block && strides(region, f).is_some_and(|at| at.axes.get(&d).is_some_and(|s| s.is(1)));
+    let lies = |f: &Factor<'_>| {
+        !f.block && !f.half && strides(region, f).is_some_and(|at| at.axes.get(&d).is_some_and(|s| s.is(1)))
+    };
     let q_lies = factor(region, q).filter(lies).map(|f| operand(&f));
     let (d_stride, j_stride) = (k_at.axes.remove(&d)?, k_at.axes.remove(&j)?);
-    region.axes[d].1.as_const().filter(|n| *n > 0 && *n <= 2 * MOST_VALUES)?;
+    region.axes[d].1.as_const().filter(|n| *n > 0 && *n <= MOST_DEPTH)?;
     let batch = k_at.axes.into_iter().collect();
     let k_columns = Columns { offset: k_at.offset, batch, k_stride: d_stride, n_stride: j_stride };
     let key_axes = &region.free[key];
-    let (mut sums, mut e) = (Vec::new(), None);
+    let (mut sums, mut e, mut factors) = (Vec::new(), None, BTreeSet::new());
     for (term, weight) in onlines {
-        let (what, axis) = weight_of(region, weight, j, key_axes)?;
+        let (what, axis, factor) = weight_of(region, weight, j, key_axes)?;
         if axis.is_some() && e.is_some() && axis != e {
             return None;
+        }
+        if axis.is_some() {
+            factors.insert(factor);
         }
         e = e.or(axis);
         sums.push((term, what));
     }
+    if factors.len() > 1 {
+        return None;
+    }
+    let factor = factors.into_iter().next().flatten();
+    sums.extend(plains.into_iter().map(|(term, arg)| (term, Weight::Plain(arg))));
     let has = |what: &Weight, axis: &AxisId| match what {
         Weight::Rows(_, columns) => columns.batch.iter().any(|(b, _)| b == axis),
-        Weight::Term(_) => false,
+        Weight::Term(_) | Weight::Plain(_) => false,
     };
     // Rows: axes of q alone; the longest is cut into tiles.
     let alone = |axis: &&AxisId| {
@@ -134,14 +155,65 @@ pub fn attention(region: &Region) -> Option<Attention> {
     if (0..region.rank).any(|x| Some(x) != e && !key_axes.contains(&x)) {
         return None;
     }
-    let limits = mask.map_or_else(Vec::new, |t| limits(&region.terms, t, j));
+    let limits = mask.map_or_else(Limits::default, |t| limits(&region.terms[..], t, j));
     let k = operand(&k);
     let mut named = region.clone();
     for (axis, (name, _)) in named.axes.iter_mut().enumerate() {
         let role = [(m, "m"), (Some(j), "j"), (Some(d), "d"), (e, "e")].into_iter().find(|r| r.0 == Some(axis));
         *name = role.map_or_else(|| format!("b{axis}").into(), |r| r.1.into());
     }
-    Some(Attention { region: named, fold, m, j, d, e, q, q_lies, k, k_term, k_columns, key, mask, sums, limits, rows })
+    Some(Attention {
+        region: named,
+        fold,
+        m,
+        j,
+        d,
+        e,
+        q,
+        q_lies,
+        k,
+        k_term,
+        k_columns,
+        key,
+        mask,
+        sums,
+        factor,
+        tops,
+        limits,
+        rows,
+    })
+}
+
+/// Whether `arg` is the key of a one-pass sum, and nothing where its mask does not hold.
+pub(super) fn is_key(region: &Region, arg: TermId, key: TermId, mask: Option<TermId>) -> bool {
+    let Some(mask) = mask else { return arg == key };
+    let Term::Map(ScalarOp::Select {}, args) = &region.terms[arg].0 else { return false };
+    let [p, x, other] = args[..] else { return false };
+    let nothing = match &region.terms[other].0 {
+        Term::Const(value) => value.0.to_f64().is_some_and(|v| v == [f64::NEG_INFINITY]),
+        _other => false,
+    };
+    p == mask && x == key && nothing
+}
+
+/// Folds of a kind over `j` with what they fold.
+fn folds_over(region: &Region, j: AxisId, wanted: ReduceKind) -> impl Iterator<Item = (TermId, TermId)> {
+    region.terms.iter().enumerate().filter_map(move |(t, (term, dtype))| match term {
+        Term::Fold { kind, axis, arg } if *kind == wanted && *axis == j && *dtype == DType::F32 => Some((t, *arg)),
+        _other => None,
+    })
+}
+
+/// The maxima that a pass over `j` finds on its way.
+fn tops(region: &Region, j: AxisId, key: TermId, mask: Option<TermId>) -> Vec<TermId> {
+    folds_over(region, j, ReduceKind::Max).filter(|f| is_key(region, f.1, key, mask)).map(|f| f.0).collect()
+}
+
+/// Plain sums over `j` of what is elementwise over the product. A mask may leave tiles out that they would have to see.
+fn plains(region: &Region, j: AxisId, key: TermId, mask: Option<TermId>, product: TermId) -> Vec<(TermId, TermId)> {
+    let inside = |arg: TermId| region.free[arg].iter().all(|a| *a == j || region.free[key].contains(a));
+    let alone = |arg: TermId| reachable(region, arg).into_iter().all(|t| t == product || !is_fold(&region.terms[t].0));
+    folds_over(region, j, ReduceKind::Sum).filter(|f| mask.is_none() && inside(f.1) && alone(f.1)).collect()
 }
 
 fn operand(f: &Factor<'_>) -> Operand {
@@ -187,18 +259,29 @@ fn reachable(region: &Region, term: TermId) -> BTreeSet<TermId> {
     found
 }
 
-/// What a weight is, and its value axis.
+/// What a weight is, its value axis, and what it has beside rows of values.
 fn weight_of(
     region: &Region,
     weight: TermId,
     j: AxisId,
     key_axes: &BTreeSet<AxisId>,
-) -> Option<(Weight, Option<AxisId>)> {
+) -> Option<(Weight, Option<AxisId>, Option<TermId>)> {
     if !region.free[weight].contains(&j) {
         let rows = region.free[weight].iter().all(|a| key_axes.contains(a));
-        return rows.then_some((Weight::Term(weight), None));
+        return rows.then_some((Weight::Term(weight), None, None));
     }
-    let v = factor(region, weight).filter(|v| !v.block && region.inputs[v.input].1.dtype == DType::F32)?;
+    if let Term::Map(ScalarOp::Mul {}, args) = &region.terms[weight].0
+        && let [a, b] = args[..]
+    {
+        let beside = |t: TermId| {
+            let inside = region.free[t].iter().all(|x| *x == j || key_axes.contains(x));
+            inside && reachable(region, t).into_iter().all(|t| !is_fold(&region.terms[t].0))
+        };
+        let (rows, other) = if beside(a) { (b, a) } else { (a, b) };
+        let (what, axis, more) = weight_of(region, rows, j, key_axes)?;
+        return (axis.is_some() && more.is_none() && beside(other)).then_some((what, axis, Some(other)));
+    }
+    let v = factor(region, weight).filter(|v| !v.block && region.terms[weight].1 == DType::F32)?;
     let mut at = strides(region, &v)?;
     let mut own = at.axes.keys().filter(|a| !key_axes.contains(a));
     let e = *own.next()?;
@@ -208,5 +291,5 @@ fn weight_of(
     }
     let (k_stride, n_stride) = (at.axes.remove(&j)?, at.axes.remove(&e)?);
     let columns = Columns { offset: at.offset, batch: at.axes.into_iter().collect(), k_stride, n_stride };
-    Some((Weight::Rows(operand(&v), columns), Some(e)))
+    Some((Weight::Rows(operand(&v), columns), Some(e), None))
 }

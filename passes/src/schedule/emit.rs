@@ -5,7 +5,7 @@ use super::Schedule;
 use super::held::{Strip, Trace, worth_holding};
 use super::index::{ceil, dim, literal, mul};
 use super::same_row::same_row;
-use super::write::{buffer, grid, kernel, load, point, range, repeat, store};
+use super::write::{between, buffer, grid, kernel, load, point, range, store};
 use crate::region::{AxisId, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
@@ -286,8 +286,13 @@ impl<'r> Emitter<'r> {
 
     /// Ends the innermost frame: it was the body of a loop.
     pub(super) fn close(&mut self, var: Ident, high: Expr) -> Result<(), Diagnostic> {
+        self.close_between(var, Expr::Int(0), high)
+    }
+
+    /// Ends the innermost frame: it was the body of a loop from `low` to `high`.
+    pub(super) fn close_between(&mut self, var: Ident, low: Expr, high: Expr) -> Result<(), Diagnostic> {
         let body = self.pop()?.stmts;
-        self.last()?.stmts.push(repeat(var, high, body));
+        self.last()?.stmts.push(between(var, low, high, body));
         Ok(())
     }
 

@@ -1,13 +1,14 @@
 //! Kernels of attention: tiles of scores in a core's cache, a running maximum and sum a row, accumulators rescaled when the
-//! maximum grows. Tiles of `j` that the mask hides from all rows of a grid point are not visited.
+//! maximum grows. Tiles of `j` that the mask hides from all rows of a grid point, before or after all that it shows, are not
+//! visited.
 
 use super::attention::{Attention, Operand, Weight};
 use super::contraction::Columns;
 use super::emit::{Bind, Emitter, Frame};
-use super::index::{add, affine, ceil, dim, identity};
+use super::index::{add, affine, ceil, dim, floor, identity};
 use super::product::points;
-use super::write::{buffer, least, left, load, point, range, repeat, scaled, select, store, times};
-use crate::region::AxisId;
+use super::write::{between, buffer, least, left, load, most, point, range, repeat, scaled, select, store, times};
+use crate::region::{Affine, AxisId};
 use std::collections::BTreeMap;
 use tilewright_ir::device::ukernel::UKernelShape;
 use tilewright_ir::diag::Diagnostic;
@@ -59,7 +60,7 @@ pub fn attention_kernel(
     }
     for (_, weight) in &at.sums {
         if let (Weight::Rows(v, columns), Some(width)) = (weight, at.e)
-            && !at.direct(columns, row, many)
+            && !at.direct(v, columns, row, many)
         {
             e.arguments[v.input] = flash.panels(columns, v.input, (at.j, width));
         }
@@ -72,7 +73,8 @@ pub fn attention_kernel(
     let mut tile = flash.scores(&mut e)?;
     tile.push(repeat("r", flash.rows_here(), flash.exponents(&mut e)?));
     tile.extend(flash.values(&mut e)?);
-    body.push(repeat("jt", flash.tiles(), tile));
+    let (first, end) = flash.tiles();
+    body.push(between("jt", first, end, tile));
     body.push(repeat("r", flash.rows_here(), flash.finish(&mut e)?));
     let mut all = e.pop()?.stmts;
     all.extend(body);
@@ -150,23 +152,30 @@ impl Flash<'_> {
         out
     }
 
-    /// How many tiles of `j` any row here sees.
-    fn tiles(&self) -> Expr {
-        let mut end = self.size(self.at.j);
-        for limit in &self.at.limits {
-            let highest = |axis: AxisId| match limit.terms.iter().find(|t| t.0 == axis) {
-                Some((_, c)) if Some(axis) == self.at.m && *c > 0 => {
-                    let past = add(scaled("mt", self.mc), Expr::Int(self.mc));
-                    add(if self.many { least(past, self.size(axis)) } else { past }, Expr::Int(-1))
-                }
-                Some(_) | None if Some(axis) == self.at.m => scaled("mt", self.mc),
-                Some(_) | None => Expr::name(&format!("i{axis}")),
-            };
-            if limit.terms.iter().all(|t| t.0 < self.at.region.rank && Some(t.0) != self.at.e) {
-                end = least(end, affine(limit, highest));
+    /// The first tile of `j` that any row here sees, and the end of these tiles.
+    fn tiles(&self) -> (Expr, Expr) {
+        let known = |limit: &&Affine| limit.terms.iter().all(|t| t.0 < self.at.region.rank && Some(t.0) != self.at.e);
+        let (starts, ends) = (&self.at.limits.starts, &self.at.limits.ends);
+        let end = ends.iter().filter(known).fold(self.size(self.at.j), |end, l| least(end, self.extreme(l, true)));
+        let tile = |l: &Affine| floor(self.extreme(l, false), KEYS);
+        let first = starts.iter().filter(known).fold(Expr::Int(0), |first, l| most(first, tile(l)));
+        (first, ceil(end, KEYS))
+    }
+
+    /// The largest value, or the smallest, that a position has for the rows here.
+    fn extreme(&self, a: &Affine, largest: bool) -> Expr {
+        let at = |axis: AxisId| {
+            if Some(axis) != self.at.m {
+                return Expr::name(&format!("i{axis}"));
             }
-        }
-        ceil(end, KEYS)
+            let grows = a.terms.iter().any(|t| t.0 == axis && t.1 > 0);
+            if grows != largest {
+                return scaled("mt", self.mc);
+            }
+            let past = add(scaled("mt", self.mc), Expr::Int(self.mc));
+            add(if self.many { least(past, self.size(axis)) } else { past }, Expr::Int(-1))
+        };
+        affine(a, at)
     }
 
     /// Binds of a row `r`.
@@ -262,8 +271,15 @@ impl Flash<'_> {
         frame.stmts.push(load("score", here.clone()));
         frame.memo.insert(at.fold, Expr::name("score"));
         e.frames.push(frame);
-        let mut key = e.emit(at.key)?;
+        let key = e.emit(at.key)?;
         let mut mask = at.mask.map(|t| e.emit(t)).transpose()?;
+        let factor = at.factor.map(|t| e.emit(t)).transpose()?;
+        let plains = at.sums.iter().enumerate().filter_map(|(i, (_, weight))| match weight {
+            Weight::Plain(arg) => Some((i, weight, *arg)),
+            Weight::Term(_) | Weight::Rows(..) => None,
+        });
+        let plains =
+            plains.map(|(i, weight, arg)| Ok((i, weight, e.emit(arg)?))).collect::<Result<Vec<_>, Diagnostic>>()?;
         if open {
             let position = Expr::Iota(j.clone(), Box::new(scaled("jt", KEYS)), Box::new(Expr::Int(KEYS)));
             let inside = Expr::scalar(ScalarOp::Lt {}, [position, self.size(at.j)]);
@@ -272,10 +288,18 @@ impl Flash<'_> {
                 None => inside,
             });
         }
-        if let Some(mask) = mask {
-            key = select(mask, key, identity(ReduceKind::Max, DType::F32));
-        }
+        let seen = |x: Expr, nothing: Expr| match &mask {
+            Some(mask) => select(mask.clone(), x, nothing),
+            None => x,
+        };
+        let key = seen(key, identity(ReduceKind::Max, DType::F32));
         let mut out = e.pop()?.stmts;
+        for (i, weight, arg) in plains {
+            let (to, before) = (self.sum(i, weight, 1), format!("before{i}"));
+            let more = Expr::Reduce(TileReduce::Sum, Box::new(seen(arg, real(0.0))), j.clone());
+            out.push(load(&before, to.clone()));
+            out.push(store(to, Expr::scalar(ScalarOp::Add {}, [Expr::name(&before), more])));
+        }
         let most = Access::new("most", vec![point(Expr::name("r"))]);
         let exp = |x: Expr| {
             let shifted = Expr::scalar(ScalarOp::Sub {}, [x, Expr::name("shift")]);
@@ -293,19 +317,21 @@ impl Flash<'_> {
             set("scale", exp(Expr::name("old"))),
             store(most, Expr::name("new")),
             store(here.clone(), exp(Expr::name("x"))),
-            load("p", here),
+            load("p", here.clone()),
         ]);
         for (i, (_, weight)) in at.sums.iter().enumerate() {
             let (to, before) = (self.sum(i, weight, self.width().1), format!("before{i}"));
-            out.push(load(&before, to.clone()));
             let kept = times(Expr::name(&before), Expr::name("scale"));
-            out.push(store(
-                to,
-                match weight {
-                    Weight::Rows(..) => kept,
-                    Weight::Term(_) => Expr::scalar(ScalarOp::Add {}, [kept, reduce(TileReduce::Sum, "p")]),
-                },
-            ));
+            let sum = match weight {
+                Weight::Rows(..) => kept,
+                Weight::Term(_) => Expr::scalar(ScalarOp::Add {}, [kept, reduce(TileReduce::Sum, "p")]),
+                Weight::Plain(_) => continue,
+            };
+            out.push(load(&before, to.clone()));
+            out.push(store(to, sum));
+        }
+        if let Some(factor) = factor {
+            out.push(store(here, seen(times(Expr::name("p"), factor), real(0.0))));
         }
         Ok(out)
     }
@@ -333,7 +359,7 @@ impl Flash<'_> {
     }
 
     fn value_rows(&self, e: &mut Emitter<'_>, v: &Operand, columns: &Columns) -> Result<Access, Diagnostic> {
-        if self.at.direct(columns, self.row, self.many) {
+        if self.at.direct(v, columns, self.row, self.many) {
             return e.access(v.input, &v.map, &BTreeMap::new(), false);
         }
         let mut dims = columns.batch.iter().map(|(x, _)| e.dim_of(*x)).collect::<Result<Vec<_>, _>>()?;
@@ -358,6 +384,12 @@ impl Flash<'_> {
                 total = times(total, each);
             }
             e.last()?.memo.insert(*term, total);
+        }
+        if !at.tops.is_empty() {
+            e.last()?.stmts.push(load("top", Access::new("most", vec![point(Expr::name("r"))])));
+        }
+        for &term in &at.tops {
+            e.last()?.memo.insert(term, Expr::name("top"));
         }
         e.store_outputs()?;
         Ok(e.pop()?.stmts)

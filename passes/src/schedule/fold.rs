@@ -225,8 +225,8 @@ impl Emitter<'_> {
             let start = mul(Expr::Name(var.clone()), Expr::Int(size));
             let pass = Pass { axis, strip, start: start.clone(), size, open };
             let (online, states) = self.states(&group, &pass)?;
-            let high = self.trips(&pass, &online, &states)?;
-            let whole = high == ceil(dim(n), size);
+            let (low, high) = self.trips(&pass, &online, &states)?;
+            let whole = low == Expr::Int(0) && high == ceil(dim(n), size);
             let bind = if strip { Bind::Tile { start, size, open } } else { Bind::Point(start) };
             self.frames.push(Frame::with(BTreeMap::from([(axis, bind)])));
             if strip {
@@ -238,7 +238,7 @@ impl Emitter<'_> {
             for o in &online {
                 self.online_step(o, &pass)?;
             }
-            self.close(var, high)?;
+            self.close_between(var, low, high)?;
             self.results(&online, &states, &pass, place)?;
         }
         let result = self.frames[place].memo.get(&term).cloned();

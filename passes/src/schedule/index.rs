@@ -40,6 +40,14 @@ pub fn ceil(a: Expr, n: i64) -> Expr {
     }
 }
 
+/// `floor(a / n)`, folding literals.
+pub fn floor(a: Expr, n: i64) -> Expr {
+    match a {
+        Expr::Int(x) => Expr::Int(x.div_euclid(n)),
+        a => Expr::Binary(BinaryOp::Floor, Box::new(a), Box::new(Expr::Int(n))),
+    }
+}
+
 /// A size as an expression over symbols, marked for [`super::apart`].
 pub fn dim(d: &Dim) -> Expr {
     let mut sum = Expr::Int(0);

@@ -1,10 +1,11 @@
 //! Steps of the folds that keep more than a sum: online sums of exponentials, and moments.
 
+use super::attention::is_key;
 use super::emit::{Bind, Emitter, Frame};
 use super::fold::{Online, Pass, State};
-use super::index::{add, ceil, dim, identity, mul};
-use super::write::{buffer, least, load, minus, plus, point, scalar, select, store, times};
-use crate::region::{Term, TermId, limits};
+use super::index::{add, ceil, dim, floor, identity, mul};
+use super::write::{buffer, least, load, minus, most, plus, point, scalar, select, store, times};
+use crate::region::{Affine, Limits, Term, TermId, limits};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::{Access, Expr, Space, Stmt, TileReduce, expr::Ident};
@@ -14,36 +15,41 @@ use tilewright_ir::types::DType;
 impl Emitter<'_> {
     /// Whether `arg` is what an online fold takes the maximum of.
     pub(super) fn is_key(&self, arg: TermId, o: &Online) -> bool {
-        let Some(mask) = o.mask else { return arg == o.key };
-        let Term::Map(ScalarOp::Select {}, args) = &self.region.terms[arg].0 else { return false };
-        let [p, x, other] = args[..] else { return false };
-        let nothing = match &self.region.terms[other].0 {
-            Term::Const(value) => value.0.to_f64().is_some_and(|v| v == [f64::NEG_INFINITY]),
-            _other => false,
-        };
-        p == mask && x == o.key && nothing
+        is_key(self.region, arg, o.key, o.mask)
     }
 
-    /// Trips of a pass; where every fold of it is masked by `position <= something`, those after it are left out.
-    pub(super) fn trips(&self, pass: &Pass, online: &[Online], states: &[State]) -> Result<Expr, Diagnostic> {
-        let all = ceil(dim(&self.region.axes[pass.axis].1), pass.size);
+    /// The first trip of a pass and the end of its trips: where every fold of it is masked by positions, what is before or
+    /// after all that the mask shows is left out.
+    pub(super) fn trips(&self, pass: &Pass, online: &[Online], states: &[State]) -> Result<(Expr, Expr), Diagnostic> {
+        let all = (Expr::Int(0), ceil(dim(&self.region.axes[pass.axis].1), pass.size));
         if states.iter().any(|s| !matches!(s, State::Top { .. })) {
             return Ok(all);
         }
         let [o] = online else { return Ok(all) };
         let Some(mask) = o.mask else { return Ok(all) };
-        // Any limit will do.
-        let Some(end) = limits(&self.region.terms, mask, pass.axis).into_iter().next() else { return Ok(all) };
-        let mut last = dim(&end.base);
-        for &(axis, c) in &end.terms {
+        let Limits { starts, ends } = limits(&self.region.terms[..], mask, pass.axis);
+        let (mut first, mut end) = all;
+        for limit in &starts {
+            first = most(first, floor(self.extreme(limit, false)?, pass.size));
+        }
+        for limit in &ends {
+            end = least(end, ceil(self.extreme(limit, true)?, pass.size));
+        }
+        Ok((first, end))
+    }
+
+    /// The largest value, or the smallest, that a position has where its axes are bound.
+    fn extreme(&self, a: &Affine, largest: bool) -> Result<Expr, Diagnostic> {
+        let mut sum = dim(&a.base);
+        for &(axis, c) in &a.terms {
             let at = match self.bind(axis)?.clone() {
                 Bind::Point(at) => at,
-                Bind::Tile { start, size, .. } if c > 0 => add(start, Expr::Int(size - 1)),
+                Bind::Tile { start, size, .. } if (c > 0) == largest => add(start, Expr::Int(size - 1)),
                 Bind::Tile { start, .. } => start,
             };
-            last = add(last, mul(Expr::Int(c), at));
+            sum = add(sum, mul(Expr::Int(c), at));
         }
-        Ok(least(all, ceil(last, pass.size)))
+        Ok(sum)
     }
 
     /// Merges the moments of a tile into those before it (Chan).

@@ -33,6 +33,14 @@ pub(super) fn least(a: Expr, b: Expr) -> Expr {
     scalar(ScalarOp::Min {}, [a, b])
 }
 
+/// `max(a, b)`, folding literals.
+pub(super) fn most(a: Expr, b: Expr) -> Expr {
+    match (&a, &b) {
+        (Expr::Int(x), Expr::Int(y)) => Expr::Int(*x.max(y)),
+        (_, _) => scalar(ScalarOp::Max {}, [a, b]),
+    }
+}
+
 /// `var * by`
 pub(super) fn scaled(var: &str, by: i64) -> Expr {
     mul(Expr::name(var), Expr::Int(by))
@@ -62,7 +70,12 @@ pub(super) fn store(access: Access, value: Expr) -> Stmt {
 
 /// `for var in 0 .. high { body }`
 pub(super) fn repeat(var: impl Into<Ident>, high: Expr, body: Block) -> Stmt {
-    Stmt::For { var: var.into(), low: Expr::Int(0), high, step: None, unroll: false, body }
+    between(var, Expr::Int(0), high, body)
+}
+
+/// `for var in low .. high { body }`
+pub(super) fn between(var: impl Into<Ident>, low: Expr, high: Expr, body: Block) -> Stmt {
+    Stmt::For { var: var.into(), low, high, step: None, unroll: false, body }
 }
 
 /// A buffer without attributes.

@@ -50,6 +50,8 @@ struct Priced {
     price: Price,
     /// Rank and inputs in full, and rank and inputs shared among their readers.
     totals: [f64; 2],
+    /// Whether a larger kernel computes it as this one cannot, see [`Form::is_promising`].
+    promising: bool,
 }
 
 pub(super) struct Search<'p, 'a> {
@@ -63,7 +65,7 @@ pub(super) struct Search<'p, 'a> {
     /// Seconds of the cheapest way to have a class in memory, everything below it included.
     flow: Vec<f64>,
     /// Prices by the hash of [`canonical`]: a collision could only make a kernel look cheaper or dearer than it is.
-    memo: HashMap<u64, Price>,
+    memo: HashMap<u64, (Price, bool)>,
     /// Space for the key of a body.
     key: Vec<u64>,
 }
@@ -170,7 +172,7 @@ impl Search<'_, '_> {
         self.counts.narrowed += usize::from(self.is_narrow());
         if let Some(simple) = info.simple {
             let body = Body::single(class, simple);
-            if let Some(price) = self.price(&body, &[class]) {
+            if let Some((price, _)) = self.price(&body, &[class]) {
                 self.flow[class] = price.seconds;
                 self.kept[class] = vec![(body, price)];
             }
@@ -186,9 +188,9 @@ impl Search<'_, '_> {
         let total = made.len();
         let mut legal: Vec<Priced> = Vec::new();
         for body in made {
-            if let Some(price) = self.price(&body, &[class]) {
+            if let Some((price, promising)) = self.price(&body, &[class]) {
                 let totals = [false, true].map(|split| price.rank + self.inputs(&body, split));
-                legal.push(Priced { body, price, totals });
+                legal.push(Priced { body, price, totals, promising });
             }
         }
         if let Some(least) = legal.iter().map(|p| p.totals[0] - p.price.rank + p.price.seconds).min_by(f64::total_cmp) {
@@ -271,13 +273,13 @@ impl Search<'_, '_> {
     /// A cut that stores `outputs`, if it is a kernel.
     pub fn candidate(&mut self, body: Body, outputs: Vec<Class>) -> Option<Candidate> {
         self.counts.enumerated += 1;
-        let price = self.price(&body, &outputs)?;
+        let (price, _) = self.price(&body, &outputs)?;
         let after = after(self.problem, &body);
         Some(Candidate { outputs, body, price, after })
     }
 
-    /// The legal body's price, from memory if an equal one was seen.
-    fn price(&mut self, body: &Body, outputs: &[Class]) -> Option<Price> {
+    /// The legal body's price and whether its form is promising, from memory if an equal one was seen.
+    fn price(&mut self, body: &Body, outputs: &[Class]) -> Option<(Price, bool)> {
         self.counts.steps += body.nodes.len() + body.inputs.len();
         let w = written(self.problem, body, outputs)?;
         canonical(self.problem, &w, &mut self.key);
@@ -289,12 +291,12 @@ impl Search<'_, '_> {
             return Some(*price);
         }
         let f: Form = form(self.problem, &w);
-        let price = price(self.problem, &w, &f);
-        self.memo.insert(key, price);
-        Some(price)
+        let found = (price(self.problem, &w, &f), f.is_promising(self.problem, &w));
+        self.memo.insert(key, found);
+        Some(found)
     }
 
-    /// The best of both rankings, one for each set of inputs, and the smallest.
+    /// The best of both rankings, one for each set of inputs, the smallest, and the best of the promising ones.
     fn keep(&self, mut legal: Vec<Priced>) -> Vec<(Body, Price)> {
         let spent = self.is_narrow() || self.counts.enumerated > self.limits.bodies;
         let most = if spent { 2 } else { self.limits.keep.max(1) };
@@ -307,6 +309,11 @@ impl Search<'_, '_> {
                     kept.push((p.body.clone(), p.price));
                 }
             }
+        }
+        if let Some(promising) = legal.iter().filter(|p| p.promising).min_by(|a, b| by_total(a, b, 0))
+            && !kept.iter().any(|k| k.0 == promising.body)
+        {
+            kept.push((promising.body.clone(), promising.price));
         }
         if let Some(smallest) = smallest
             && !kept.iter().any(|k| k.0 == smallest)

@@ -1,6 +1,6 @@
 //! Which template computes a body: the form decides, never a name of a model or of a layer.
 
-use super::super::lang::{Affine, AxisSet, Fold, Head, axis_bit};
+use super::super::lang::{Affine, Attr, AxisSet, Fold, Head, axis_bit};
 use super::body::Written;
 use super::problem::{Problem, Step, each};
 use super::{Kind, Product};
@@ -36,10 +36,26 @@ pub(super) enum Form {
     Pointwise,
     /// Matrix products on micro-kernels, and elementwise work on their results.
     Products(Vec<Sum>),
-    /// One-pass softmax folds over one axis whose key holds at most one product.
+    /// One-pass softmax folds over one axis whose key holds one product. Beside them maxima of the key and plain sums.
     Attention { folds: Vec<usize>, key: Sum },
     /// Folds in loops. The sums here are products that no micro-kernel computes.
     Loops(Vec<Sum>),
+}
+
+impl Form {
+    /// Whether this is a product in plain loops only because its rows are computed: attention around it would compute it on
+    /// micro-kernels.
+    pub fn is_promising(&self, problem: &Problem<'_>, written: &Written<'_>) -> bool {
+        let folds = (0..written.locals.len()).filter(|&at| matches!(written.step(at), Some(Step::Fold(..)))).count();
+        let capable = &problem.device.capabilities;
+        match self {
+            Form::Loops(sums) if capable.attention && !capable.prologue => {
+                let changed = |sum: &Sum| written.is_changed(sum.left) || written.is_changed(sum.right);
+                matches!(&sums[..], [sum] if sum.nest.len() == folds + 1 && changed(sum))
+            }
+            Form::Loops(_) | Form::Pointwise | Form::Products(_) | Form::Attention { .. } => false,
+        }
+    }
 }
 
 /// Values that read each local.
@@ -116,6 +132,62 @@ impl Written<'_> {
         let kid = self.locals[at].kids.first().copied();
         let cast = matches!(self.head(at), Some(Head::Scalar(ScalarOp::Cast { to: DType::F32 })));
         kid.filter(|&k| cast && is_half(problem.classes[self.locals[k].class].dtype)).unwrap_or(at)
+    }
+
+    /// Whether an online fold with the key `s` may weigh its terms with `w`: something read, a number, or something read times
+    /// something that the key's axes suffice for.
+    fn weighs(&self, problem: &Problem<'_>, w: usize, s: usize) -> bool {
+        let plain = |w: usize| self.is_read(self.operand(problem, w)) || matches!(self.step(w), Some(Step::Number));
+        let product = || match (self.head(w), self.locals[w].kids.as_slice()) {
+            (Some(Head::Scalar(ScalarOp::Mul {})), &[a, b]) => {
+                (plain(a) && self.beside(b, s, &[])) || (plain(b) && self.beside(a, s, &[]))
+            }
+            _other => false,
+        };
+        plain(w) || product()
+    }
+
+    /// Whether the axes of `s` suffice for `x`, which needs no folds but those of `known`.
+    fn beside(&self, x: usize, s: usize, known: &[usize]) -> bool {
+        let folds = |at: &usize| matches!(self.step(*at), Some(Step::Fold(..))) && !known.contains(at);
+        self.locals[x].free & !self.locals[s].free == 0 && !(0..=x).filter(folds).any(|f| self.reaches(x, f))
+    }
+
+    /// Whether `x` is the key `s`, and nothing where the mask does not hold.
+    fn is_key(&self, x: usize, s: usize, mask: Option<usize>) -> bool {
+        let nothing = |at: usize| match self.head(at) {
+            Some(Head::Attr(Attr::Const(n))) => n.value() == f64::NEG_INFINITY,
+            _other => false,
+        };
+        match (mask, self.head(x), self.locals[x].kids.as_slice()) {
+            (None, ..) => x == s,
+            (Some(mask), Some(Head::Scalar(ScalarOp::Select {})), &[p, key, other]) => {
+                (p, key) == (mask, s) && nothing(other)
+            }
+            _other => false,
+        }
+    }
+
+    /// Whether a local is something read, changed by a few ops at its own place, as a scale or a bias does: any kernel can
+    /// compute that where it puts it. A rotation reads two places for each, by masks of positions.
+    fn is_changed(&self, at: usize) -> bool {
+        const MOST: usize = 4;
+        let (mut stack, mut ops) = (vec![at], 0);
+        while let Some(at) = stack.pop() {
+            match self.step(at) {
+                Some(Step::Map { .. }) => {
+                    ops += 1;
+                    stack.extend(&self.locals[at].kids);
+                }
+                None | Some(Step::Load(..)) => {}
+                Some(Step::Number) if self.locals[at].free == 0 => {}
+                Some(Step::Number | Step::At(_) | Step::Gather(..) | Step::Fold(..)) => return false,
+            }
+            if ops > MOST {
+                return false;
+            }
+        }
+        ops > 0
     }
 
     /// Whether a local is read from memory as it lies there.
@@ -259,26 +331,39 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], sums
     if !problem.device.capabilities.attention {
         return None;
     }
-    let online: Vec<usize> = folds.iter().copied().filter(|f| !sum.nest.contains(f)).collect();
     let parts = |at: usize| match (written.step(at), written.locals[at].kids.as_slice()) {
         (Some(Step::Fold(Fold::Esum, axis)), [s, w]) => Some((*axis, None, *s, *w)),
         (Some(Step::Fold(Fold::EsumIf, axis)), [p, s, w]) => Some((*axis, Some(*p), *s, *w)),
         _other => None,
     };
+    let outer = folds.iter().copied().filter(|f| !sum.nest.contains(f));
+    let (online, beside): (Vec<usize>, Vec<usize>) = outer.partition(|&f| parts(f).is_some());
     let first = parts(*online.first()?)?;
     for &fold in &online {
         let (axis, p, s, w) = parts(fold)?;
-        let plain = written.is_read(w) || matches!(written.step(w), Some(Step::Number));
-        if (axis, p, s) != (first.0, first.1, first.2) || !plain {
+        if (axis, p, s) != (first.0, first.1, first.2) || !written.weighs(problem, w, s) {
             return None;
         }
+    }
+    let goes_along = |&f: &usize| match (written.step(f), written.locals[f].kids.as_slice()) {
+        (Some(Step::Fold(kind, axis)), &[x]) if *axis == first.0 => match kind {
+            Fold::Max => written.is_key(x, first.2, first.1),
+            // A mask may leave tiles out that a plain sum would have to see.
+            Fold::Sum => first.1.is_none() && written.beside(x, first.2, &sum.nest),
+            _other => false,
+        },
+        _other => false,
+    };
+    if !beside.iter().all(goes_along) {
+        return None;
     }
     let known = |axis: u8| problem.is_constant(axis);
     let below = written.locals[first.2].free & axis_bit(first.0) != 0 && written.reaches(first.2, sum.fold);
     let along = |at: usize| written.locals[at].free & axis_bit(first.0) != 0;
     let (query, column) = if along(sum.left) { (sum.right, sum.left) } else { (sum.left, sum.right) };
-    let computed = problem.device.capabilities.query && !along(query);
-    let read = written.is_read(column) && (written.is_read(query) || computed);
+    let computed = (problem.device.capabilities.query || written.is_changed(query)) && !along(query);
+    let lies = |at: usize| written.is_read(written.operand(problem, at));
+    let read = lies(column) && (lies(query) || computed);
     let held = problem.device.capabilities.symbolic_depth || each(sum.depth).all(known);
     let depth = sum.depth & axis_bit(first.0) == 0;
     let wide = online.iter().filter_map(|&f| written.locals[f].kids.last()).fold(0, |s, &w| s | written.locals[w].free);

@@ -1,14 +1,16 @@
 //! Seconds that a body takes: a roofline over what its template does.
 
-use super::super::lang::{Affine, AxisId, AxisSet, GATHERED, axis_bit};
+use super::super::lang::{Affine, Attr, AxisId, AxisSet, GATHERED, Head, axis_bit};
 use super::body::Written;
 use super::kind::{Form, Sum};
 use super::loops::loops;
-use super::problem::{Class, Problem, Step};
+use super::problem::{Class, Problem, Step, each};
 use super::{Bound, Price};
+use crate::region::{Affine as Position, Values, limits};
 use crate::schedule::is_half;
 use std::collections::BTreeSet;
-use tilewright_ir::types::DType;
+use tilewright_ir::op::ScalarOp;
+use tilewright_ir::types::{DType, Dim};
 
 /// What a kernel does.
 #[derive(Clone, Copy, Debug, Default)]
@@ -209,6 +211,58 @@ fn dtype_read(problem: &Problem<'_>, written: &Written<'_>, at: usize) -> DType 
     below.filter(|d| d.is_block() || is_half(*d)).unwrap_or(problem.classes[local.class].dtype)
 }
 
+/// Positions of a tile of scores.
+const KEYS: f64 = 128.0;
+
+/// The values of a body as masks are read: sizes that only a call knows count as nothing.
+struct Places<'w, 'p> {
+    problem: &'w Problem<'p>,
+    written: &'w Written<'p>,
+}
+
+impl Values for Places<'_, '_> {
+    fn applied(&self, value: usize) -> Option<(&ScalarOp, &[usize])> {
+        match &self.written.locals[value].choice?.node.head {
+            Head::Scalar(op) => Some((op, &self.written.locals[value].kids)),
+            _other => None,
+        }
+    }
+
+    fn position(&self, value: usize) -> Option<Position> {
+        let local = &self.written.locals[value];
+        let number = |n: i64| Position::constant(Dim::constant(n));
+        if self.problem.classes[local.class].dtype != DType::I64 {
+            return None;
+        }
+        match (&local.choice?.node.head, &local.kids[..]) {
+            (Head::Iota, _) => each(local.free).next().map(|a| Position::axis(a.into())),
+            (Head::Attr(Attr::Const(n)), _) => Some(number(n.value() as i64)),
+            (Head::Scalar(ScalarOp::Add {}), &[a, b]) => self.position(a)?.plus(&self.position(b)?, 1),
+            (Head::Scalar(ScalarOp::Sub {}), &[a, b]) => self.position(a)?.plus(&self.position(b)?, -1),
+            _other => (local.free == 0).then(|| number(0)),
+        }
+    }
+}
+
+/// The share of the positions along `axis` that a mask shows, for all that can be read off it: the mean over a few places
+/// along the other axes, whole tiles at both ends.
+fn shown(problem: &Problem<'_>, written: &Written<'_>, mask: usize, axis: AxisId) -> f64 {
+    const PLACES: u32 = 8;
+    let found = limits(&Places { problem, written }, mask, axis.into());
+    let n = problem.extent(axis);
+    let width = |place: u32| {
+        let share = (f64::from(place) + 0.5) / f64::from(PLACES);
+        let at = |a: &Position| {
+            let along = |t: &(usize, i64)| u8::try_from(t.0).map_or(0.0, |x| t.1 as f64 * share * problem.extent(x));
+            a.base.as_const().unwrap_or(0) as f64 + a.terms.iter().map(along).sum::<f64>()
+        };
+        let start = found.starts.iter().map(|a| at(a) - KEYS / 2.0).fold(0.0, f64::max);
+        let end = found.ends.iter().map(|a| at(a) + KEYS / 2.0).fold(n, f64::min);
+        (end - start).max(0.0)
+    };
+    (0..PLACES).map(width).sum::<f64>() / f64::from(PLACES) / n
+}
+
 /// Rows of queries that one core takes at a time.
 const QUERIES: f64 = 16.0;
 
@@ -225,8 +279,8 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key:
     let kids = &written.locals[fold].kids;
     let Some(&score) = kids.len().checked_sub(2).and_then(|k| kids.get(k)) else { return load };
     let scores = written.locals[score].free;
-    // What a predicate rules out as a block is skipped; of causal attention that is nearly half.
-    let part = if kids.len() == 3 && written.locals[kids[0]].free & !axis_bit(axis) != 0 { 0.55 } else { 1.0 };
+    // What a predicate rules out as a block is skipped.
+    let part = if kids.len() == 3 { shown(problem, written, kids[0], axis) } else { 1.0 };
     let cells = problem.points(scores) * part;
     let dtype = problem.classes[written.locals[score].class].dtype;
     let rate = d.matrix.of(dtype) * d.attention_share.0;
@@ -238,6 +292,8 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key:
         load.flops += 2.0 * cells * wide;
     }
     load.matrix += load.flops / rate;
+    // What a fold weighs with is converted when it is packed, or a product that micro-kernels compute.
+    let weights: Vec<usize> = folds.iter().filter_map(|&f| written.locals[f].kids.last().copied()).collect();
     let queries = scores & !axis_bit(axis);
     let blocks =
         (problem.points(queries & key.rows) / QUERIES).ceil().max(problem.points(queries & key.columns) / QUERIES);
@@ -250,10 +306,12 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key:
                 1.0
             };
             let points = problem.points(axes);
-            read(problem, &mut load, points, problem.points(local.free) * again, bytes(problem, local.class), 0);
+            let total = problem.points(local.free) * again * if local.free & axis_bit(axis) != 0 { part } else { 1.0 };
+            read(problem, &mut load, points, total, bytes(problem, local.class), 0);
         }
         if let Some(Step::Map { work, special }) = local.choice.map(|c| &c.step)
             && !key.nest.contains(&at)
+            && !weights.contains(&at)
         {
             let dtype = pace(problem, written, at);
             let cells = problem.points(local.free) * if local.free & axis_bit(axis) != 0 { part } else { 1.0 };
