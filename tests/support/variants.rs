@@ -95,7 +95,7 @@ fn hide(shown: &Tensor, scores: &Tensor) -> Tensor {
 
 /// A mask that is added to scores.
 fn added(g: &Graph, s: Sizes, shown: &Tensor) -> Tensor {
-    shown.select(&g.scalar(s.dtype, 0.0), f64::NEG_INFINITY)
+    shown.select(g.scalar(s.dtype, 0.0), f64::NEG_INFINITY)
 }
 
 fn window(s: Sizes) -> i64 {

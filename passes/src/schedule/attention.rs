@@ -124,22 +124,7 @@ pub fn attention(region: &Region) -> Option<Attention> {
     let batch = k_at.axes.into_iter().collect();
     let k_columns = Columns { offset: k_at.offset, batch, k_stride: d_stride, n_stride: j_stride };
     let key_axes = &region.free[key];
-    let (mut sums, mut e, mut factors) = (Vec::new(), None, BTreeSet::new());
-    for (term, weight) in onlines {
-        let (what, axis, factor) = weight_of(region, weight, j, key_axes)?;
-        if axis.is_some() && e.is_some() && axis != e {
-            return None;
-        }
-        if axis.is_some() {
-            factors.insert(factor);
-        }
-        e = e.or(axis);
-        sums.push((term, what));
-    }
-    if factors.len() > 1 {
-        return None;
-    }
-    let factor = factors.into_iter().next().flatten();
+    let (mut sums, e, factor) = weights(region, onlines, j, key_axes)?;
     sums.extend(plains.into_iter().map(|(term, arg)| (term, Weight::Plain(arg))));
     let has = |what: &Weight, axis: &AxisId| match what {
         Weight::Rows(_, columns) => columns.batch.iter().any(|(b, _)| b == axis),
@@ -157,13 +142,8 @@ pub fn attention(region: &Region) -> Option<Attention> {
     }
     let limits = mask.map_or_else(Limits::default, |t| limits(&region.terms[..], t, j));
     let k = operand(&k);
-    let mut named = region.clone();
-    for (axis, (name, _)) in named.axes.iter_mut().enumerate() {
-        let role = [(m, "m"), (Some(j), "j"), (Some(d), "d"), (e, "e")].into_iter().find(|r| r.0 == Some(axis));
-        *name = role.map_or_else(|| format!("b{axis}").into(), |r| r.1.into());
-    }
     Some(Attention {
-        region: named,
+        region: named(region, [(m, "m"), (Some(j), "j"), (Some(d), "d"), (e, "e")]),
         fold,
         m,
         j,
@@ -182,6 +162,39 @@ pub fn attention(region: &Region) -> Option<Attention> {
         limits,
         rows,
     })
+}
+
+/// The region with its axes named by their roles, others by their numbers.
+fn named(region: &Region, roles: [(Option<AxisId>, &str); 4]) -> Region {
+    let mut named = region.clone();
+    for (axis, (name, _)) in named.axes.iter_mut().enumerate() {
+        let role = roles.into_iter().find(|r| r.0 == Some(axis));
+        *name = role.map_or_else(|| format!("b{axis}").into(), |r| r.1.into());
+    }
+    named
+}
+
+/// What sums weigh with, the axis of those that read rows, and the factor of these.
+type Weights = (Vec<(TermId, Weight)>, Option<AxisId>, Option<TermId>);
+
+/// What the one-pass sums weigh with, if those that read rows have one axis and one factor.
+fn weights(region: &Region, onlines: Vec<(TermId, TermId)>, j: AxisId, key_axes: &BTreeSet<AxisId>) -> Option<Weights> {
+    let (mut sums, mut e, mut factors) = (Vec::new(), None, BTreeSet::new());
+    for (term, weight) in onlines {
+        let (what, axis, factor) = weight_of(region, weight, j, key_axes)?;
+        if axis.is_some() && e.is_some() && axis != e {
+            return None;
+        }
+        if axis.is_some() {
+            factors.insert(factor);
+        }
+        e = e.or(axis);
+        sums.push((term, what));
+    }
+    if factors.len() > 1 {
+        return None;
+    }
+    Some((sums, e, factors.into_iter().next().flatten()))
 }
 
 /// Whether `arg` is the key of a one-pass sum, and nothing where its mask does not hold.
