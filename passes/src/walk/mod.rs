@@ -1,5 +1,5 @@
 //! Seconds that a kernel takes on a CPU, by a walk over its statements: what each computes and moves, times how often it runs. Where
-//! [`crate::egraph::cover`] prices what a kernel computes, this prices how it does: tiles, passes, blocks, parts for the cores.
+//! [`mod@crate::egraph::cover`] prices what a kernel computes, this prices how it does: tiles, passes, blocks, parts for the cores.
 //!
 //! Positions stand for ranges: a loop whose bounds depend on the grid is walked at the first, the middle and the last point of it,
 //! which is exact for what grows in a line (causal masks) and for its square (Simpson's rule).

@@ -1,6 +1,6 @@
 //! Checks a rule on random types, axes, sizes and data. Both sides become results of one function of the Graph IR, over symbolic
 //! sizes, which must have one type. Rules that keep every bit are compared bit by bit on the strict interpreter, in every
-//! element type that they can match; others in f64, twice: as the interpreter computes them, and as [`super::eval`] does, which
+//! element type that they can match; others in f64, twice: as the interpreter computes them, and as `eval.rs` does, which
 //! also bounds the rounding. A wrong rule comes back with the smallest data found that shows it, as a program.
 
 mod draw;

@@ -97,7 +97,7 @@ pub const BUILT_IN: [(&str, &str); 3] = [
 
 /// Explains the kernels `cuts` of a function: the reason of each, and the terms. `graph` is `import`'s e-graph grown by `rules` within `limits`.
 ///
-/// Errors: those of [`super::saturate`]; a bug where the kernels are none of that e-graph.
+/// Errors: those of [`super::saturate()`]; a bug where the kernels are none of that e-graph.
 pub fn chains(
     import: &Import,
     graph: &Graph,
