@@ -4,6 +4,7 @@
 use crate::compile::{Options, compile, lower};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tilewright_codegen::cpu::clif::eval;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
@@ -13,6 +14,7 @@ use tilewright_passes::egraph::Device;
 use tilewright_passes::schedule::Choice;
 use tilewright_passes::tuned::{Best, Tunable, Tuned};
 use tilewright_passes::{Target, tunables, walk};
+use tilewright_runtime::executable::Name;
 
 /// How often all rounds are gone through, and how often a program runs in each: the least time counts.
 #[derive(Clone, Copy, Debug)]
@@ -123,23 +125,8 @@ pub fn tune(
 ) -> Result<Vec<Region>, Diagnostic> {
     let target = Target { isa: options.isa.name() };
     let usual = Options { tuned: None, ..options.clone() };
-    let device = match &options.device {
-        Some(device) => device.clone(),
-        None => Arc::new(Device::named(&format!("cpu-{}", options.isa.name()))?),
-    };
-    let found = tunables(module, usual.lowering(), &target)?;
-    let mut regions: Vec<(Region, Vec<Tunable>)> = Vec::new();
-    for tunable in found.into_iter().filter(|t| t.choices.len() > 1) {
-        match regions.iter_mut().find(|(r, _)| r.text == tunable.region) {
-            Some((_, all)) => all.push(tunable),
-            None => {
-                let timed = |&choice| Timed { choice, predicted: None, seconds: f64::INFINITY, again: false };
-                let choices = tunable.choices.iter().map(timed).collect();
-                let kernel = format!("{}.{}", tunable.function, tunable.kernel);
-                regions.push((Region { kernel, text: tunable.region.clone(), choices }, vec![tunable]));
-            }
-        }
-    }
+    let device = target.device(&usual.lowering())?;
+    let mut regions = grouped(tunables(module, usual.lowering(), &target)?);
     let rounds = regions.iter().map(|(r, _)| r.choices.len()).max().unwrap_or(0);
     let mut made: BTreeMap<String, Vec<Vec<Kernel>>> = BTreeMap::new();
     for sweep in 0..effort.sweeps {
@@ -150,7 +137,8 @@ pub fn tune(
             let programs = if sweep == 0 { lower(module, &options)? } else { Vec::new() };
             for (region, kernels) in &mut regions {
                 let Some(timed) = region.choices.get_mut(round) else { continue };
-                let each = kernels.iter().filter_map(|t| times.get(&(t.function.to_string(), t.kernel.to_string())));
+                let mine = |name: &Name| kernels.iter().any(|t| t.function == name.0 && t.makes(&name.1));
+                let each = times.iter().filter(|(name, _)| mine(name)).map(|(_, seconds)| seconds);
                 timed.seconds = timed.seconds.min(each.sum());
                 if sweep == 0 {
                     let each = kernels.iter().map(|t| predicted(&programs, t, bindings, &device));
@@ -171,11 +159,27 @@ pub fn tune(
     Ok(regions.filter(|r| r.choices.len() > 1 && r.choices.iter().all(|t| t.seconds > 0.0)).collect())
 }
 
-/// The kernels of a region, variants for few rows among them.
+/// Regions that compute the same are one.
+fn grouped(found: Vec<Tunable>) -> Vec<(Region, Vec<Tunable>)> {
+    let mut regions: Vec<(Region, Vec<Tunable>)> = Vec::new();
+    for tunable in found.into_iter().filter(|t| t.choices.len() > 1) {
+        match regions.iter_mut().find(|(r, _)| r.text == tunable.region) {
+            Some((_, all)) => all.push(tunable),
+            None => {
+                let timed = |&choice| Timed { choice, predicted: None, seconds: f64::INFINITY, again: false };
+                let choices = tunable.choices.iter().map(timed).collect();
+                let kernel = format!("{}.{}", tunable.function, tunable.kernel);
+                regions.push((Region { kernel, text: tunable.region.clone(), choices }, vec![tunable]));
+            }
+        }
+    }
+    regions
+}
+
+/// The kernels of a region.
 fn kernels_of(programs: &[Program], tunable: &Tunable) -> Vec<Kernel> {
     let program = programs.iter().filter(|p| p.name == tunable.function);
-    let mine = |k: &&Kernel| k.name.strip_suffix("_few").unwrap_or(&k.name) == &*tunable.kernel;
-    program.flat_map(|p| &p.kernels).filter(mine).cloned().collect()
+    program.flat_map(|p| &p.kernels).filter(|k| tunable.makes(&k.name)).cloned().collect()
 }
 
 /// The choices of a round.
@@ -190,31 +194,26 @@ fn chosen(regions: &[(Region, Vec<Tunable>)], round: usize) -> Tuned {
     tuned
 }
 
-/// Least seconds of a launch by function and kernel, variants for few rows with their kernel.
+/// Least seconds of a launch or a packing by program and name.
 fn measure(
     module: &Module,
     (inputs, bindings): (&[Array], &Bindings),
     options: &Options,
     runs: usize,
-) -> Result<BTreeMap<(String, String), f64>, Diagnostic> {
+) -> Result<BTreeMap<Name, f64>, Diagnostic> {
     let mut executable = compile(module, options)?;
     // Packs the weights.
     executable.run(inputs, bindings)?;
     executable.enable_profile();
-    let mut least: BTreeMap<(String, String), f64> = BTreeMap::new();
+    let mut least: BTreeMap<Name, f64> = BTreeMap::new();
     for _ in 0..runs {
         executable.run(inputs, bindings)?;
-        let mut times: BTreeMap<(String, String), f64> = BTreeMap::new();
-        for (name, count, time) in executable.profile().map(|p| p.rows()).unwrap_or_default() {
-            let Some((function, kernel)) = name.split_once('.') else { continue };
-            let kernel = kernel.strip_suffix("_few").unwrap_or(kernel);
-            *times.entry((function.into(), kernel.into())).or_default() += time.as_secs_f64() / count.max(1) as f64;
-        }
-        for (name, time) in times {
+        let profile = executable.profile().ok_or_else(|| Diagnostic::bug("a profile that was asked for"))?;
+        for (name, count, time) in profile.rows() {
             let slot = least.entry(name).or_insert(f64::INFINITY);
-            *slot = slot.min(time);
+            *slot = slot.min(time.as_secs_f64() / count.max(1) as f64);
         }
-        executable.profile().iter().for_each(|p| p.clear());
+        profile.clear();
     }
     Ok(least)
 }
@@ -222,12 +221,14 @@ fn measure(
 /// Seconds of the launches of a kernel by the walk.
 fn predicted(programs: &[Program], tunable: &Tunable, bindings: &Bindings, device: &Device) -> Option<f64> {
     let program = programs.iter().find(|p| p.name == tunable.function)?;
+    let size = |name: &str| bindings.get(name).copied();
     let mut seconds = 0.0;
     for step in &program.steps {
         let Step::Launch(launch) = step else { continue };
         let kernel = program.kernels.get(launch.kernel)?;
-        let name = kernel.name.strip_suffix("_few").unwrap_or(&kernel.name);
-        if *name == *tunable.kernel && launch.when.as_ref().is_none_or(|when| walk::holds(when, bindings)) {
+        if tunable.makes(&kernel.name)
+            && launch.when.as_ref().is_none_or(|when| eval(when, &size).is_ok_and(|v| v != 0))
+        {
             seconds += walk::predict(kernel, bindings, device)?;
         }
     }

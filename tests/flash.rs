@@ -212,3 +212,27 @@ fn no_rule_knows_attention() {
         assert!(exponentials == 0 || sums < 2, "{}", rule.name);
     }
 }
+
+#[test]
+fn a_maximum_and_a_plain_sum_go_along() {
+    // What a loss over classes has: the maximum stays, and a sum of squares of the scores is taken in the same pass.
+    for (rows, keys) in [(64, 1000), (37, 257)] {
+        for result in ["%9", "%13"] {
+            let text = format!(
+                "func @main(%q: f32[{rows}, 4], %k: f32[{keys}, 4]) -> f32[{rows}] {{
+                %1 = dot %q, %k contract=[1]x[1]\n %2 = reduce_max %1 axes=[1]
+                %3 = broadcast %2 shape=[{rows}, {keys}] dims=[0]\n %4 = sub %1, %3\n %5 = exp %4\n %6 = sum %5 axes=[1]
+                %7 = log %6\n %9 = add %7, %2
+                %11 = mul %1, %1\n %12 = sum %11 axes=[1]\n %13 = add %9, %12\n return {result} }}"
+            );
+            let module = tilewright_ir::text::parse("t.tw", &text).unwrap_or_else(|d| panic!("{d}"));
+            assert!(is_one_attention(&kernels(&module, &shipped().unwrap(), "cpu-avx512").0), "{result}");
+            let inputs = inputs(&module);
+            let expected = run(&module, "main", &inputs, &Bindings::new(), Mode::Meaning).unwrap();
+            let found = compile(&module, &options()).unwrap().run(&inputs, &Bindings::new()).unwrap();
+            for (x, y) in found[0].to_f64().unwrap().into_iter().zip(expected[0].to_f64().unwrap()) {
+                assert!((x - y).abs() < 1e-5 * (1.0 + y.abs()), "{x} for {y}");
+            }
+        }
+    }
+}

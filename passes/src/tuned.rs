@@ -1,9 +1,10 @@
 //! Measured schedules: of the schedules that a region's kernels on a CPU may have, the one that was the fastest on a machine.
 
+use crate::egraph::cover::json_error;
 use crate::schedule::Choice;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Ident;
 
 /// A region whose schedule is free.
@@ -17,6 +18,13 @@ pub struct Tunable {
     pub region: String,
     /// What may be chosen, the usual first.
     pub choices: Vec<Choice>,
+}
+
+impl Tunable {
+    /// Whether it has a kernel of this name in its function: its own, or the variant for few rows.
+    pub fn makes(&self, kernel: &str) -> bool {
+        kernel.strip_suffix("_few").unwrap_or(kernel) == &*self.kernel
+    }
 }
 
 /// Measured schedules of a machine, in a file: JSON that can be read and kept under version control.
@@ -53,11 +61,6 @@ impl Tuned {
 
     /// What `tilewright tune` wrote. Errors: `tuned-syntax`, with the place.
     pub fn parse(file: &str, text: &str) -> Result<Tuned, Diagnostic> {
-        serde_json::from_str(text).map_err(|error| {
-            let line = u32::try_from(error.line()).unwrap_or(u32::MAX).max(1);
-            let column = u32::try_from(error.column()).unwrap_or(u32::MAX).max(1);
-            let place = Place::Text { file: file.into(), line, column, length: 1 };
-            Diagnostic::new("tuned-syntax", format!("not a file of `tilewright tune`: {error}")).at(place, "here")
-        })
+        serde_json::from_str(text).map_err(|error| json_error("tuned-syntax", file, text, &error))
     }
 }

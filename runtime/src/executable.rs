@@ -5,7 +5,7 @@ mod pack;
 mod profile;
 mod run;
 
-pub use profile::Profile;
+pub use profile::{Name, Profile};
 pub(crate) use run::check_sizes;
 
 use crate::buffer::{Buffer, Memory};

@@ -21,7 +21,7 @@ use tilewright_ir::types::{DType, SymbolDecl};
 /// Row tiles of a grid point.
 const ROW_TILES: i64 = 4;
 /// Positions of `j` in a tile.
-const KEYS: i64 = 128;
+pub(crate) const KEYS: i64 = 128;
 
 struct Flash<'a> {
     at: &'a Attention,

@@ -24,6 +24,7 @@ pub(crate) use contraction::is_half;
 pub use contraction::{Columns, Contraction, When, contraction};
 pub use cost::{cost, with_cost};
 pub use emit::region_kernel;
+pub(crate) use flash::KEYS;
 pub use flash::attention_kernel;
 pub(crate) use held::{MOST_BYTES as MOST_HELD, READ as READ_HELD, STORE as STORE_HELD};
 pub use index::dim;

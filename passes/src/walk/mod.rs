@@ -85,21 +85,6 @@ pub fn predict(kernel: &Kernel, bindings: &Bindings, device: &Device) -> Option<
     walk.grid(&kernel.body, whole)
 }
 
-/// Whether a condition on sizes holds; what is not known does.
-pub fn holds(condition: &Expr, bindings: &Bindings) -> bool {
-    let e = match condition {
-        Expr::Scalar(ScalarOp::Not {}, args) => return args.first().is_none_or(|e| !holds(e, bindings)),
-        Expr::Scalar(op, args) => (op, args.as_slice()),
-        _other => return true,
-    };
-    let number = |e: &Expr| values::number(&|name| bindings.get(name).map(|&v| v as f64), e);
-    match e {
-        (ScalarOp::Ge {}, [a, b]) => number(a).zip(number(b)).is_none_or(|(a, b)| a >= b),
-        (ScalarOp::Lt {}, [a, b]) => number(a).zip(number(b)).is_none_or(|(a, b)| a < b),
-        _other => true,
-    }
-}
-
 /// Whether neighbours along `axis` are neighbours.
 fn unit(e: &Expr, axis: &str) -> bool {
     match e {

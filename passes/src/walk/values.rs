@@ -9,7 +9,33 @@ use tilewright_ir::types::DType;
 impl Walk<'_> {
     /// A position or size.
     pub(super) fn number(&self, e: &Expr) -> Option<f64> {
-        number(&|name| self.numbers.get(name).copied(), e)
+        match e {
+            Expr::Int(n) => Some(*n as f64),
+            Expr::Name(name) => self.numbers.get(name).copied(),
+            Expr::Binary(op, a, b) => {
+                let (a, b) = (self.number(a)?, self.number(b)?);
+                Some(match op {
+                    BinaryOp::Floor => (a / b).floor(),
+                    BinaryOp::Ceil => (a / b).ceil(),
+                    BinaryOp::Mod => a.rem_euclid(b),
+                })
+            }
+            Expr::Scalar(op, args) => {
+                let args = args.iter().map(|a| self.number(a)).collect::<Option<Vec<f64>>>()?;
+                match (op, args.as_slice()) {
+                    (ScalarOp::Add {}, [a, b]) => Some(a + b),
+                    (ScalarOp::Sub {}, [a, b]) => Some(a - b),
+                    (ScalarOp::Mul {}, [a, b]) => Some(a * b),
+                    (ScalarOp::Neg {}, [a]) => Some(-a),
+                    (ScalarOp::Min {}, [a, b]) => Some(a.min(*b)),
+                    (ScalarOp::Max {}, [a, b]) => Some(a.max(*b)),
+                    (ScalarOp::Div {}, [a, b]) => Some((a / b).trunc()),
+                    (ScalarOp::Cast { .. }, [a]) => Some(*a),
+                    _other => None,
+                }
+            }
+            Expr::Real(_) | Expr::Reduce(..) | Expr::Iota(..) | Expr::Order(..) => None,
+        }
     }
 
     /// A loop: its body in the middle of its range, as often as it turns.
@@ -149,36 +175,5 @@ impl Walk<'_> {
             IndexDim::Point { .. } | IndexDim::Checked { .. } => Some(1.0),
             IndexDim::Gather(_) => None,
         }
-    }
-}
-
-/// The number that an expression is, with the numbers that names are.
-pub(super) fn number(names: &dyn Fn(&Ident) -> Option<f64>, e: &Expr) -> Option<f64> {
-    match e {
-        Expr::Int(n) => Some(*n as f64),
-        Expr::Name(name) => names(name),
-        Expr::Binary(op, a, b) => {
-            let (a, b) = (number(names, a)?, number(names, b)?);
-            Some(match op {
-                BinaryOp::Floor => (a / b).floor(),
-                BinaryOp::Ceil => (a / b).ceil(),
-                BinaryOp::Mod => a.rem_euclid(b),
-            })
-        }
-        Expr::Scalar(op, args) => {
-            let args = args.iter().map(|a| number(names, a)).collect::<Option<Vec<f64>>>()?;
-            match (op, args.as_slice()) {
-                (ScalarOp::Add {}, [a, b]) => Some(a + b),
-                (ScalarOp::Sub {}, [a, b]) => Some(a - b),
-                (ScalarOp::Mul {}, [a, b]) => Some(a * b),
-                (ScalarOp::Neg {}, [a]) => Some(-a),
-                (ScalarOp::Min {}, [a, b]) => Some(a.min(*b)),
-                (ScalarOp::Max {}, [a, b]) => Some(a.max(*b)),
-                (ScalarOp::Div {}, [a, b]) => Some((a / b).trunc()),
-                (ScalarOp::Cast { .. }, [a]) => Some(*a),
-                _other => None,
-            }
-        }
-        Expr::Real(_) | Expr::Reduce(..) | Expr::Iota(..) | Expr::Order(..) => None,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A program and what it launches or packs.
-type Name = (Arc<str>, Arc<str>);
+pub type Name = (Arc<str>, Arc<str>);
 
 /// Time spent by kernel.
 #[derive(Default)]
@@ -23,11 +23,10 @@ impl Profile {
         *entry = (entry.0 + 1, entry.1 + time);
     }
 
-    /// `program.name`, how often, total time; the longest first.
-    pub fn rows(&self) -> Vec<(String, u64, Duration)> {
+    /// Program and name, how often, total time; the longest first.
+    pub fn rows(&self) -> Vec<(Name, u64, Duration)> {
         let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows: Vec<_> =
-            steps.iter().map(|((program, name), (n, time))| (format!("{program}.{name}"), *n, *time)).collect();
+        let mut rows: Vec<_> = steps.iter().map(|(name, (n, time))| (name.clone(), *n, *time)).collect();
         rows.sort_by(|a, b| b.2.cmp(&a.2).then(a.0.cmp(&b.0)));
         rows
     }
@@ -42,9 +41,9 @@ impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = self.rows();
         let all: Duration = rows.iter().map(|r| r.2).sum();
-        for (name, count, time) in rows {
+        for ((program, name), count, time) in rows {
             let part = time.as_secs_f64() / all.as_secs_f64().max(1e-12) * 100.0;
-            writeln!(f, "{:>10.3} ms {part:>5.1} %  {count:>6} x  {name}", time.as_secs_f64() * 1e3)?;
+            writeln!(f, "{:>10.3} ms {part:>5.1} %  {count:>6} x  {program}.{name}", time.as_secs_f64() * 1e3)?;
         }
         Ok(())
     }

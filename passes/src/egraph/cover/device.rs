@@ -142,17 +142,20 @@ impl Device {
 
     /// A description in JSON. Errors: `device-syntax`, with the place.
     pub fn parse(file: &str, text: &str) -> Result<Device, Diagnostic> {
-        serde_json::from_str(text).map_err(|error| {
-            let line = u32::try_from(error.line()).unwrap_or(u32::MAX).max(1);
-            let column = u32::try_from(error.column()).unwrap_or(u32::MAX).max(1);
-            let full = error.to_string();
-            // The place is said by the label.
-            let message = full.rsplit_once(" at line ").map_or(full.as_str(), |parts| parts.0);
-            let shown = text.lines().nth(line as usize - 1).unwrap_or("").to_string();
-            let place = Place::Text { file: file.into(), line, column, length: 1 };
-            let mut diagnostic = Diagnostic::new("device-syntax", message).at(place, "here");
-            diagnostic.lines.push((file.into(), line, shown));
-            diagnostic
-        })
+        serde_json::from_str(text).map_err(|error| json_error("device-syntax", file, text, &error))
     }
+}
+
+/// What is wrong with a file of JSON, and where.
+pub(crate) fn json_error(code: &'static str, file: &str, text: &str, error: &serde_json::Error) -> Diagnostic {
+    let line = u32::try_from(error.line()).unwrap_or(u32::MAX).max(1);
+    let column = u32::try_from(error.column()).unwrap_or(u32::MAX).max(1);
+    let full = error.to_string();
+    // The place is said by the label.
+    let message = full.rsplit_once(" at line ").map_or(full.as_str(), |parts| parts.0);
+    let shown = text.lines().nth(line as usize - 1).unwrap_or("").to_string();
+    let place = Place::Text { file: file.into(), line, column, length: 1 };
+    let mut diagnostic = Diagnostic::new(code, message).at(place, "here");
+    diagnostic.lines.push((file.into(), line, shown));
+    diagnostic
 }

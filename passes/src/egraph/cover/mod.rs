@@ -26,6 +26,7 @@ mod select;
 mod tests;
 
 pub use context::{Context, InputFacts, usual_sizes};
+pub(crate) use device::json_error;
 pub use device::{Capabilities, Device, Positive, Rates};
 pub use draw::{Drawn, drawn};
 pub use partition::partition;

@@ -212,7 +212,7 @@ fn dtype_read(problem: &Problem<'_>, written: &Written<'_>, at: usize) -> DType 
 }
 
 /// Positions of a tile of scores.
-const KEYS: f64 = 128.0;
+const KEYS: f64 = crate::schedule::KEYS as f64;
 
 /// The values of a body as masks are read: sizes that only a call knows count as nothing.
 struct Places<'w, 'p> {
