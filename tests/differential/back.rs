@@ -38,7 +38,7 @@ pub fn check(built: &Built, special: bool, runs: &[Run<'_>]) -> Result<(), Strin
         }
         for (i, (x, y)) in run(&chosen, Mode::Meaning)?.iter().zip(want).enumerate() {
             let values = x.to_f64().ok_or("a block encoding")?;
-            compare(i, &values, y, &built.bounds[i]).map_err(|e| format!("{e}\n{}", print(&chosen)))?;
+            compare(i, &values, y, built, special).map_err(|e| format!("{e}\n{}", print(&chosen)))?;
         }
     }
     Ok(())

@@ -69,6 +69,8 @@ pub struct Built {
     pub bindings: [Bindings; 2],
     /// Whether integers wrap in a dtype below i64, which the kernel interpreter does not do.
     pub wraps: bool,
+    /// See [`Machine::infinite`].
+    pub infinite: bool,
 }
 
 /// A value with what is known of it.
@@ -372,5 +374,6 @@ pub fn build(case: &Case) -> Result<Built, String> {
         bounds: results.iter().map(|e| e.bound).collect(),
         bindings,
         wraps: wraps || m.wraps,
+        infinite: m.infinite,
     })
 }

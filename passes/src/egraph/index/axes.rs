@@ -170,9 +170,21 @@ impl Coalescer {
     /// An axis with the same atoms that is another name.
     pub fn mirror(&mut self, of: Var) -> Var {
         let dim = self.vars[of].dim.clone();
-        let var = self.fresh(&dim);
-        self.mirrors.push((var, of));
-        var
+        let leaves = self.leaves(of);
+        if let [] | [_] = leaves[..] {
+            let var = self.fresh(&dim);
+            self.mirrors.push((var, of));
+            return var;
+        }
+        // Made of as many: where sizes are 0, they do not tell how the other name would have to be split.
+        let mut kids = Vec::new();
+        for leaf in leaves {
+            let size = self.vars[leaf].dim.clone();
+            let kid = self.fresh(&size);
+            self.mirrors.push((kid, leaf));
+            kids.push(kid);
+        }
+        self.merged(&dim, kids)
     }
 
     /// Splits mirrored axes alike until nothing changes; `false` if some do not factor.

@@ -155,3 +155,17 @@ fn needless_choices_end() {
         assert!(s.graph.total_size() < 60, "{} nodes: {text}", s.graph.total_size());
     }
 }
+
+/// The other name of an axis that is made of two is made of two as well, also where sizes of 0 do not tell.
+#[test]
+fn names_of_empty_axes_agree() {
+    for n in [0, 3] {
+        let text = format!(
+            "func @main(%x: f32[{n}]) -> f32[{m}, {m}] {{\n %0 = concat %x, %x axis=0 : f32[{m}]\n \
+             %1 = dot %0, %0 batch=[]x[] contract=[]x[] : f32[{m}, {m}]\n return %1\n}}",
+            m = 2 * n
+        );
+        let module = tilewright_ir::text::parse("graph", &text).unwrap();
+        assert_eq!(import(module.entry().unwrap()).unwrap().barriers.len(), 0, "{text}");
+    }
+}
