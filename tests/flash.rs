@@ -13,6 +13,7 @@ use random::Random;
 use tilewright::compile::{Options, compile, lower};
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::array::{Array, Bytes};
+use tilewright_ir::dsl::Graph;
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::kernel::text::print_program;
@@ -114,6 +115,29 @@ fn halves_are_one_kernel_too() {
         let (found, expected) = (found[0].to_f64().unwrap(), expected[0].to_f64().unwrap());
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f64::max);
         assert!(worst < 2e-2, "{}: {worst}", v.name);
+    }
+}
+
+/// Of a row that is hidden whole, softmax is NaN. Weights that are hidden once more are 0, and so is what pads them.
+#[test]
+fn what_hides_a_row_twice_leaves_zeros() {
+    let v = VARIANTS.iter().find(|v| v.name == "padding, weights hidden too").unwrap();
+    let module = v.module(v.sizes(150));
+    let mut inputs = inputs(&module);
+    let mask = inputs.iter_mut().find(|a| a.dtype() == DType::Bool).unwrap();
+    *mask = Array::from_bool(mask.shape(), &[false; 300]).unwrap();
+    let found = compile(&module, &options()).unwrap().run(&inputs, &Bindings::new()).unwrap();
+    assert!(found[0].to_f64().unwrap().iter().all(|x| *x == 0.0), "weights");
+
+    let g = Graph::new("main");
+    let x = g.input("x", DType::F32, [3, 40]);
+    let e = (&x - x.max_keep(&[-1])).exp();
+    let padded = (&e / e.sum_keep(&[-1])).pad(1, 0, 2, 0.0);
+    let module = g.finish(&[&padded]).unwrap();
+    let x = Array::from_f32(&[3, 40], &[f32::NEG_INFINITY; 120]).unwrap();
+    let found = compile(&module, &options()).unwrap().run(&[x], &Bindings::new()).unwrap()[0].to_f64().unwrap();
+    for row in found.chunks(42) {
+        assert!(row[..40].iter().all(|x| x.is_nan()) && row[40..] == [0.0, 0.0], "{row:?}");
     }
 }
 

@@ -25,7 +25,8 @@ pub fn check(built: &Built, special: bool, runs: &[Run<'_>]) -> Result<(), Strin
         Options { opt_level: 2, numerics, threads: 1, isa: Isa::best(), ..Options::host().map_err(|d| d.to_string())? };
     let chosen = optimized(module, &options, Target::Cpu).map_err(|d| d.to_string())?;
     same_text(&chosen)?;
-    for (bindings, inputs, want) in runs {
+    for case in runs {
+        let Run { bindings, inputs, .. } = case;
         let run = |module: &Module, mode| {
             interp::run(module, "main", inputs, bindings, mode).map_err(|d| format!("{d}\n{}", print(module)))
         };
@@ -36,9 +37,9 @@ pub fn check(built: &Built, special: bool, runs: &[Run<'_>]) -> Result<(), Strin
                 return Err(format!("without rules: result {i}: {x:?} instead of {y:?}\n{}", print(&plain)));
             }
         }
-        for (i, (x, y)) in run(&chosen, Mode::Meaning)?.iter().zip(want).enumerate() {
+        for (i, x) in run(&chosen, Mode::Meaning)?.iter().enumerate() {
             let values = x.to_f64().ok_or("a block encoding")?;
-            compare(i, &values, y, built, special).map_err(|e| format!("{e}\n{}", print(&chosen)))?;
+            compare(i, &values, case, built, special).map_err(|e| format!("{e}\n{}", print(&chosen)))?;
         }
     }
     Ok(())

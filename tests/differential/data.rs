@@ -118,3 +118,12 @@ fn blocks(dtype: DType, count: usize, random: &mut Random) -> Vec<u8> {
     }
     bytes
 }
+
+/// Floats with a last bit more or less, or as they are; infinities, NaN and zeros stay.
+pub fn moved(x: &Array, random: &mut Random) -> Result<Array, String> {
+    let dtype = x.dtype();
+    let Some(values) = x.to_f64().filter(|_| dtype.is_float()) else { return Ok(x.clone()) };
+    let step = super::bound::epsilon(dtype);
+    let bytes = values.into_iter().flat_map(|x| number(dtype, x * (1.0 + step * (random.below(3) as f64 - 1.0))));
+    Array::new(dtype, x.shape(), Bytes::new(bytes.collect::<Vec<u8>>())).map_err(|d| d.to_string())
+}

@@ -227,6 +227,11 @@ pub const VARIANTS: &[Variant] = &[
         let weights = softmax(&scaled(s, &q, &k)) * 1.25;
         weigh(s, &kept(g, s, DType::Bool).select(weights, 0.0), &v)
     }),
+    variant("padding, weights hidden too", |g, s, [q, k, v]| {
+        let shown = padding(g, s, DType::Bool);
+        let weights = softmax(&hide(&shown, &scaled(s, &q, &k)));
+        weigh(s, &shown.select(weights, 0.0), &v)
+    }),
     variant("dropout by factors", |g, s, [q, k, v]| {
         let weights = softmax(&scaled(s, &q, &k));
         weigh(s, &(weights * kept(g, s, s.dtype) * 1.25), &v)
