@@ -53,6 +53,7 @@ pub mod snapshot;
 pub mod tune;
 
 pub use tilewright_ir::{array, diag, dsl, graph, interp, text, types};
+pub use tilewright_passes::autodiff;
 pub use {
     tilewright_codegen as codegen, tilewright_ir as ir, tilewright_passes as passes, tilewright_runtime as runtime,
 };

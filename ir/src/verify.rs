@@ -2,18 +2,19 @@
 
 use crate::diag::{Diagnostic, Place};
 use crate::flops::type_bytes;
-use crate::graph::{Function, Module, Node, Role, Value};
+use crate::graph::{Derivative, Function, Module, Node, Role, Value};
 use crate::infer::{infer, shown_name};
-use crate::op::{Attr, GraphOp};
+use crate::op::{Attr, GraphOp, Name};
 use crate::text::{is_ident, print_node};
 use crate::types::{Dim, SymbolDecl, Type};
 use std::collections::BTreeSet;
 
 /// Checks a module: names are unique; parameter i is node i; operands precede users and exist; types are those that
 /// inference gives; symbols are declared with sensible ranges; calls go to earlier functions (so there is no
-/// recursion); a donated parameter has a plain dtype and a result of its type that may take its memory.
+/// recursion); a donated parameter has a plain dtype and a result of its type that may take its memory; rules for derivatives
+/// fit their functions.
 ///
-/// Errors: `bad-module`, `duplicate-name`, `bad-symbol`, `unknown-symbol`, `unknown-value`, `type-mismatch`,
+/// Errors: `custom-rule`, `bad-module`, `duplicate-name`, `bad-symbol`, `unknown-symbol`, `unknown-value`, `type-mismatch`,
 /// `unknown-function`, `bad-donation`, and those of [`infer`], labelled with the places of the node.
 pub fn verify(module: &Module) -> Result<(), Diagnostic> {
     // Functions before the one at hand: inference looks calls up here, and finds only verified ones.
@@ -25,7 +26,64 @@ pub fn verify(module: &Module) -> Result<(), Diagnostic> {
         function(module, f, &earlier).map_err(|d| in_function(d, f))?;
         earlier.insert(key);
     }
-    Ok(())
+    module.functions.values().try_for_each(|f| derivative(module, f).map_err(|d| in_function(d, f)))
+}
+
+/// The functions of a rule for a derivative fit: they stand anywhere in the module, as nothing runs them from here.
+pub(crate) fn derivative(module: &Module, f: &Function) -> Result<(), Diagnostic> {
+    let params: Vec<&Type> = f.params.iter().map(|p| &p.ty).collect();
+    let results: Vec<&Type> = f.results.iter().map(|&r| f.ty(r)).collect();
+    let floats =
+        |types: &[&Type]| types.iter().filter(|t| t.dtype.is_float()).map(|t| (*t).clone()).collect::<Vec<_>>();
+    let (moving, moved) = (floats(&params), floats(&results));
+    let call = |name: &Name, args: &[&Type]| {
+        infer(module, &GraphOp::Call { function: name.clone() }, args)
+            .map_err(|d| rule(f, name, "takes", args, &d.message))
+    };
+    match &f.derivative {
+        Derivative::OfOps | Derivative::Zero => Ok(()),
+        Derivative::Reverse { forward, backward } => {
+            let given = call(forward, &params)?;
+            if given.len() < results.len() || given.iter().zip(&results).any(|(a, b)| a != *b) {
+                let expected: Vec<&Type> = results.clone();
+                return Err(rule(
+                    f,
+                    forward,
+                    "returns, before residuals,",
+                    &expected,
+                    &format!("it returns {}", list(&given)),
+                ));
+            }
+            let args: Vec<&Type> = given[results.len()..].iter().chain(&moved).collect();
+            returns(f, backward, &call(backward, &args)?, &moving)
+        }
+        Derivative::Forward { tangent } => {
+            let args: Vec<&Type> = params.iter().copied().chain(&moving).collect();
+            let expected: Vec<Type> = results.iter().map(|t| (*t).clone()).chain(moved).collect();
+            returns(f, tangent, &call(tangent, &args)?, &expected)
+        }
+    }
+}
+
+fn returns(f: &Function, name: &str, found: &[Type], expected: &[Type]) -> Result<(), Diagnostic> {
+    if found == expected {
+        return Ok(());
+    }
+    let expected: Vec<&Type> = expected.iter().collect();
+    Err(rule(f, name, "returns", &expected, &format!("it returns {}", list(found))))
+}
+
+/// The error of a rule that does not fit its function.
+fn rule(f: &Function, name: &str, does: &str, expected: &[&Type], found: &str) -> Diagnostic {
+    let types: Vec<Type> = expected.iter().map(|t| (*t).clone()).collect();
+    let message = format!("`@{name}` in the rule for the derivative of `@{}` {does} {}; {found}", f.name, list(&types));
+    let places = f.nodes.iter().flat_map(|n| n.places.first()).take(1);
+    places.fold(Diagnostic::new("custom-rule", message), |d, p| d.at(p.clone(), "the function begins here"))
+}
+
+fn list(types: &[Type]) -> String {
+    let shown: Vec<String> = types.iter().map(Type::to_string).collect();
+    if shown.is_empty() { "nothing".into() } else { shown.join(", ") }
 }
 
 /// An error without any place gets the function's name as its place.

@@ -22,6 +22,7 @@ struct State {
     open: Vec<Open>,
     symbols: Vec<SymbolDecl>,
     error: Option<Diagnostic>,
+    warnings: Vec<Diagnostic>,
     /// Number of the next function to be opened.
     next: u32,
 }
@@ -37,8 +38,8 @@ impl Graph {
     /// An empty module whose entry will be called `name`.
     pub fn new(name: &str) -> Graph {
         let open = Open { number: 0, function: Function::new(name, Vec::new(), Vec::new()), scope: "".into() };
-        let (module, symbols) = (Module::default(), Vec::new());
-        Graph(Rc::new(RefCell::new(State { module, open: vec![open], symbols, error: None, next: 1 })))
+        let (module, symbols, warnings) = (Module::default(), Vec::new(), Vec::new());
+        Graph(Rc::new(RefCell::new(State { module, open: vec![open], symbols, error: None, warnings, next: 1 })))
     }
 
     /// Declares a symbolic size with its range. Errors: `bad-symbol` for a range that is empty or negative, or a second
@@ -226,6 +227,16 @@ impl Graph {
         self.0.borrow().error.is_some()
     }
 
+    /// Keeps a warning.
+    pub fn warn(&self, warning: Diagnostic) {
+        self.0.borrow_mut().warnings.push(warning);
+    }
+
+    /// What was built and may not be what was meant, in order.
+    pub fn warnings(&self) -> Vec<Diagnostic> {
+        self.0.borrow().warnings.clone()
+    }
+
     /// A tensor known now.
     #[track_caller]
     pub fn constant(&self, value: Array) -> Tensor {
@@ -264,8 +275,23 @@ impl Graph {
         self.emit(&GraphOp::Size { dim: dim.into() }, &[])
     }
 
+    /// Runs `work` on the declared functions and the open one; nothing once the graph is finished.
+    pub(super) fn with_open<R>(&self, work: impl FnOnce(&mut Module, &mut Function) -> R) -> Option<R> {
+        let mut state = self.0.borrow_mut();
+        let State { module, open, .. } = &mut *state;
+        open.last_mut().map(|open| work(module, &mut open.function))
+    }
+
+    /// Values of the open function as tensors.
+    pub(super) fn tensors(&self, values: &[Value]) -> Option<Vec<Tensor>> {
+        let state = self.0.borrow();
+        let open = state.open.last()?;
+        let tensor = |&v: &Value| Tensor::new(self, open.function.ty(v).clone(), Some((open.number, v)));
+        Some(values.iter().map(tensor).collect())
+    }
+
     /// Keeps the first mistake; the result is poisoned.
-    pub(super) fn fail(&self, error: Diagnostic) -> Tensor {
+    pub fn fail(&self, error: Diagnostic) -> Tensor {
         self.0.borrow_mut().error.get_or_insert(error);
         self.poison(&Type::scalar(DType::F32))
     }
@@ -275,7 +301,7 @@ impl Graph {
     }
 
     /// The line that made `tensor`.
-    pub(super) fn place_of(&self, tensor: &Tensor) -> Option<Place> {
+    pub fn place_of(&self, tensor: &Tensor) -> Option<Place> {
         let (number, value) = tensor.value?;
         let state = self.0.borrow();
         let open = state.open.iter().find(|o| o.number == number)?;
@@ -314,7 +340,7 @@ impl Graph {
 
     /// Values in the open function; `None`, with a mistake recorded, if one is poisoned or from elsewhere.
     #[track_caller]
-    fn own_values(&self, tensors: &[Tensor]) -> Option<Vec<Value>> {
+    pub(super) fn own_values(&self, tensors: &[Tensor]) -> Option<Vec<Value>> {
         let place = Place::caller();
         let number = self.0.borrow().open.last().map(|o| o.number);
         let mut values = Vec::with_capacity(tensors.len());
@@ -343,25 +369,32 @@ impl Graph {
     }
 }
 
-/// Puts parameters first, in order, as [`Function`] wants them.
+/// Puts parameters first, in order, as [`Function`] wants them. A reshape to the same shape is its operand: transforms
+/// leave such, as values of their own.
 fn close(mut function: Function, results: &[Value], symbols: Vec<SymbolDecl>) -> Function {
     let is_param = |n: &Node| matches!(n.op, GraphOp::Parameter { .. });
-    let (params, others) = (function.params.len(), function.nodes.len());
-    let mut places = vec![0u32; others];
-    let (mut param, mut other) = (0u32, params as u32);
-    for (i, node) in function.nodes.iter().enumerate() {
+    let same = |f: &Function, n: &Node| matches!(n.op, GraphOp::Reshape { .. }) && f.ty(n.args[0]) == &n.types[0];
+    let (mut param, mut other) = (0u32, function.params.len() as u32);
+    let mut places: Vec<Value> = Vec::with_capacity(function.nodes.len());
+    let mut kept = Vec::with_capacity(function.nodes.len());
+    let moved =
+        |places: &[Value], v: Value| Value { index: places[v.node.index()].index + v.index, ..places[v.node.index()] };
+    for node in &function.nodes {
+        if same(&function, node) {
+            places.push(moved(&places, node.args[0]));
+            continue;
+        }
         let next = if is_param(node) { &mut param } else { &mut other };
-        places[i] = *next;
+        places.push(Value { node: NodeId(*next), index: 0 });
+        kept.push((*next, node.clone()));
         *next += 1;
     }
-    let moved = |v: Value| Value { node: NodeId(places[v.node.index()]), index: v.index };
-    let mut nodes: Vec<(u32, Node)> = places.iter().copied().zip(std::mem::take(&mut function.nodes)).collect();
-    nodes.sort_by_key(|(place, _)| *place);
-    function.nodes = nodes.into_iter().map(|(_, n)| n).collect();
+    kept.sort_by_key(|(place, _)| *place);
+    function.nodes = kept.into_iter().map(|(_, n)| n).collect();
     for node in &mut function.nodes {
-        node.args.iter_mut().for_each(|a| *a = moved(*a));
+        node.args.iter_mut().for_each(|a| *a = moved(&places, *a));
     }
-    function.results = results.iter().map(|&r| moved(r)).collect();
+    function.results = results.iter().map(|&r| moved(&places, r)).collect();
     function.symbols = symbols;
     function
 }

@@ -23,6 +23,8 @@ mod pattern;
 mod reduce;
 mod shape;
 mod tensor;
+mod tensors;
+mod transform;
 
 pub use attention::{Attention, RopeLayout};
 pub use einsum::einsum;
@@ -31,6 +33,7 @@ pub use literal::Scalar;
 pub use movement::{concat, stack};
 pub use shape::Shape;
 pub use tensor::{Operand, Tensor};
+pub use tensors::Tensors;
 
 #[cfg(test)]
 mod tests;

@@ -142,7 +142,7 @@ impl Tensor {
     }
 
     /// A poisoned tensor, where a mistake has been recorded already.
-    pub(super) fn poisoned(&self) -> Tensor {
+    pub fn poisoned(&self) -> Tensor {
         Tensor::new(&self.graph, Type::scalar(self.ty.dtype), None)
     }
 

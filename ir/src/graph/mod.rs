@@ -77,6 +77,42 @@ pub struct Param {
     pub role: Role,
 }
 
+/// How a function is differentiated. It says nothing about what the function computes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Derivative {
+    /// By the rules of the ops that it is made of.
+    #[default]
+    OfOps,
+    /// Not at all: its results count as constants. In text `stop_gradient`.
+    Zero,
+    /// By a reverse rule, in text `custom_vjp=[@forward, @backward]`. `forward` takes the parameters and returns the results,
+    /// then residuals; `backward` takes the residuals, then a cotangent of each float result, and returns a cotangent for
+    /// each float parameter.
+    Reverse {
+        /// Takes the place of the function.
+        forward: Name,
+        /// Computes the cotangents.
+        backward: Name,
+    },
+    /// By a forward rule, in text `custom_jvp=@tangent`. It takes the parameters, then a tangent of each float parameter, in
+    /// which it is linear; it returns the results, then a tangent of each float result.
+    Forward {
+        /// The rule.
+        tangent: Name,
+    },
+}
+
+impl Derivative {
+    /// The functions of the rule.
+    pub fn functions(&self) -> Vec<&Name> {
+        match self {
+            Derivative::OfOps | Derivative::Zero => Vec::new(),
+            Derivative::Reverse { forward, backward } => vec![forward, backward],
+            Derivative::Forward { tangent } => vec![tangent],
+        }
+    }
+}
+
 /// A pure function.
 #[derive(Clone, Debug)]
 pub struct Function {
@@ -90,6 +126,8 @@ pub struct Function {
     pub nodes: Vec<Node>,
     /// Results.
     pub results: Vec<Value>,
+    /// How it is differentiated.
+    pub derivative: Derivative,
 }
 
 /// Named functions; which is the entry says [`Module::entry`]. A function is declared before its callers are run.
@@ -108,7 +146,7 @@ impl Module {
             .ok_or_else(|| Diagnostic::new("empty-module", "the module has no function"))
     }
 
-    /// The functions that `name` needs, itself among them, as a module whose entry it is.
+    /// The functions that `name` needs, to be run or differentiated, itself among them, as a module whose entry it is.
     ///
     /// Errors: `no-function`; `function-entry` if it needs `main`, which would be the entry.
     pub fn part(&self, name: &str) -> Result<Module, Diagnostic> {
@@ -120,7 +158,8 @@ impl Module {
         };
         let (mut needed, mut todo) = (BTreeSet::from([start]), vec![start]);
         while let Some(f) = todo.pop() {
-            for callee in self.functions[f].nodes.iter().flat_map(Node::callees) {
+            let f = &self.functions[f];
+            for callee in f.nodes.iter().flat_map(Node::callees).chain(f.derivative.functions()) {
                 todo.extend(self.functions.get_index_of(callee).filter(|&i| needed.insert(i)));
             }
         }
@@ -149,7 +188,7 @@ impl Function {
                 scope: "".into(),
             })
             .collect();
-        Function { name: name.into(), symbols, params, nodes, results: Vec::new() }
+        Function { name: name.into(), symbols, params, nodes, results: Vec::new(), derivative: Derivative::OfOps }
     }
 
     /// The value of parameter `index`.

@@ -3,8 +3,8 @@
 use super::lexer::{Lexer, Token, TokenKind};
 use super::names;
 use crate::diag::{Diagnostic, Place};
-use crate::graph::{Function, Module, NodeId, Param, Role, Value};
-use crate::op::{Attr, GraphKind, GraphOp, ReduceKind, ScalarKind, ScalarOp};
+use crate::graph::{Derivative, Function, Module, NodeId, Param, Role, Value};
+use crate::op::{Attr, GraphKind, GraphOp, Name, ReduceKind, ScalarKind, ScalarOp};
 use crate::types::{Symbol, SymbolDecl};
 use crate::verify::verify;
 use std::collections::{BTreeMap, BTreeSet};
@@ -225,9 +225,10 @@ impl<'t> Parser<'t> {
         let params = self.items(")", |p| p.param(&mut values, &mut origins))?;
         let results_at = self.token;
         let claimed = if self.eat("->")? { Some(self.type_list()?) } else { None };
+        let derivative = self.derivative()?;
         let symbols = self.symbols()?;
         self.expect("{")?;
-        let mut f = Function::new(&name, symbols, params);
+        let mut f = Function { derivative, ..Function::new(&name, symbols, params) };
         for (node, (place, scope)) in f.nodes.iter_mut().zip(origins) {
             (node.places, node.scope) = (vec![place], scope);
         }
@@ -280,6 +281,31 @@ impl<'t> Parser<'t> {
             return Err(self.error(&at, "duplicate-name", format!("`%{}` is declared twice", at.text), ""));
         }
         Ok(Param { name: name.into(), ty, role })
+    }
+
+    /// `stop_gradient`, `custom_vjp=[@forward, @backward]`, `custom_jvp=@tangent`, or nothing.
+    fn derivative(&mut self) -> Result<Derivative, Diagnostic> {
+        let function = |p: &mut Parser<'t>| {
+            p.expect("@")?;
+            p.name("the name of a function").map(Name::from)
+        };
+        if self.keyword("stop_gradient")? {
+            return Ok(Derivative::Zero);
+        }
+        if self.keyword("custom_vjp")? {
+            self.expect("=")?;
+            self.expect("[")?;
+            let forward = function(self)?;
+            self.expect(",")?;
+            let backward = function(self)?;
+            self.expect("]")?;
+            return Ok(Derivative::Reverse { forward, backward });
+        }
+        if self.keyword("custom_jvp")? {
+            self.expect("=")?;
+            return Ok(Derivative::Forward { tangent: function(self)? });
+        }
+        Ok(Derivative::OfOps)
     }
 
     /// `where name in low..=high by step, ...`, or nothing; then the symbols used before must be declared.

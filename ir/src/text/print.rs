@@ -1,7 +1,7 @@
 //! Modules to text.
 
 use super::{literal, names};
-use crate::graph::{Function, Module, Node, NodeId, Role, Value};
+use crate::graph::{Derivative, Function, Module, Node, NodeId, Role, Value};
 use crate::infer::shown_name;
 use crate::op::{Attr, GraphOp};
 use crate::types::Type;
@@ -51,6 +51,7 @@ fn function(out: &mut String, f: &Function, notes: &dyn Fn(&Function, NodeId) ->
     out.push_str(") -> ");
     let known = |r: &Value| f.nodes.get(r.node.index()).and_then(|n| n.types.get(r.index as usize));
     types(out, &f.results.iter().filter_map(known).collect::<Vec<_>>());
+    derivative(out, &f.derivative);
     out.push_str(if f.symbols.is_empty() { "" } else { " where " });
     list(out, &f.symbols, |out, s| {
         put(out, format_args!("{} in {}..={}", s.name, s.low, s.high));
@@ -71,6 +72,17 @@ fn function(out: &mut String, f: &Function, notes: &dyn Fn(&Function, NodeId) ->
     out.push_str(if f.results.is_empty() { "" } else { " " });
     list(out, &f.results, |out, r| out.push_str(&names::value(f, *r)));
     out.push_str("\n}\n");
+}
+
+fn derivative(out: &mut String, derivative: &Derivative) {
+    match derivative {
+        Derivative::OfOps => {}
+        Derivative::Zero => out.push_str(" stop_gradient"),
+        Derivative::Reverse { forward, backward } => {
+            put(out, format_args!(" custom_vjp=[@{}, @{}]", names::shown(forward), names::shown(backward)));
+        }
+        Derivative::Forward { tangent } => put(out, format_args!(" custom_jvp=@{}", names::shown(tangent))),
+    }
 }
 
 /// One type as it is; none or several in parentheses.

@@ -15,6 +15,9 @@ fn in_function(f: &Function, g: &Function) -> Option<String> {
     if f.name != g.name || f.symbols != g.symbols || f.params != g.params {
         return Some("names, symbols or parameters differ".into());
     }
+    if f.derivative != g.derivative {
+        return Some(format!("the derivative is {:?} or {:?}", f.derivative, g.derivative));
+    }
     if f.results != g.results || f.nodes.len() != g.nodes.len() {
         return Some("results or counts of nodes differ".into());
     }

@@ -6,10 +6,14 @@
 //!
 //! Forward mode. `forward` gives each value that moves a tangent, by the rules of `jvp`.
 //!
+//! `closures` does both to graphs under construction; `custom` is for functions with rules of their own.
+//!
 //! A gradient exists for floats only. Where a function has no slope, or two, the rules of `vjp` say what it is; they follow
 //! torch.
 
 mod build;
+mod closures;
+mod custom;
 mod forward;
 mod jvp;
 mod reverse;
@@ -17,16 +21,19 @@ mod split;
 mod vjp;
 
 use crate::lower::depth;
+pub use closures::{Linear, Pullback, grad, gradients, hvp, jvp, linearize, value_and_grad, vjp};
+
+use self::jvp::Moved;
+use self::vjp::Shared;
 use build::Build;
+use custom::with_rule;
 use forward::forward;
-use jvp::Moved;
 use reverse::reverse;
 use split::{add, extract};
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, Role, Value};
+use tilewright_ir::graph::{Derivative, Function, Module, Role, Value};
 use tilewright_ir::verify::verify;
-use vjp::Shared;
 
 /// What the entry of a differentiated module returns, and takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +70,7 @@ pub fn differentiate(module: &Module, wrt: &[&str], form: Form) -> Result<Differ
     let mut module = module.clone();
     let entry = module.entry()?.name.clone();
     let Some(f) = module.functions.shift_remove(&entry) else { return Err(Diagnostic::bug("an entry without a name")) };
+    let f = entry_with_rule(&mut module, f)?;
     let wrt = wrt.iter().map(|name| parameter(&f, name)).collect::<Result<Vec<usize>, Diagnostic>>()?;
     let (joint, results, unrelated) = match form {
         Form::Pushforward => pushforward(&mut module, &f, &wrt)?,
@@ -85,8 +93,8 @@ fn pushforward(module: &mut Module, f: &Function, wrt: &[usize]) -> Result<Parts
     let mut joint = kept(split::with_parameters(f, more));
     let tangents = (f.params.len()..joint.params.len()).map(|i| joint.param(i));
     let seeds: Vec<(Value, Value)> = wrt.iter().map(|&i| joint.param(i)).zip(tangents).collect();
-    let tangents = forward(module, &mut Moved::default(), &mut joint, &seeds)?;
     let mut results = joint.results.clone();
+    let tangents = forward(module, &mut Moved::default(), &mut joint, &seeds, &results)?;
     for (result, tangent) in joint.results.clone().into_iter().zip(tangents) {
         let ty = joint.ty(result).clone();
         match tangent {
@@ -117,6 +125,17 @@ fn backward(module: &mut Module, f: &Function, wrt: &[usize], form: Form) -> Res
         });
     }
     Ok((joint, results, unrelated))
+}
+
+/// An entry with a rule of its own becomes one that calls it.
+fn entry_with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnostic> {
+    if f.derivative == Derivative::OfOps {
+        return Ok(f);
+    }
+    let name = f.name.clone();
+    let inner = Function { name: split::fresh(module, &format!("{name}.ruled")), ..f };
+    add(module, inner.clone());
+    Ok(Function { name, ..with_rule(module, inner)? })
 }
 
 /// The number of a float parameter.
@@ -169,5 +188,9 @@ fn seeds(
     Ok(vec![(loss, one)])
 }
 
+#[cfg(test)]
+mod closures_tests;
+#[cfg(test)]
+mod custom_tests;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! of what its users' rules give. What lies on no way gets none, so no zeros are made.
 
 use super::build::Build;
+use super::custom::stops;
 use super::vjp::{Question, Shared, vjp};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, NodeId, Value};
@@ -11,7 +12,7 @@ use tilewright_ir::graph::{Function, Module, NodeId, Value};
 /// Appends to `f` the cotangents of the values `wrt`, where `seeds` have values of `f` with their cotangents. None for a
 /// value on which no seed depends.
 ///
-/// Errors: those of type inference, such as `dim-overflow`.
+/// Errors: those of type inference, such as `dim-overflow`, and of custom rules.
 pub fn reverse(
     module: &mut Module,
     shared: &mut Shared,
@@ -20,7 +21,7 @@ pub fn reverse(
     wrt: &[Value],
 ) -> Result<Vec<Option<Value>>, Diagnostic> {
     let last = seeds.iter().map(|(value, _)| value.node.index() + 1).max().unwrap_or(0);
-    let active = active(f, wrt, last);
+    let active = active(module, f, wrt, last);
     let mut cts: Vec<Vec<Option<Value>>> = f.nodes[..last].iter().map(|n| vec![None; n.types.len()]).collect();
     let is_active = |v: Value| active.get(v.node.index()).is_some_and(|node| node[v.index as usize]);
     let mut b = Build::new(module, f);
@@ -61,10 +62,10 @@ fn give(b: &mut Build<'_>, cts: &mut [Vec<Option<Value>>], value: Value, ct: Val
 }
 
 /// Which results of the first `last` nodes are floats that depend on floats of `wrt`.
-fn active(f: &Function, wrt: &[Value], last: usize) -> Vec<Vec<bool>> {
+fn active(module: &Module, f: &Function, wrt: &[Value], last: usize) -> Vec<Vec<bool>> {
     let mut active: Vec<Vec<bool>> = Vec::with_capacity(last);
     for (i, node) in f.nodes[..last].iter().enumerate() {
-        let depends = node.args.iter().any(|a| active[a.node.index()][a.index as usize]);
+        let depends = node.args.iter().any(|a| active[a.node.index()][a.index as usize]) && !stops(module, &node.op);
         let result = |index: usize| {
             let value = Value { node: NodeId(i as u32), index: index as u32 };
             node.types[index].dtype.is_float() && (depends || wrt.contains(&value))

@@ -1,6 +1,7 @@
 //! A function and its derivative as two functions: forward returns, after its results, what backward needs.
 
 use super::build::Build;
+use super::custom::with_rule;
 use super::reverse::reverse;
 use super::vjp::Shared;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +58,7 @@ pub struct Ask {
 pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Split, Diagnostic> {
     let f = module.functions.get(&ask.function).cloned();
     let f = f.ok_or_else(|| Diagnostic::new("no-function", format!("there is no function `{}`", ask.function)))?;
+    let f = with_rule(module, f)?;
     let mut joint = with_cotangents(&f, &ask.cts);
     let ct_params = (f.params.len()..joint.params.len()).map(|i| joint.param(i));
     let seeds: Vec<(Value, Value)> =

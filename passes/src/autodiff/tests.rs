@@ -7,11 +7,11 @@ use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::text::{parse, print};
 use tilewright_ir::types::{Bindings, DType};
 
-fn module(text: &str) -> Module {
+pub(super) fn module(text: &str) -> Module {
     parse("test.tw", text).unwrap_or_else(|d| panic!("{d}"))
 }
 
-fn results(module: &Module, inputs: &[Array]) -> Vec<Array> {
+pub(super) fn results(module: &Module, inputs: &[Array]) -> Vec<Array> {
     let entry = module.entry().unwrap().name.clone();
     run(module, &entry, inputs, &Bindings::new(), Mode::Meaning).unwrap_or_else(|d| panic!("{d}\n{}", print(module)))
 }
@@ -42,7 +42,7 @@ fn floats(arrays: Vec<Array>) -> Vec<Array> {
 }
 
 /// Tangents against central differences, and cotangents against tangents: `ct . (J t) = (ct J) . t`.
-fn check(module: &Module, inputs: &[Array]) {
+pub(super) fn check(module: &Module, inputs: &[Array]) {
     let f = module.entry().unwrap();
     let wrt: Vec<&str> = f.params.iter().filter(|p| p.ty.dtype == DType::F64).map(|p| &*p.name).collect();
     let moving = |i: &usize| f.params[*i].ty.dtype == DType::F64;

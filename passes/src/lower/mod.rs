@@ -2,6 +2,7 @@
 
 mod buffers;
 mod control;
+mod identity;
 mod launch;
 mod level2;
 #[cfg(test)]
@@ -106,6 +107,13 @@ impl From<u8> for Options {
     }
 }
 
+/// `f` as it is lowered, where that is not as it stands.
+fn prepared(module: &Module, f: &Function) -> Result<Option<Function>, Diagnostic> {
+    let direct = identity::bypassed(module, f);
+    let narrow = wide::narrowed(module, direct.as_ref().unwrap_or(f))?;
+    Ok(narrow.or(direct))
+}
+
 /// The kernels that level 2 chooses for each function with their prices, as text: what the stage `regions` shows.
 ///
 /// Errors: those of [`lower_module`].
@@ -115,7 +123,7 @@ pub fn regions(module: &Module, options: impl Into<Options>, target: &Target) ->
     let target = &target.allowed(&options);
     let mut out = String::new();
     for f in module.functions.values() {
-        let narrow = wide::narrowed(module, f)?;
+        let narrow = prepared(module, f)?;
         let text = level2::text(narrow.as_ref().unwrap_or(f), &options, target)?;
         out += &format!("func @{}: {text}\n", f.name);
     }
@@ -135,7 +143,7 @@ pub fn optimized(
     let options = options.into();
     let target = &target.allowed(&options);
     let each = |f: &Function| {
-        let narrow = wide::narrowed(module, f)?;
+        let narrow = prepared(module, f)?;
         level2::optimized(module, narrow.as_ref().unwrap_or(f), &options, target)
     };
     module.functions.values().map(each).collect()
@@ -146,7 +154,7 @@ pub fn optimized(
 /// Errors: those of [`lower_module`].
 pub fn fired(module: &Module, options: impl Into<Options>) -> Result<Vec<Vec<egraph::Fired>>, Diagnostic> {
     let options = options.into();
-    let each = |f: &Function| level2::fired(wide::narrowed(module, f)?.as_ref().unwrap_or(f), &options);
+    let each = |f: &Function| level2::fired(prepared(module, f)?.as_ref().unwrap_or(f), &options);
     module.functions.values().map(each).collect()
 }
 
@@ -158,7 +166,7 @@ pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Targe
     let options = options.into();
     let target = &target.allowed(&options);
     depth(module)?;
-    let lower = |f: &Function| match wide::narrowed(module, f)? {
+    let lower = |f: &Function| match prepared(module, f)? {
         Some(narrow) => lower_function(module, &narrow, &options, target),
         None => lower_function(module, f, &options, target),
     };
@@ -178,7 +186,7 @@ pub fn tunables(module: &Module, options: impl Into<Options>, target: &Target) -
     depth(module)?;
     let mut all = Vec::new();
     for f in module.functions.values() {
-        let narrow = wide::narrowed(module, f)?;
+        let narrow = prepared(module, f)?;
         all.extend(lower_seen(module, narrow.as_ref().unwrap_or(f), &options, target, Some(Vec::new()))?.1);
     }
     Ok(all)
@@ -250,7 +258,7 @@ pub fn explained(
     let options = options.into();
     let target = &target.allowed(&options);
     let each = |f: &Function| {
-        let narrow = wide::narrowed(module, f)?;
+        let narrow = prepared(module, f)?;
         level2::Explained::of(module, narrow.as_ref().unwrap_or(f), &options, target, likely)
     };
     module.functions.values().map(each).collect()

@@ -1,6 +1,7 @@
 //! Forward rules of calls, conditionals and loops: functions of values and tangents.
 
 use super::super::build::Build;
+use super::super::custom::{self, with_rule};
 use super::super::forward::forward;
 use super::super::split::{add, fresh, with_parameters};
 use super::{Motion, tangent_or_zero};
@@ -26,6 +27,7 @@ impl Moved {
         }
         let (name, moves, always) = &ask;
         let f = module.functions.get(name).cloned().ok_or_else(|| Diagnostic::bug("a call of nothing"))?;
+        let f = with_rule(module, f)?;
         let more = f.params.iter().zip(moves).enumerate().filter(|(_, (_, moves))| **moves);
         let more = more.map(|(i, (p, _))| (format!("dot{i}"), p.ty.clone())).collect();
         let mut joint = with_parameters(&f, more);
@@ -33,7 +35,8 @@ impl Moved {
         let places = (f.params.len()..joint.params.len()).map(|i| joint.param(i));
         let moving = (0..f.params.len()).filter(|&i| moves[i]).map(|i| joint.param(i));
         let seeds: Vec<(Value, Value)> = moving.zip(places).collect();
-        let tangents = forward(module, self, &mut joint, &seeds)?;
+        let results = joint.results.clone();
+        let tangents = forward(module, self, &mut joint, &seeds, &results)?;
         let has: Vec<bool> = tangents.iter().zip(always).map(|(t, always)| t.is_some() || *always).collect();
         for (i, tangent) in tangents.into_iter().enumerate().filter(|(i, _)| has[*i]) {
             let result = joint.results[i];
@@ -71,6 +74,9 @@ pub fn call(
     m: &Motion<'_>,
 ) -> Result<Vec<Option<Value>>, Diagnostic> {
     let results = count(b, m);
+    if let Some(tangents) = custom::jvp(b, function, m)? {
+        return Ok(tangents);
+    }
     let (function, has) = moved.function(b.module, (function.clone(), moves(m), vec![false; results]))?;
     let args: Vec<Value> = m.args.iter().copied().chain(m.tangents.iter().copied().flatten()).collect();
     let all = b.push_all(GraphOp::Call { function }, &args)?;

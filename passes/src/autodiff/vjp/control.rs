@@ -1,6 +1,7 @@
 //! Reverse rules of calls, conditionals and loops: the derivative of a call is a call of a shared function.
 
 use super::super::build::Build;
+use super::super::custom;
 use super::super::split::{Ask, Saved, Split, add, fresh, split, with_cotangents, zeros};
 use super::Question;
 use std::collections::BTreeMap;
@@ -12,15 +13,29 @@ use tilewright_ir::types::{Dim, Type};
 
 /// Derivatives that were made: the same question is answered by the same functions.
 #[derive(Debug, Default)]
-pub struct Shared(BTreeMap<Ask, Split>);
+pub struct Shared {
+    made: BTreeMap<Ask, Split>,
+    /// What is being made.
+    open: Vec<Ask>,
+}
 
 impl Shared {
-    fn split(&mut self, module: &mut Module, ask: Ask) -> Result<Split, Diagnostic> {
-        if let Some(known) = self.0.get(&ask) {
+    /// Errors: those of [`split`]; `custom-rule` for a derivative that needs itself.
+    pub fn split(&mut self, module: &mut Module, ask: Ask) -> Result<Split, Diagnostic> {
+        if let Some(known) = self.made.get(&ask) {
             return Ok(known.clone());
         }
-        let made = split(module, self, &ask)?;
-        self.0.insert(ask, made.clone());
+        // Functions do not call themselves, but the rule of a function may call it.
+        if self.open.contains(&ask) {
+            let message = format!("the derivative of `@{}` by its custom rule needs itself", ask.function);
+            return Err(Diagnostic::new("custom-rule", message)
+                .note("a rule is linear in tangents: it may call its function on the parameters only"));
+        }
+        self.open.push(ask.clone());
+        let made = split(module, self, &ask);
+        self.open.pop();
+        let made = made?;
+        self.made.insert(ask, made.clone());
         Ok(made)
     }
 }
@@ -30,8 +45,8 @@ fn present(cts: &[Option<Value>]) -> Vec<bool> {
     cts.iter().map(Option::is_some).collect()
 }
 
-/// Runs `op`, which returns what the node's op does and more after it, in the node's place. Its results.
-fn replace(b: &mut Build<'_>, node: NodeId, op: GraphOp) -> Result<usize, Diagnostic> {
+/// Runs `op`, which returns what the node's op does and more after it, in the node's place. How many results it had.
+pub fn replace(b: &mut Build<'_>, node: NodeId, op: GraphOp) -> Result<usize, Diagnostic> {
     let args = b.f.nodes[node.index()].args.clone();
     let types: Vec<&Type> = args.iter().map(|&a| b.f.ty(a)).collect();
     let types = infer(b.module, &op, &types)?;
@@ -48,6 +63,9 @@ pub fn call(
     function: &Name,
     q: &Question<'_>,
 ) -> Result<Vec<Option<Value>>, Diagnostic> {
+    if let Some(given) = custom::vjp(b, shared, function, q)? {
+        return Ok(given);
+    }
     let lost = vec![false; q.args.len()];
     let (want, cts) = (q.want.to_vec(), present(q.cts));
     let parts = shared.split(b.module, Ask { function: function.clone(), want, cts, lost, again: false })?;
@@ -70,7 +88,7 @@ fn saved(from: &Saved, q: &Question<'_>, first: usize) -> Value {
 }
 
 /// `values`, each in the next place that has one.
-fn placed(gives: &[bool], values: Vec<Value>) -> Vec<Option<Value>> {
+pub fn placed(gives: &[bool], values: Vec<Value>) -> Vec<Option<Value>> {
     let mut values = values.into_iter();
     gives.iter().map(|has| if *has { values.next() } else { None }).collect()
 }

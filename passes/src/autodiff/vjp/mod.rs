@@ -1,6 +1,6 @@
 //! The reverse rule of each graph op. This file is the match; the rules are in one file per family.
 
-mod control;
+pub mod control;
 pub mod fold;
 mod movement;
 pub mod scalar;

@@ -1,0 +1,137 @@
+//! Functions with a rule of their own: a call of one is differentiated by the rule, not by what the function is made of.
+//!
+//! Wherever a derivative is made of a function itself, as of the body of a scan, [`with_rule`] makes it a call.
+
+use super::build::Build;
+use super::jvp::Motion;
+use super::split::{Ask, Saved, zeros};
+use super::vjp::control::{placed, replace};
+use super::vjp::{Question, Shared};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::{Derivative, Function, Module, Param, Value};
+use tilewright_ir::op::{GraphOp, Name};
+
+/// Whether no derivative passes through `op`.
+pub fn stops(module: &Module, op: &GraphOp) -> bool {
+    let GraphOp::Call { function } = op else { return false };
+    module.functions.get(function).is_some_and(|f| f.derivative == Derivative::Zero)
+}
+
+/// `f`, or if it has a rule a function that calls it and has none.
+pub fn with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnostic> {
+    if f.derivative == Derivative::OfOps {
+        return Ok(f);
+    }
+    let mut out = Function::new(&f.name, f.symbols.clone(), f.params.clone());
+    for (made, node) in out.nodes.iter_mut().zip(&f.nodes) {
+        made.places.clone_from(&node.places);
+    }
+    let args: Vec<Value> = (0..f.params.len()).map(|i| out.param(i)).collect();
+    let results = Build::new(module, &mut out).push_all(GraphOp::Call { function: f.name.clone() }, &args)?;
+    out.results = results;
+    Ok(out)
+}
+
+/// Cotangents of the operands of a call of `function` by its rule; none if it has no rule.
+///
+/// Errors: `custom-rule` for a forward rule that is not linear in its tangents.
+pub fn vjp(
+    b: &mut Build<'_>,
+    shared: &mut Shared,
+    function: &Name,
+    q: &Question<'_>,
+) -> Result<Option<Vec<Option<Value>>>, Diagnostic> {
+    let Some(f) = b.module.functions.get(function) else { return Ok(None) };
+    let moves = floats(&f.params);
+    match f.derivative.clone() {
+        Derivative::OfOps => Ok(None),
+        Derivative::Zero => Ok(Some(vec![None; q.args.len()])),
+        Derivative::Reverse { forward, backward } => {
+            let first = replace(b, q.node, GraphOp::Call { function: forward })?;
+            let all = b.f.nodes[q.node.index()].types.len();
+            let result = |i: usize| Value { node: q.node, index: i as u32 };
+            let mut args: Vec<Value> = (first..all).map(result).collect();
+            for i in 0..first {
+                match q.cts[i] {
+                    Some(ct) => args.push(ct),
+                    None if b.ty(result(i)).dtype.is_float() => args.push(zeros(b, result(i))?),
+                    None => {}
+                }
+            }
+            let given = b.push_all(GraphOp::Call { function: backward }, &args)?;
+            Ok(Some(placed(&moves, given)))
+        }
+        Derivative::Forward { tangent } => transposed(b, shared, (&tangent, &moves), q).map(Some),
+    }
+}
+
+/// The cotangents by a rule for tangents: as it is linear in them, those of its tangents at any tangents.
+fn transposed(
+    b: &mut Build<'_>,
+    shared: &mut Shared,
+    (tangent, moves): (&Name, &[bool]),
+    q: &Question<'_>,
+) -> Result<Vec<Option<Value>>, Diagnostic> {
+    let count = q.args.len();
+    let moving: Vec<usize> = (0..count).filter(|&i| moves[i]).collect();
+    let mut want = vec![false; count];
+    want.extend(moving.iter().map(|&i| q.want[i]));
+    let results = (0..q.cts.len()).filter(|&i| b.f.nodes[q.node.index()].types[i].dtype.is_float());
+    let mut cts = vec![false; q.cts.len()];
+    cts.extend(results.map(|i| q.cts[i].is_some()));
+    let lost = vec![false; want.len()];
+    let parts = shared.split(b.module, Ask { function: tangent.clone(), want, cts, lost, again: true })?;
+    let mut out = vec![None; count];
+    if !parts.gives.contains(&true) {
+        return Ok(out);
+    }
+    let mut args = Vec::new();
+    for saved in &parts.saved {
+        match *saved {
+            Saved::Param(i) if i < count => args.push(q.args[i]),
+            Saved::Param(_) | Saved::Residual(_) => {
+                let message = format!("`@{tangent}`, the rule for a derivative, is not linear in its tangents");
+                return Err(Diagnostic::new("custom-rule", message).note("reverse mode transposes the rule"));
+            }
+        }
+    }
+    args.extend(q.cts.iter().flatten());
+    let given = b.push_all(GraphOp::Call { function: parts.backward.clone() }, &args)?;
+    let given = placed(&parts.gives[count..], given);
+    moving.into_iter().zip(given).for_each(|(i, ct)| out[i] = ct);
+    Ok(out)
+}
+
+/// Tangents of the results of a call of `function` by its rule; none if it has no rule.
+///
+/// Errors: `custom-rule` if its rule is for reverse mode only.
+pub fn jvp(b: &mut Build<'_>, function: &Name, m: &Motion<'_>) -> Result<Option<Vec<Option<Value>>>, Diagnostic> {
+    let Some(f) = b.module.functions.get(function) else { return Ok(None) };
+    let moves = floats(&f.params);
+    let has: Vec<bool> = f.results.iter().map(|&r| f.ty(r).dtype.is_float()).collect();
+    match f.derivative.clone() {
+        Derivative::OfOps => Ok(None),
+        Derivative::Zero => Ok(Some(vec![None; has.len()])),
+        Derivative::Reverse { .. } => {
+            let message = format!("forward mode meets `@{function}`, which has a rule for reverse mode only");
+            let error = Diagnostic::new("custom-rule", message).note("a `custom_jvp` serves both modes");
+            let places = b.f.nodes[m.node.index()].places.clone();
+            Err(places.into_iter().fold(error, |d, place| d.at(place, "called here")))
+        }
+        Derivative::Forward { tangent } => {
+            let mut args = m.args.to_vec();
+            for i in (0..m.args.len()).filter(|&i| moves[i]) {
+                args.push(match m.tangents[i] {
+                    Some(tangent) => tangent,
+                    None => zeros(b, m.args[i])?,
+                });
+            }
+            let all = b.push_all(GraphOp::Call { function: tangent }, &args)?;
+            Ok(Some(placed(&has, all[has.len()..].to_vec())))
+        }
+    }
+}
+
+fn floats(params: &[Param]) -> Vec<bool> {
+    params.iter().map(|p| p.ty.dtype.is_float()).collect()
+}

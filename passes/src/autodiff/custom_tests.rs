@@ -1,0 +1,198 @@
+//! Functions with rules of their own.
+
+use super::tests::{check, module, results};
+use super::{Form, differentiate};
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::dsl::Graph;
+use tilewright_ir::graph::Module;
+use tilewright_ir::text::{difference, parse, print};
+use tilewright_ir::types::DType::F64;
+
+/// `@clip` is the identity with gradients between -1 and 1; `@soft` is `ln(1 + e^x)` with the slope of its rule.
+const RULES: &str = "
+func @clip(%x: f64[n]) -> f64[n] custom_vjp=[@clip.fwd, @clip.bwd] where n in 1..=8 {
+  %0 = neg %x
+  %1 = neg %0
+  return %1
+}
+func @clip.fwd(%x: f64[n]) -> f64[n] where n in 1..=8 {
+  return %x
+}
+func @clip.bwd(%ct: f64[n]) -> f64[n] where n in 1..=8 {
+  %0 = constant f64[] = 1.0
+  %1 = constant f64[] = -1.0
+  %2 = broadcast %0 shape=[n] dims=[]
+  %3 = broadcast %1 shape=[n] dims=[]
+  %4 = min %ct, %2
+  %5 = max %4, %3
+  return %5
+}
+func @soft(%x: f64[n]) -> f64[n] custom_jvp=@soft.jvp where n in 1..=8 {
+  %0 = exp %x
+  %1 = log1p %0
+  return %1
+}
+func @soft.jvp(%x: f64[n], %t: f64[n]) -> (f64[n], f64[n]) where n in 1..=8 {
+  %0 = call %x function=@soft
+  %1 = exp %x
+  %2 = constant f64[] = 1.0
+  %3 = broadcast %2 shape=[n] dims=[]
+  %4 = add %1, %3
+  %5 = div %1, %4
+  %6 = mul %t, %5
+  return %0, %6
+}
+";
+
+fn with(main: &str) -> Module {
+    // Quoted names, as a dot is no letter.
+    let text = format!("{RULES}{main}");
+    let quoted = ["clip.fwd", "clip.bwd", "soft.jvp"]
+        .iter()
+        .fold(text, |t, n| t.replace(&format!("@{n}"), &format!("@\"{n}\"")));
+    module(&quoted)
+}
+
+fn f64s(x: &[f64]) -> Array {
+    Array::from_f64(&[x.len()], x).unwrap()
+}
+
+#[test]
+fn text_keeps_rules() {
+    let m = with("func @main(%x: f64[n]) -> f64[n] stop_gradient where n in 1..=8 {\n  return %x\n}");
+    assert_eq!(difference(&m, &parse("again", &print(&m)).unwrap()), None);
+    let mut other = m.clone();
+    other.functions["soft"].derivative = Default::default();
+    assert!(difference(&m, &other).is_some());
+    // What is differentiated needs the functions of rules, also where nothing calls them.
+    assert!(m.part("clip").unwrap().functions.contains_key("clip.bwd"));
+}
+
+#[test]
+fn reverse_mode_takes_the_rule_wherever_the_function_is_run() {
+    let body = [
+        "%0 = call %x function=@clip",
+        "%0 = constant bool[] = true\n  %1 = cond %0, %x yes=@clip no=@clip",
+        "%0 = scan %x body=@clip carries=1 length=2",
+    ];
+    for (last, body) in [0, 1, 0].into_iter().zip(body) {
+        let m = with(&format!(
+            "func @main(%x: f64[n]) -> f64[] where n in 1..=8 {{\n  {body}\n  %5 = mul %{last}, %{last}\n  %6 = sum %5 axes=[0]\n  return %6\n}}"
+        ));
+        let gradient = differentiate(&m, &["x"], Form::Gradient).unwrap().module;
+        let out = results(&gradient, &[f64s(&[0.25, 3.0, -0.75])]);
+        assert_eq!(out[0].to_f64().unwrap(), [0.5, 1.0, -1.0], "{}", print(&gradient));
+        let forward = differentiate(&m, &["x"], Form::Pushforward).unwrap_err();
+        assert_eq!(forward.code, "custom-rule", "{forward}");
+    }
+    // The entry itself.
+    let m = with("").part("clip").unwrap();
+    let pull = differentiate(&m, &["x"], Form::Pullback).unwrap().module;
+    assert_eq!(results(&pull, &[f64s(&[2.0]), f64s(&[7.0])])[1].to_f64().unwrap(), [1.0]);
+}
+
+#[test]
+fn a_forward_rule_serves_both_modes_and_all_orders() {
+    let m = with(
+        "func @main(%x: f64[n], %y: f64[n]) -> f64[n] where n in 1..=8 {
+          %0 = mul %x, %y
+          %1 = call %0 function=@soft
+          %2 = scan %1 body=@soft carries=1 length=2
+          %3 = mul %2, %x
+          return %3
+        }",
+    );
+    let (x, y) = (f64s(&[0.5, -0.25, 1.0]), f64s(&[-0.75, 0.3, 0.6]));
+    check(&m, &[x.clone(), y.clone()]);
+    // The derivative of the derivative.
+    let pull = differentiate(&m, &["x"], Form::Pullback).unwrap().module;
+    check(&pull, &[x, y, f64s(&[1.0, -0.5, 0.25])]);
+    // The rule was used: its product is there, and no reciprocal of `log1p`'s.
+    assert!(print(&pull).contains("soft.jvp.bwd"), "{}", print(&pull));
+}
+
+#[test]
+fn nothing_passes_a_stopped_gradient_and_no_zeros_are_made() {
+    let m = module(
+        "func @stop(%x: f64[n]) -> f64[n] stop_gradient where n in 1..=8 {
+           return %x
+         }
+         func @main(%x: f64[n]) -> f64[] where n in 1..=8 {
+           %0 = exp %x
+           %1 = call %0 function=@stop
+           %2 = tanh %1
+           %3 = mul %2, %x
+           %4 = sum %3 axes=[0]
+           return %4
+         }",
+    );
+    let gradient = differentiate(&m, &["x"], Form::Gradient).unwrap().module;
+    assert_eq!(results(&gradient, &[f64s(&[0.5])])[0].to_f64().unwrap(), [0.5f64.exp().tanh()]);
+    let text = print(&gradient);
+    assert!(!text.contains("sub") && !text.contains("0.0"), "{text}");
+    let push = differentiate(&m, &["x"], Form::Pushforward).unwrap().module;
+    let out = results(&push, &[f64s(&[0.5]), f64s(&[2.0])]);
+    assert_eq!(out[1].to_f64().unwrap(), [2.0 * 0.5f64.exp().tanh()]);
+}
+
+fn error(text: &str) -> Diagnostic {
+    parse("t.tw", text).expect_err("a rule that does not fit")
+}
+
+#[test]
+fn rules_that_change_shapes_are_refused() {
+    let plain = "func @f(%x: f64[4]) -> f64[4] {\n  return %x\n}\nfunc @s(%x: f64[4]) -> f64[] {\n  %0 = sum %x axes=[0]\n  return %0\n}\n";
+    for (rule, found) in [
+        (
+            "custom_vjp=[@s, @f]",
+            "`@s` in the rule for the derivative of `@g` returns, before residuals, f64[4]; it returns f64[]",
+        ),
+        ("custom_vjp=[@f, @s]", "`@s` in the rule for the derivative of `@g` returns f64[4]; it returns f64[]"),
+        ("custom_jvp=@f", "takes f64[4], f64[4]"),
+    ] {
+        let d = error(&format!("{plain}func @g(%x: f64[4]) -> f64[4] {rule} {{\n  return %x\n}}"));
+        assert_eq!(d.code, "custom-rule", "{d}");
+        assert!(d.message.contains(found) && d.to_string().contains("t.tw:8"), "{d}");
+    }
+    let d = error("func @g(%x: f64[4]) -> f64[4] custom_jvp=@nothing {\n  return %x\n}");
+    assert_eq!(d.code, "custom-rule", "{d}");
+}
+
+#[test]
+fn a_rule_that_is_not_linear_is_refused() {
+    // The square of the tangent, and the function itself on the tangent.
+    for rule in ["mul %t, %t", "call %t function=@f"] {
+        let m = module(&format!(
+            "func @f(%x: f64[2]) -> f64[2] custom_jvp=@t {{\n  return %x\n}}
+             func @t(%x: f64[2], %t: f64[2]) -> (f64[2], f64[2]) {{\n  %0 = {rule}\n  return %x, %0\n}}
+             func @main(%x: f64[2]) -> f64[2] {{\n  %0 = call %x function=@f\n  return %0\n}}"
+        ));
+        let d = differentiate(&m, &["x"], Form::Pullback).unwrap_err();
+        assert_eq!(d.code, "custom-rule", "{d}");
+    }
+}
+
+#[test]
+fn the_dsl_declares_rules() {
+    let g = Graph::new("main");
+    for name in ["id", "id.fwd"] {
+        g.function(name, |g| [g.input("x", F64, [2])]);
+    }
+    g.function("id.bwd", |g| [g.input("ct", F64, [2]) * 3.0]);
+    g.function("one", |g| [g.input("ct", F64, [1])]);
+    g.custom_vjp("id", "id.fwd", "id.bwd");
+    let x = g.input("x", F64, [2]);
+    let loss = |x: &tilewright_ir::dsl::Tensor| {
+        let [y] = g.call("id", &[x]);
+        (&y * y.stop_gradient()).sum(&[0])
+    };
+    let module = g.finish(&[&super::grad(loss)(&x)]).unwrap();
+    assert_eq!(results(&module, &[f64s(&[2.0, 5.0])])[0].to_f64().unwrap(), [6.0, 15.0]);
+    let g = Graph::new("main");
+    g.function("id", |g| [g.input("x", F64, [2])]);
+    g.function("one", |g| [g.input("ct", F64, [1])]);
+    g.custom_jvp("id", "one");
+    let d = g.finish(&[]).unwrap_err();
+    assert!(d.code == "custom-rule" && d.to_string().contains("custom_tests.rs"), "{d}");
+}
