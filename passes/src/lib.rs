@@ -1,12 +1,14 @@
 //! Transforms on Graph IR: e-graph rewriting, fusion, cost model, schedules.
 
 pub mod autodiff;
+mod build;
 pub mod egraph;
 pub mod fuse;
 pub mod lower;
 pub mod region;
 pub mod schedule;
 pub mod tuned;
+pub mod vmap;
 pub mod walk;
 
 pub use lower::{Explained, ExplainedKernel, Lowered, Options as LowerOptions, Origin, Second};

@@ -22,6 +22,7 @@ mod random;
 mod rules;
 mod run;
 mod tune;
+mod vmap;
 
 use crate::formats::Safetensors;
 use crate::formats::onnx::{OnnxGraph, OnnxProgram};
@@ -61,6 +62,8 @@ enum Command {
     Bisect(bisect::Args),
     /// Differentiate a .tw file, an op program or an ONNX graph: its gradients as a .tw file, or any stage
     Grad(grad::Args),
+    /// Make the program of many examples from that of one: as a .tw file, or any stage
+    Vmap(vmap::Args),
     /// Measure products, fused operations, attention and models
     Bench(bench::Args),
     /// Time the schedules of each kernel of a graph on this machine, and keep the best
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Bisect(args) => bisect::run(&args),
         Command::Grad(args) => grad::run(&args),
+        Command::Vmap(args) => vmap::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),

@@ -22,6 +22,7 @@ mod program;
 #[path = "../support/random.rs"]
 mod random;
 mod shape;
+mod vmap;
 
 use machine::{Built, Case, build, cases};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};

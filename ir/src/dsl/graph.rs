@@ -14,30 +14,70 @@ use std::sync::Arc;
 
 /// A module under construction; clones share it. See the [module](super) for what happens to mistakes.
 #[derive(Clone)]
-pub struct Graph(Rc<RefCell<State>>);
+pub struct Graph(pub(super) Rc<RefCell<State>>);
 
-struct State {
-    module: Module,
+pub(super) struct State {
+    pub(super) module: Module,
     /// The innermost is the one that ops go to.
-    open: Vec<Open>,
-    symbols: Vec<SymbolDecl>,
+    pub(super) open: Vec<Open>,
+    pub(super) symbols: Vec<SymbolDecl>,
     error: Option<Diagnostic>,
     warnings: Vec<Diagnostic>,
     /// Number of the next function to be opened.
-    next: u32,
+    pub(super) next: u32,
 }
 
 /// A function whose parameters may still come, between other nodes; [`close`] sorts them to the front.
-struct Open {
-    number: u32,
-    function: Function,
-    scope: Arc<str>,
+pub(super) struct Open {
+    pub(super) number: u32,
+    pub(super) function: Function,
+    pub(super) scope: Arc<str>,
+    /// What a closure uses of the function around it, as values there and here; none for a function with a name.
+    pub(super) captured: Option<Vec<(Value, Value)>>,
+}
+
+impl Open {
+    pub(super) fn named(number: u32, name: &str) -> Open {
+        Open { number, function: Function::new(name, Vec::new(), Vec::new()), scope: "".into(), captured: None }
+    }
+
+    /// Another parameter.
+    pub(super) fn declare(&mut self, param: Param, places: Vec<Place>) -> Value {
+        let op = GraphOp::Parameter { index: self.function.params.len() };
+        let value = Value { node: NodeId(self.function.nodes.len() as u32), index: 0 };
+        let node = Node { op, args: Vec::new(), types: vec![param.ty.clone()], places, scope: "".into() };
+        self.function.nodes.push(node);
+        self.function.params.push(param);
+        value
+    }
+
+    /// The value of the function `outer` around this closure, as a parameter; none if this is no closure.
+    fn capture(&mut self, outer: &Function, value: Value) -> Option<Value> {
+        let known = self.captured.as_ref()?.iter().find(|(there, _)| *there == value);
+        if let Some((_, own)) = known {
+            return Some(*own);
+        }
+        let name = format!("captured{}", self.function.params.len()).into();
+        let param = Param { name, ty: outer.ty(value).clone(), role: Role::Input };
+        let own = self.declare(param, outer.node(value).places.clone());
+        self.captured.iter_mut().for_each(|all| all.push((value, own)));
+        Some(own)
+    }
+}
+
+/// A value of the open function `owner` in the innermost one, which closures alone can use.
+fn reach(open: &mut [Open], owner: u32, value: Value) -> Option<Value> {
+    let at = open.iter().position(|o| o.number == owner)?;
+    (at + 1..open.len()).try_fold(value, |value, level| {
+        let (outer, inner) = open.split_at_mut(level);
+        inner[0].capture(&outer[level - 1].function, value)
+    })
 }
 
 impl Graph {
     /// An empty module whose entry will be called `name`.
     pub fn new(name: &str) -> Graph {
-        let open = Open { number: 0, function: Function::new(name, Vec::new(), Vec::new()), scope: "".into() };
+        let open = Open::named(0, name);
         let (module, symbols, warnings) = (Module::default(), Vec::new(), Vec::new());
         Graph(Rc::new(RefCell::new(State { module, open: vec![open], symbols, error: None, warnings, next: 1 })))
     }
@@ -88,8 +128,12 @@ impl Graph {
         let mut used = Vec::new();
         ty.shape.iter().for_each(|d| d.collect_symbols(&mut used));
         let unknown = used.into_iter().find(|u| !state.symbols.iter().any(|s| s.name == *u));
-        let State { open, error, .. } = &mut *state;
-        let Some(open) = open.last_mut() else { return self.poison(&Type::scalar(DType::F32)) };
+        let State { open: all, error, .. } = &mut *state;
+        // Parameters are those of the function around a closure.
+        let Some(home) = all.iter().rposition(|o| o.captured.is_none()) else {
+            return self.poison(&Type::scalar(DType::F32));
+        };
+        let open = &mut all[home];
         if let Some(symbol) = unknown {
             let message = format!("`{name}` of type {ty} uses the symbol `{symbol}`, which is not declared");
             error.get_or_insert(Diagnostic::new("unknown-symbol", message).at(place, "in this parameter"));
@@ -101,7 +145,7 @@ impl Graph {
             let node = function.nodes.iter().position(|n| n.op == GraphOp::Parameter { index });
             if let Some(node) = node.filter(|_| function.params[index] == param && role == Role::Weight) {
                 let value = Value { node: NodeId(node as u32), index: 0 };
-                return Tensor::new(self, ty, Some((open.number, value)));
+                return self.reached(all, home, value, ty);
             }
             let d = Diagnostic::new("duplicate-parameter", format!("there is a parameter `{name}` already"));
             let before = node.and_then(|n| function.nodes[n].places.first().cloned());
@@ -110,12 +154,14 @@ impl Graph {
             error.get_or_insert(before.into_iter().fold(d, |d, p| d.at(p, found.clone())));
             return self.poison(&ty);
         }
-        let op = GraphOp::Parameter { index: function.params.len() };
-        let value = Value { node: NodeId(function.nodes.len() as u32), index: 0 };
-        function.params.push(param);
-        let node = Node { op, args: Vec::new(), types: vec![ty.clone()], places: vec![place], scope: "".into() };
-        function.nodes.push(node);
-        Tensor::new(self, ty, Some((open.number, value)))
+        let value = open.declare(param, vec![place]);
+        self.reached(all, home, value, ty)
+    }
+
+    /// The value of `all[home]` in the innermost function, as a tensor.
+    fn reached(&self, all: &mut [Open], home: usize, value: Value, ty: Type) -> Tensor {
+        let value = reach(all, all[home].number, value);
+        Tensor::new(self, ty, all.last().map(|open| open.number).zip(value))
     }
 
     /// The scope, a dot, `name`.
@@ -152,8 +198,7 @@ impl Graph {
             }
             let number = state.next;
             state.next += 1;
-            let function = Function::new(name, Vec::new(), Vec::new());
-            state.open.push(Open { number, function, scope: "".into() });
+            state.open.push(Open::named(number, name));
         }
         let results = body(self);
         let values = self.own_values(results.as_ref());
@@ -217,7 +262,10 @@ impl Graph {
         let symbols = std::mem::take(&mut state.symbols);
         let mut module = std::mem::take(&mut state.module);
         // A function may have been closed before the last symbols were declared.
-        module.functions.values_mut().for_each(|f| f.symbols = symbols.clone());
+        for f in module.functions.values_mut() {
+            let own = std::mem::replace(&mut f.symbols, symbols.clone());
+            f.symbols.extend(own.into_iter().filter(|s| !symbols.contains(s)));
+        }
         module.functions.insert(open.function.name.clone(), close(open.function, &values, symbols));
         Ok(module)
     }
@@ -342,11 +390,12 @@ impl Graph {
     #[track_caller]
     pub(super) fn own_values(&self, tensors: &[Tensor]) -> Option<Vec<Value>> {
         let place = Place::caller();
-        let number = self.0.borrow().open.last().map(|o| o.number);
         let mut values = Vec::with_capacity(tensors.len());
         for t in tensors {
             let (owner, value) = t.value?;
-            if !Rc::ptr_eq(&self.0, &t.graph.0) || Some(owner) != number {
+            let same = Rc::ptr_eq(&self.0, &t.graph.0);
+            let own = if same { reach(&mut self.0.borrow_mut().open, owner, value) } else { None };
+            let Some(value) = own else {
                 let message = format!("operand {} of type {} belongs to another function", values.len(), t.ty());
                 let d = Diagnostic::new("foreign-tensor", message).at(place, "used here");
                 let made = t.graph.place_of(t);
@@ -356,7 +405,7 @@ impl Graph {
                 t.graph.fail(d.clone());
                 self.fail(d);
                 return None;
-            }
+            };
             values.push(value);
         }
         Some(values)
@@ -371,7 +420,7 @@ impl Graph {
 
 /// Puts parameters first, in order, as [`Function`] wants them. A reshape to the same shape is its operand: transforms
 /// leave such, as values of their own.
-fn close(mut function: Function, results: &[Value], symbols: Vec<SymbolDecl>) -> Function {
+pub(super) fn close(mut function: Function, results: &[Value], symbols: Vec<SymbolDecl>) -> Function {
     let is_param = |n: &Node| matches!(n.op, GraphOp::Parameter { .. });
     let same = |f: &Function, n: &Node| matches!(n.op, GraphOp::Reshape { .. }) && f.ty(n.args[0]) == &n.types[0];
     let (mut param, mut other) = (0u32, function.params.len() as u32);

@@ -34,6 +34,7 @@ pub use movement::{concat, stack};
 pub use shape::Shape;
 pub use tensor::{Operand, Tensor};
 pub use tensors::Tensors;
+pub use transform::Traced;
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,20 @@
 //! What transforms of graphs under construction need, and functions with rules of their own for their derivatives.
 
+use super::graph::{Open, close};
 use super::{Graph, Tensor};
 use crate::diag::{Diagnostic, Place};
 use crate::graph::{Derivative, Function, Module, Param, Role, Value};
 use crate::op::{GraphOp, Name};
+use crate::types::Type;
 use std::sync::Arc;
+
+/// What a closure did.
+pub struct Traced {
+    /// A function of what it used.
+    pub function: Function,
+    /// Its parameters as values of the function around it; none for free ones.
+    pub given: Vec<Option<Tensor>>,
+}
 
 impl Graph {
     /// Appends to the open function what `make` does, which gets the functions declared so far, the open function (whose
@@ -18,7 +28,11 @@ impl Graph {
     ) -> Option<Vec<Tensor>> {
         let args: Vec<Tensor> = args.iter().copied().cloned().collect();
         let values = self.own_values(&args)?;
-        let made = self.with_open(|module, function| make(module, function, &values))?;
+        let symbols = self.0.borrow().symbols.clone();
+        let made = self.with_open(|module, function| {
+            function.symbols = symbols;
+            make(module, function, &values)
+        })?;
         match made {
             Ok(values) => self.tensors(&values),
             Err(error) => {
@@ -26,6 +40,45 @@ impl Graph {
                 None
             }
         }
+    }
+
+    /// Runs `body`, whose ops go to a function of its own. What it uses of the function around it becomes parameters there,
+    /// so it is written like any other code; parameters that it declares are those of the function around it. None after a
+    /// mistake.
+    #[track_caller]
+    pub fn trace(&self, body: impl FnOnce(&Graph) -> Vec<Tensor>) -> Option<Traced> {
+        {
+            let mut state = self.0.borrow_mut();
+            let (number, scope) = (state.next, state.open.last().map_or("".into(), |o| o.scope.clone()));
+            state.next += 1;
+            state.open.push(Open { scope, captured: Some(Vec::new()), ..Open::named(number, "closure") });
+        }
+        let results = body(self);
+        let values = self.own_values(&results);
+        let mut state = self.0.borrow_mut();
+        let (closed, symbols) = (state.open.pop()?, state.symbols.clone());
+        let outer = state.open.last()?;
+        let mut given = vec![None; closed.function.params.len()];
+        for &(there, own) in closed.captured.iter().flatten() {
+            if let GraphOp::Parameter { index } = closed.function.node(own).op {
+                given[index] = Some(Tensor::new(self, outer.function.ty(there).clone(), Some((outer.number, there))));
+            }
+        }
+        Some(Traced { function: close(closed.function, &values?, symbols), given })
+    }
+
+    /// A parameter of the closure that [`Graph::trace`] runs, for which no value is given. Errors: `no-closure` outside of one.
+    #[track_caller]
+    pub fn free(&self, ty: &Type) -> Tensor {
+        let place = Place::caller();
+        let mut state = self.0.borrow_mut();
+        let Some(open) = state.open.last_mut().filter(|o| o.captured.is_some()) else {
+            drop(state);
+            return self.fail(Diagnostic::new("no-closure", "a free value is one of a closure").at(place, "here"));
+        };
+        let name = format!("free{}", open.function.params.len()).into();
+        let value = open.declare(Param { name, ty: ty.clone(), role: Role::Input }, vec![place]);
+        Tensor::new(self, ty.clone(), Some((open.number, value)))
     }
 
     /// All weights that the open function has so far, with their names.

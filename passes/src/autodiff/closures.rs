@@ -8,11 +8,11 @@
 //! a tensor, `shape-mismatch` for cotangents and tangents of another type. An argument on which no result depends has
 //! zeros, and [`Graph::warnings`] say so (`unrelated`).
 
-use super::build::Build;
 use super::forward::forward;
 use super::jvp::Moved;
 use super::reverse::reverse;
 use super::vjp::Shared;
+use crate::build::Build;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::dsl::{Graph, Tensor, Tensors};
 use tilewright_ir::graph::Value;
@@ -111,7 +111,7 @@ pub fn hvp<A: Tensors + Clone + 'static>(f: impl Fn(&A) -> Tensor) -> impl Fn(&A
 
 /// The same values as values of their own, so that what else was made of them does not count. [`Graph::finish`] removes the
 /// reshapes.
-fn alias<A: Tensors>(x: &A) -> A {
+pub(crate) fn alias<A: Tensors>(x: &A) -> A {
     x.map_tensors(&mut |t| {
         let made = t.graph().extend(&[t], |module, f, values| {
             let node = f.node(values[0]).clone();
@@ -146,7 +146,7 @@ fn gradients_at(loss: &Tensor, wrt: &[Tensor], place: Place) -> Vec<Tensor> {
 }
 
 /// Cotangents of `wrt`, by those of `results`; nothing after a mistake.
-fn pull(results: &[Tensor], cts: &[Tensor], wrt: &[Tensor], place: &Place) -> Vec<Tensor> {
+pub(crate) fn pull(results: &[Tensor], cts: &[Tensor], wrt: &[Tensor], place: &Place) -> Vec<Tensor> {
     let pairs = || results.iter().zip(cts).filter(|(y, _)| y.dtype().is_float());
     let Some(graph) = checked(pairs(), wrt, "cotangent", place) else { return Vec::new() };
     let (all, count) = operands(pairs(), wrt);
@@ -177,7 +177,7 @@ fn pull(results: &[Tensor], cts: &[Tensor], wrt: &[Tensor], place: &Place) -> Ve
 }
 
 /// Tangents of the float `results`, by those of `wrt`, zeros where they stay; other results as they are; nothing after a mistake.
-fn push(results: &[Tensor], wrt: &[Tensor], tangents: &[Tensor], place: &Place) -> Vec<Tensor> {
+pub(crate) fn push(results: &[Tensor], wrt: &[Tensor], tangents: &[Tensor], place: &Place) -> Vec<Tensor> {
     let Some(graph) = checked(wrt.iter().zip(tangents), wrt, "tangent", place) else { return Vec::new() };
     let (all, count) = operands(wrt.iter().zip(tangents), results);
     let found = graph.extend(&all, |module, f, values| {

@@ -2,11 +2,11 @@
 //!
 //! Wherever a derivative is made of a function itself, as of the body of a scan, [`with_rule`] makes it a call.
 
-use super::build::Build;
 use super::jvp::Motion;
 use super::split::{Ask, Saved, zeros};
 use super::vjp::control::{placed, replace};
 use super::vjp::{Question, Shared};
+use crate::build::Build;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Derivative, Function, Module, Param, Value};
 use tilewright_ir::op::{GraphOp, Name};

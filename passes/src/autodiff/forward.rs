@@ -1,7 +1,7 @@
 //! Forward mode: each value that depends on what moves gets a tangent, the derivative along the tangents of the parameters.
 
-use super::build::Build;
 use super::jvp::{Motion, Moved, jvp};
+use crate::build::Build;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, NodeId, Value};
 

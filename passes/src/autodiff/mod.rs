@@ -11,7 +11,6 @@
 //! A gradient exists for floats only. Where a function has no slope, or two, the rules of `vjp` say what it is; they follow
 //! torch.
 
-mod build;
 mod closures;
 mod custom;
 mod forward;
@@ -22,17 +21,18 @@ mod vjp;
 
 use crate::lower::depth;
 pub use closures::{Linear, Pullback, grad, gradients, hvp, jvp, linearize, value_and_grad, vjp};
+pub(crate) use closures::{alias, pull, push};
 
 use self::jvp::Moved;
 use self::vjp::Shared;
-use build::Build;
+use crate::build::{Build, add, fresh, kept};
 use custom::with_rule;
 use forward::forward;
 use reverse::reverse;
-use split::{add, extract};
+use split::extract;
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Derivative, Function, Module, Role, Value};
+use tilewright_ir::graph::{Derivative, Function, Module, Value};
 use tilewright_ir::verify::verify;
 
 /// What the entry of a differentiated module returns, and takes.
@@ -133,7 +133,7 @@ fn entry_with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnos
         return Ok(f);
     }
     let name = f.name.clone();
-    let inner = Function { name: split::fresh(module, &format!("{name}.ruled")), ..f };
+    let inner = Function { name: fresh(module, &format!("{name}.ruled")), ..f };
     add(module, inner.clone());
     Ok(Function { name, ..with_rule(module, inner)? })
 }
@@ -151,12 +151,6 @@ fn parameter(f: &Function, name: &str) -> Result<usize, Diagnostic> {
     }
     let error = Diagnostic::new("no-gradient", format!("`%{name}`: {ty} has no gradient, as only floats have"));
     Err(f.nodes[i].places.iter().fold(error, |d, place| d.at(place.clone(), "declared here")))
-}
-
-/// The function with parameters that nobody gives away.
-fn kept(mut f: Function) -> Function {
-    f.params.iter_mut().filter(|p| p.role == Role::Donated).for_each(|p| p.role = Role::Input);
-    f
 }
 
 /// Results with their cotangents.

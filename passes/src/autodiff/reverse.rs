@@ -3,9 +3,9 @@
 //! Each value on a way from a `wrt` to a seed gets a cotangent, the derivative of `sum(seed . ct)` with respect to it: the sum
 //! of what its users' rules give. What lies on no way gets none, so no zeros are made.
 
-use super::build::Build;
 use super::custom::stops;
 use super::vjp::{Question, Shared, vjp};
+use crate::build::Build;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, NodeId, Value};
 

@@ -1,9 +1,9 @@
 //! A function and its derivative as two functions: forward returns, after its results, what backward needs.
 
-use super::build::Build;
 use super::custom::with_rule;
 use super::reverse::reverse;
 use super::vjp::Shared;
+use crate::build::{Build, add, fresh};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Node, NodeId, Param, Role, Value};
@@ -256,22 +256,6 @@ fn unused<S: std::borrow::Borrow<str> + Ord>(names: &BTreeSet<S>, wanted: &str) 
         number += 1;
     }
     name
-}
-
-/// A name that no function has.
-pub fn fresh(module: &Module, wanted: &str) -> Name {
-    let mut name: Name = wanted.into();
-    let mut number = 1;
-    while module.functions.contains_key(&name) {
-        name = format!("{wanted}{number}").into();
-        number += 1;
-    }
-    name
-}
-
-/// Adds a function after all others.
-pub fn add(module: &mut Module, f: Function) {
-    module.functions.insert(f.name.clone(), f);
 }
 
 /// A value of `ty`'s dtype that is zero everywhere, for a cotangent that a function must return though it has none.

@@ -1,10 +1,10 @@
 //! Forward rules of calls, conditionals and loops: functions of values and tangents.
 
-use super::super::build::Build;
 use super::super::custom::{self, with_rule};
 use super::super::forward::forward;
-use super::super::split::{add, fresh, with_parameters};
+use super::super::split::with_parameters;
 use super::{Motion, tangent_or_zero};
+use crate::build::{Build, add, fresh};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Role, Value};

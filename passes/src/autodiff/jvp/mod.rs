@@ -7,8 +7,8 @@ mod control;
 
 pub use control::Moved;
 
-use super::build::Build;
 use super::vjp::{fold, scalar};
+use crate::build::Build;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{NodeId, Value};
 use tilewright_ir::op::{GraphOp, ReduceKind, ScalarOp};

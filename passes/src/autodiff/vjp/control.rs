@@ -1,9 +1,9 @@
 //! Reverse rules of calls, conditionals and loops: the derivative of a call is a call of a shared function.
 
-use super::super::build::Build;
 use super::super::custom;
-use super::super::split::{Ask, Saved, Split, add, fresh, split, with_cotangents, zeros};
+use super::super::split::{Ask, Saved, Split, split, with_cotangents, zeros};
 use super::Question;
+use crate::build::{Build, add, fresh};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, NodeId, Param, Role, Value};

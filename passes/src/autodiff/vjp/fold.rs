@@ -1,6 +1,6 @@
 //! Reverse rules of reductions, running sums and contractions.
 
-use super::super::build::Build;
+use crate::build::Build;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Value;
 use tilewright_ir::op::{Axes, Axis, DotDims, GraphOp, ReduceKind, ScalarOp};

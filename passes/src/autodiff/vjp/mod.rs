@@ -7,7 +7,7 @@ pub mod scalar;
 
 pub use control::Shared;
 
-use super::build::Build;
+use crate::build::Build;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{NodeId, Value};
 use tilewright_ir::op::GraphOp;

@@ -1,6 +1,6 @@
 //! Reverse rules of movement: what an op copies is summed, what it drops is zero.
 
-use super::super::build::{Build, overflow};
+use crate::build::{Build, overflow};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Value;

@@ -3,7 +3,7 @@
 //! At the edges they do as torch does: a tie of `max` or `min` is shared, `abs` has slope 0 at 0, `select` hides what the
 //! branch that was not taken would give, `pow` has slope 0 for the exponent 0 and for a base of 0.
 
-use super::super::build::Build;
+use crate::build::Build;
 use std::f64::consts::{FRAC_2_SQRT_PI, LN_2};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Value;

@@ -1,9 +1,9 @@
-//! Nodes of gradients: each is appended in the name of the forward node that it belongs to.
+//! Nodes of transforms: each is appended in the name of the node that it is made for, whose lines and scope it has.
 
-use tilewright_ir::array::Array;
+use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::{Diagnostic, Place};
-use tilewright_ir::graph::{Function, Module, Node, Value};
-use tilewright_ir::op::{Axes, Dims, GraphOp, Literal, ReduceKind, ScalarOp};
+use tilewright_ir::graph::{Function, Module, Node, Role, Value};
+use tilewright_ir::op::{Axes, Dims, GraphOp, Literal, Name, ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, Dim, Type};
 
 /// Appends nodes to a function. What it appends has the lines and the scope of the node that [`Build::stand_for`] names.
@@ -14,6 +14,28 @@ pub struct Build<'a> {
     pub f: &'a mut Function,
     places: Vec<Place>,
     scope: std::sync::Arc<str>,
+}
+
+/// A name that no function has.
+pub fn fresh(module: &Module, wanted: &str) -> Name {
+    let mut name: Name = wanted.into();
+    let mut number = 1;
+    while module.functions.contains_key(&name) {
+        name = format!("{wanted}{number}").into();
+        number += 1;
+    }
+    name
+}
+
+/// Adds a function after all others.
+pub fn add(module: &mut Module, f: Function) {
+    module.functions.insert(f.name.clone(), f);
+}
+
+/// The function with parameters that nobody gives away.
+pub fn kept(mut f: Function) -> Function {
+    f.params.iter_mut().filter(|p| p.role == Role::Donated).for_each(|p| p.role = Role::Input);
+    f
 }
 
 /// An overflow of a size.
@@ -27,7 +49,7 @@ impl<'a> Build<'a> {
         Build { module, f, places: Vec::new(), scope: "".into() }
     }
 
-    /// What follows is part of the derivative of `node`.
+    /// What follows is made for `node`.
     pub fn stand_for(&mut self, node: &Node) {
         self.places.clone_from(&node.places);
         self.scope = node.scope.clone();
@@ -90,6 +112,13 @@ impl<'a> Build<'a> {
     /// The float `x` everywhere.
     pub fn full(&mut self, ty: &Type, x: f64) -> Result<Value, Diagnostic> {
         let scalar = self.literal(Array::from_number(ty.dtype, x)?)?;
+        self.spread(scalar, &ty.shape)
+    }
+
+    /// The zero of a dtype, floats or not, everywhere: false for truth values.
+    pub fn zero(&mut self, ty: &Type) -> Result<Value, Diagnostic> {
+        let bytes = vec![0; ty.dtype.bytes(1).unwrap_or(0)];
+        let scalar = self.literal(Array::new(ty.dtype, &[], Bytes::new(bytes))?)?;
         self.spread(scalar, &ty.shape)
     }
 
