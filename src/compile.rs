@@ -14,8 +14,8 @@ use tilewright_ir::types::Bindings;
 use tilewright_ir::verify::verify;
 pub use tilewright_ir::work::Work;
 use tilewright_passes::egraph::export::Note;
+pub use tilewright_passes::egraph::{DEFAULT_BUDGET, Gate, UserRules};
 use tilewright_passes::egraph::{Device, Fired, Numerics};
-pub use tilewright_passes::egraph::{Gate, UserRules};
 use tilewright_passes::tuned::Tuned;
 use tilewright_passes::{Explained, LowerOptions, lower_module};
 #[cfg(feature = "cuda")]
@@ -45,6 +45,9 @@ pub struct Options {
     pub device: Option<Arc<Device>>,
     /// Schedules that `tilewright tune` measured to be best.
     pub tuned: Option<Arc<Tuned>>,
+    /// How much work level 2 may do to choose the kernels of a function, in covers compared and sets of values searched; never
+    /// time. More never gives kernels that are dearer by its prices.
+    pub budget: usize,
 }
 
 /// The most operations of a run that the commands allow where nobody says another number: an hour, more or less.
@@ -73,6 +76,7 @@ impl Options {
             rules: UserRules::default(),
             device: None,
             tuned: None,
+            budget: DEFAULT_BUDGET,
         })
     }
 }
@@ -99,6 +103,7 @@ impl Options {
             rules: self.rules.clone(),
             device: self.device.clone(),
             tuned: self.tuned.clone(),
+            budget: self.budget,
         }
     }
 }

@@ -120,6 +120,7 @@ fn header(file: &Path, text: &str) -> Result<Vec<Show>, String> {
         rules: UserRules::default(),
         device: None,
         tuned: None,
+        budget: tilewright::compile::DEFAULT_BUDGET,
     };
     if error {
         let name = format!("{stem}.error");

@@ -4,7 +4,8 @@
 use super::facts::{self, Facts};
 use super::{Kind, Section, Snapshot};
 use crate::compile::{
-    DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision, Target, UserRules, fired, optimized_with_notes, programs,
+    DEFAULT_BUDGET, DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision, Target, UserRules, fired,
+    optimized_with_notes, programs,
 };
 use crate::emit::{Stage, program_text};
 use tilewright_codegen::cpu::ukernel::Isa;
@@ -38,6 +39,7 @@ impl Default for Settings {
             rules: UserRules::default(),
             device: None,
             tuned: None,
+            budget: DEFAULT_BUDGET,
         };
         Settings { stages: None, target: None, options }
     }

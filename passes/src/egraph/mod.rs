@@ -27,7 +27,7 @@ pub use egg::Id;
 
 pub use check::{Counterexample, RuleReport, check_rule, check_thoroughly, without_conditions};
 pub use compile::{IndexRewrite, Numerics, assumptions, compile};
-pub use cover::{Cover, CoverLimits, Cut, Device, cover};
+pub use cover::{Cover, CoverLimits, Cut, DEFAULT_BUDGET, Device, cover};
 pub use facts::{AxisInfo, Facts, Graph, InputInfo, Sort, Tables};
 pub use index::{Import, Root, Stored, import};
 pub use lang::{Affine, Attr, AxisId, AxisSet, ENode, Fold, GATHERED, Head, MAX_AXES, Number};

@@ -13,7 +13,7 @@ pub(crate) use control::depth;
 pub use launch::lower_region;
 pub use level2::{Explained, ExplainedKernel, Second};
 
-use crate::egraph::{self, Device, Numerics, UserRules};
+use crate::egraph::{self, DEFAULT_BUDGET, Device, Numerics, UserRules};
 use crate::fuse;
 use crate::region::{Builder, Source};
 use crate::schedule;
@@ -91,6 +91,8 @@ pub struct Options {
     pub device: Option<Arc<Device>>,
     /// Schedules of CPU kernels that were measured to be best.
     pub tuned: Option<Arc<Tuned>>,
+    /// Work of choosing kernels for a function at level 2, see [`CoverLimits::budget`](crate::egraph::CoverLimits).
+    pub budget: usize,
 }
 
 impl From<u8> for Options {
@@ -103,6 +105,7 @@ impl From<u8> for Options {
             rules: UserRules::default(),
             device: None,
             tuned: None,
+            budget: DEFAULT_BUDGET,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A *cut* is one kernel: a node for each class that it computes, and the classes that it reads from memory. `enumerate`
 //! grows a bounded list of cuts for every class, children first, and `multi` adds those with several outputs; `kind` finds
 //! the template by form; `price` says how long a cut takes on a device; `select` chooses cuts that produce every root, so
-//! that work which several need is paid once; `bound` and `path` say how far that can be from the best.
+//! that work which several need is paid once, and `frontier` finds the cheapest choice where it can; `bound` and `path` say how
+//! far a choice can be from that.
 //!
 //! Nothing here depends on a clock, on hash order or on the machine that compiles.
 
@@ -13,6 +14,7 @@ mod context;
 mod device;
 mod draw;
 mod enumerate;
+mod frontier;
 mod kind;
 mod loops;
 mod multi;
@@ -170,6 +172,8 @@ pub struct Counts {
     pub remembered: usize,
     /// Covers compared.
     pub evaluations: usize,
+    /// Work of the exact search: sets of classes that it made.
+    pub states: usize,
     /// Values of the bodies that were read: what time goes with.
     pub steps: usize,
     /// Classes for which few cuts were looked at, as steps were used up.
@@ -203,8 +207,9 @@ pub struct CoverLimits {
     pub keep: usize,
     /// Bodies made in all; after that each class keeps few.
     pub bodies: usize,
-    /// Covers compared.
-    pub evaluations: usize,
+    /// Work of choosing among the cuts: covers compared and sets of classes that the exact search makes. More never gives a
+    /// dearer cover.
+    pub budget: usize,
     /// Classes below the roots; more is `too-many-classes`.
     pub classes: usize,
     /// Values of bodies read, and half as many again for kernels with several results. After that what remains is fused
@@ -212,9 +217,12 @@ pub struct CoverLimits {
     pub steps: usize,
 }
 
+/// The usual work of choosing among cuts: ten times what a block of a model needs to be exact, most often.
+pub const DEFAULT_BUDGET: usize = 60_000;
+
 impl Default for CoverLimits {
     fn default() -> CoverLimits {
-        CoverLimits { keep: 6, bodies: 100_000, evaluations: 4_000, classes: 20_000, steps: 4_000_000 }
+        CoverLimits { keep: 6, bodies: 100_000, budget: DEFAULT_BUDGET, classes: 20_000, steps: 4_000_000 }
     }
 }
 
@@ -265,7 +273,7 @@ fn choose<T>(
         let mut counts = Counts::default();
         let candidates = Candidates::new(&problem, limits, &mut counts)?;
         let selection = Selection::new(&problem, &candidates);
-        if let Some(found) = selection.best(limits.evaluations, &mut counts) {
+        if let Some(found) = selection.best(limits.budget, &mut counts) {
             return finish(&selection, found, counts);
         }
     }

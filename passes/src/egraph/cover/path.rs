@@ -3,6 +3,7 @@
 
 use super::enumerate::{Candidate, Candidates};
 use super::problem::{Class, Problem};
+use smallvec::SmallVec;
 
 /// Classes up to which sets of them are kept for each class.
 const MOST_CONES: usize = 4096;
@@ -13,18 +14,21 @@ const EQUAL: f64 = 1e-12;
 
 /// A set of classes.
 #[derive(Clone, Default)]
-struct Set(Vec<u64>);
+pub(super) struct Set(Vec<u64>);
 
 impl Set {
-    fn with(count: usize, class: Class) -> Set {
-        let mut set = Set(vec![0; count.div_ceil(64)]);
-        if let Some(word) = set.0.get_mut(class / 64) {
-            *word |= 1 << (class % 64);
-        }
-        set
+    /// None of `count` classes.
+    pub fn new(count: usize) -> Set {
+        Set(vec![0; count.div_ceil(64)])
     }
 
-    fn has(&self, class: Class) -> bool {
+    pub fn insert(&mut self, class: Class) {
+        if let Some(word) = self.0.get_mut(class / 64) {
+            *word |= 1 << (class % 64);
+        }
+    }
+
+    pub fn has(&self, class: Class) -> bool {
         self.0.get(class / 64).is_some_and(|w| w >> (class % 64) & 1 == 1)
     }
 
@@ -39,13 +43,16 @@ impl Set {
     }
 }
 
-struct Paths<'p> {
+/// Least seconds of classes, by chains.
+pub(super) struct Paths<'p> {
     problem: &'p Problem<'p>,
     candidates: &'p Candidates,
     /// Per class, all that some cover of it may store; without entries where there are too many classes.
     cones: Vec<Set>,
     /// Per class, seconds of the cheapest cut that stores it.
     own: Vec<f64>,
+    /// Places of classes in an order: what a class reads from after itself is taken to be there. Without entries all is read.
+    places: Vec<u32>,
 }
 
 /// The part of a cut's seconds that one output stands for.
@@ -54,33 +61,48 @@ fn part(candidate: &Candidate) -> f64 {
 }
 
 impl<'p> Paths<'p> {
-    fn new(problem: &'p Problem<'p>, candidates: &'p Candidates) -> Paths<'p> {
+    pub fn new(problem: &'p Problem<'p>, candidates: &'p Candidates, places: Vec<u32>) -> Paths<'p> {
         let count = problem.classes.len();
         let cheapest = |of: &Vec<usize>| of.iter().map(|&n| part(&candidates.all[n])).fold(f64::INFINITY, f64::min);
         let own = candidates.of.iter().map(cheapest).collect();
-        let mut cones: Vec<Set> = Vec::new();
+        let mut paths = Paths { problem, candidates, cones: Vec::new(), own, places };
         if count <= MOST_CONES {
-            cones = (0..count).map(|c| Set::with(count, c)).collect();
-            let mut changed = true;
-            while changed {
-                changed = false;
-                for class in 0..count {
-                    let mut cone = std::mem::take(&mut cones[class]);
-                    for &number in &candidates.of[class] {
-                        let candidate = &candidates.all[number];
-                        for &need in candidate.body.inputs.iter().chain(&candidate.outputs).filter(|&&n| n != class) {
-                            changed |= cone.add(&cones[need]);
-                        }
+            paths.cones = paths.cones(count);
+        }
+        paths
+    }
+
+    /// Per class, all that some cover of it may store.
+    fn cones(&self, count: usize) -> Vec<Set> {
+        let mut cones = vec![Set::new(count); count];
+        cones.iter_mut().enumerate().for_each(|(class, cone)| cone.insert(class));
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for class in 0..count {
+                let mut cone = std::mem::take(&mut cones[class]);
+                for &number in &self.candidates.of[class] {
+                    let candidate = &self.candidates.all[number];
+                    let others = candidate.outputs.iter().copied().filter(|&o| o != class);
+                    for need in self.reads(class, candidate).chain(others) {
+                        changed |= cone.add(&cones[need]);
                     }
-                    cones[class] = cone;
                 }
+                cones[class] = cone;
             }
         }
-        Paths { problem, candidates, cones, own }
+        cones
+    }
+
+    /// What a candidate reads to store a class.
+    fn reads<'c>(&self, class: Class, candidate: &'c Candidate) -> impl Iterator<Item = Class> + use<'c, '_> {
+        let place = self.places.get(class).copied().unwrap_or(u32::MAX);
+        let before = move |input: &Class| self.places.get(*input).is_none_or(|&p| p < place);
+        candidate.body.inputs.iter().copied().filter(move |input| *input != class && before(input))
     }
 
     /// Seconds of one of `classes` and of those beside it that its cover cannot store.
-    fn together(&self, classes: &[Class], low: &[f64], paid: &Set) -> f64 {
+    pub fn together(&self, classes: &[Class], low: &[f64], paid: &Set) -> f64 {
         let mut most = 0.0f64;
         for &first in classes {
             let beside = classes.iter().filter(|&&c| match self.cones.get(first) {
@@ -92,16 +114,32 @@ impl<'p> Paths<'p> {
         most
     }
 
+    /// Whether a cover of a class may store another.
+    pub fn reaches(&self, class: Class, other: Class) -> bool {
+        self.cones.get(class).is_none_or(|cone| cone.has(other))
+    }
+
+    /// Whether a cover of a class may store some of `classes`.
+    pub fn meets(&self, class: Class, classes: &Set) -> bool {
+        self.cones.get(class).is_none_or(|cone| cone.0.iter().zip(&classes.0).any(|(a, b)| a & b != 0))
+    }
+
     /// Least seconds of each class where what is in `paid` costs nothing.
-    fn values(&self, paid: &Set) -> Vec<f64> {
-        let count = self.problem.classes.len();
-        let mut low: Vec<f64> = (0..count).map(|c| if paid.has(c) { 0.0 } else { f64::INFINITY }).collect();
+    pub fn values(&self, paid: &Set) -> Vec<f64> {
+        let classes: Vec<Class> = (0..self.problem.classes.len()).collect();
+        self.again(paid, vec![f64::INFINITY; classes.len()], &classes)
+    }
+
+    /// Values that hold where nothing is paid, for some classes looked at anew where `paid` costs nothing.
+    pub fn again(&self, paid: &Set, mut low: Vec<f64>, classes: &[Class]) -> Vec<f64> {
+        classes.iter().for_each(|&c| low[c] = if paid.has(c) { 0.0 } else { f64::INFINITY });
         loop {
             let mut changed = false;
-            for class in (0..count).filter(|&c| !paid.has(c)) {
+            for class in classes.iter().copied().filter(|&c| !paid.has(c)) {
                 for &number in &self.candidates.of[class] {
                     let candidate = &self.candidates.all[number];
-                    let total = part(candidate) + self.together(&candidate.body.inputs, &low, paid);
+                    let reads: SmallVec<[Class; 8]> = self.reads(class, candidate).collect();
+                    let total = part(candidate) + self.together(&reads, &low, paid);
                     if total < low[class] - EQUAL {
                         (low[class], changed) = (total, true);
                     }
@@ -117,8 +155,8 @@ impl<'p> Paths<'p> {
 /// Seconds that no cover by these candidates goes below: the dearest root, then each further one without what covers of
 /// those before it may have stored.
 pub(super) fn path(problem: &Problem<'_>, candidates: &Candidates) -> f64 {
-    let paths = Paths::new(problem, candidates);
-    let mut paid = Set::with(problem.classes.len(), usize::MAX);
+    let paths = Paths::new(problem, candidates, Vec::new());
+    let mut paid = Set::new(problem.classes.len());
     let (mut total, mut left) = (0.0, problem.roots.clone());
     for _ in 0..MOST_ROOTS.min(left.len()) {
         if left.is_empty() {

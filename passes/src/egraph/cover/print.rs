@@ -167,8 +167,8 @@ pub fn print_cover(
     );
     let _ = writeln!(
         out,
-        "{} bodies, {} dropped, {} priced from memory; {} covers compared",
-        c.enumerated, c.pruned, c.remembered, c.evaluations
+        "{} bodies, {} dropped, {} priced from memory; {} covers compared, {} sets searched",
+        c.enumerated, c.pruned, c.remembered, c.evaluations, c.states
     );
     for (number, (cut, other)) in cover.cuts.iter().zip(&explanation.alternatives).enumerate() {
         let names = Names { graph, words: Words(graph), cut, lines: BTreeMap::new() };

@@ -1,8 +1,12 @@
-//! Choosing cuts: a cover from two greedy starts, improved one change at a time. What several cuts read is paid once.
+//! Choosing cuts: a cover from three greedy starts, improved one change at a time, then the exact search of `frontier`. What
+//! several cuts read is paid once.
+//!
+//! The search is one row of steps, whatever its budget, which only says where it ends: a larger one never gives a dearer cover.
 
 use super::body::written;
 use super::bound::bound;
 use super::enumerate::{Candidate, Candidates};
+use super::frontier::{Frontier, Work};
 use super::kind::{form, kind};
 use super::path::path;
 use super::problem::{Class, Problem};
@@ -15,6 +19,8 @@ use tilewright_ir::diag::Diagnostic;
 
 /// Seconds that are no difference.
 const EQUAL: f64 = 1e-12;
+/// Covers compared from each start.
+const START: usize = 2_000;
 
 /// Which candidate stores each class, if it has to be stored.
 pub(super) type Choices = Vec<Option<usize>>;
@@ -23,6 +29,8 @@ pub(super) type Choices = Vec<Option<usize>>;
 pub(super) struct Found {
     pub choices: Choices,
     pub seconds: f64,
+    /// No cover takes fewer seconds.
+    pub low: f64,
 }
 
 pub(super) struct Selection<'p, 'a> {
@@ -63,7 +71,7 @@ impl<'p, 'a> Selection<'p, 'a> {
 
     /// The candidates that roots need under `choices`, and their seconds. `None` where something has no producer or
     /// waits for itself.
-    fn used(&self, choices: &Choices) -> Option<(f64, Vec<usize>)> {
+    pub fn used(&self, choices: &Choices) -> Option<(f64, Vec<usize>)> {
         let mut state = self.state.borrow_mut();
         let (mut order, mut seen) = (Vec::new(), Vec::new());
         let found = self.walk(choices, &mut state, &mut seen, &mut order);
@@ -148,12 +156,12 @@ impl<'p, 'a> Selection<'p, 'a> {
         (0..self.problem.classes.len()).map(|c| if shared { 1.0 / readers(c) } else { 1.0 }).collect()
     }
 
-    /// The best cover found; `None` if there is none.
+    /// The best cover found by as much work as `budget`; `None` if there is none.
     pub fn best(&self, budget: usize, counts: &mut Counts) -> Option<Found> {
         let mut best: Option<(f64, Choices)> = None;
         for shared in [false, true] {
             let start = self.greedy(&self.shares(shared));
-            let Some(found) = self.search(start, budget / 2, counts) else { continue };
+            let Some(found) = self.search(start, budget, counts) else { continue };
             if best.as_ref().is_none_or(|b| found.0 < b.0 - EQUAL) {
                 best = Some(found);
             }
@@ -164,14 +172,40 @@ impl<'p, 'a> Selection<'p, 'a> {
         if let Some((seconds, _)) = self.used(&start)
             && best.as_ref().is_none_or(|b| seconds < b.0 - EQUAL)
         {
-            best = self.search(start, budget / 2, counts).or(best);
+            best = self.search(start, budget, counts).or(best);
         }
-        best.map(|(seconds, choices)| Found { choices, seconds })
+        let (seconds, choices) = best?;
+        Some(self.exactly(Found { choices, seconds, low: 0.0 }, budget, counts))
+    }
+
+    /// The cheapest cover, as far as the budget goes.
+    fn exactly(&self, mut found: Found, budget: usize, counts: &mut Counts) -> Found {
+        let limit = budget.saturating_sub(counts.evaluations);
+        if limit > 0 {
+            let work = Work { units: &mut counts.states, limit };
+            let outcome = Frontier::new(self.problem, self.candidates).search(found.seconds, work);
+            found.low = outcome.low;
+            self.take(&mut found, outcome.cuts);
+        }
+        found
+    }
+
+    /// Takes other cuts where they are a cheaper cover.
+    fn take(&self, found: &mut Found, cuts: Option<Vec<usize>>) {
+        let mut choices = found.choices.clone();
+        for cut in cuts.into_iter().flatten() {
+            self.candidate(cut).outputs.iter().for_each(|&o| choices[o] = Some(cut));
+        }
+        if let Some((seconds, _)) = self.used(&choices)
+            && seconds < found.seconds - EQUAL
+        {
+            (found.choices, found.seconds) = (choices, seconds);
+        }
     }
 
     /// Small changes until none helps, then new starts from what the cover stores, until none helps.
     fn search(&self, start: Choices, budget: usize, counts: &mut Counts) -> Option<(f64, Choices)> {
-        let limit = counts.evaluations + budget;
+        let limit = budget.min(counts.evaluations + START);
         let mut best = self.improve(start, limit, counts)?;
         // A new start looks at every candidate; charged so that time is bounded whatever the size.
         let charge = 1 + self.candidates.all.len() / 500;
@@ -342,7 +376,7 @@ impl<'p, 'a> Selection<'p, 'a> {
 
     /// How good a cover is that was made of `found`; the work is added to its counts.
     pub fn explain(&self, found: &Found, cover: &mut Cover) -> Result<Explanation, Diagnostic> {
-        let low = path(self.problem, self.candidates).max(bound(self.problem, self.candidates));
+        let low = path(self.problem, self.candidates).max(bound(self.problem, self.candidates)).max(found.low);
         let runner_up = |number: usize| self.runner_up(found, number, &mut cover.counts);
         let alternatives = self.order(found)?.into_iter().map(runner_up).collect::<Result<_, _>>()?;
         Ok(Explanation { bound: low.min(found.seconds), alternatives })

@@ -97,7 +97,7 @@ pub(super) fn choose(
     let device = target.device(options)?;
     let context = Context::new(f, &import, graph, likely)?;
     let roots: Vec<Id> = import.roots.iter().map(|r| graph.find(r.class)).collect();
-    let limits = CoverLimits::default();
+    let limits = CoverLimits { budget: options.budget, ..CoverLimits::default() };
     let found = if explain {
         cover::explained(graph, &roots, &context, &device, limits).map(|(cover, e)| (cover, Some(e)))
     } else {

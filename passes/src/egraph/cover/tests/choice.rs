@@ -86,7 +86,7 @@ fn block(g: &Dsl, x: &Tensor, i: usize, (batch, s): (&Dim, &Dim), width: i64, he
     &x + (wide.matmul(&weight("down", &[4 * width, width])) + weight("db", &[width]))
 }
 
-fn blocks(count: usize, dtype: DType, width: i64, heads: i64) -> Module {
+pub(super) fn blocks(count: usize, dtype: DType, width: i64, heads: i64) -> Module {
     let g = Dsl::new("main");
     let (b, s) = (g.symbol("b", 1..=8), g.symbol("s", 1..=1024));
     let mut x = g.input("x", dtype, [b.clone(), s.clone(), width.into()]);
@@ -228,7 +228,7 @@ fn two_runs_agree() {
 }
 
 /// A block as in Llama, with caches that hold the keys and values of earlier tokens.
-fn llama(weights: DType, dtype: DType, width: i64, (heads, groups): (i64, i64), wide: i64) -> Module {
+pub(super) fn llama(weights: DType, dtype: DType, width: i64, (heads, groups): (i64, i64), wide: i64) -> Module {
     let g = Dsl::new("main");
     let (seq, past) = (g.symbol("seq", 1..=2048), g.symbol("past", 0..=2047));
     let all = past.checked_add(&seq).unwrap();
@@ -379,7 +379,7 @@ fn devices_parse_and_errors_have_places() {
 }
 
 /// Random programs of a small size.
-fn random(seed: u64) -> Module {
+pub(super) fn random(seed: u64) -> Module {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut below = |n: usize| {
         state ^= state << 13;

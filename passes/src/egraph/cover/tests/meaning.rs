@@ -95,7 +95,7 @@ pub(super) fn covered(g: &Dsl, results: &[&Tensor], bindings: &[(&str, i64)]) ->
         [("cpu-avx512", Limits::default()), ("h100", Limits::default()), ("cpu-avx512", tiny), ("cpu-portable", tiny)]
     {
         let stage = stage(&module, bindings, limits);
-        let few = CoverLimits { keep: 2, bodies: 10, evaluations: 5, ..CoverLimits::default() };
+        let few = CoverLimits { keep: 2, bodies: 10, budget: 5, ..CoverLimits::default() };
         let narrow = CoverLimits { steps: 10, ..few };
         for limits in [CoverLimits::default(), few, narrow] {
             let cover = stage.cover(device, limits);
