@@ -72,3 +72,52 @@ fn what_does_not_matter_is_said() {
     assert!(said.contains("warning[unrelated]") && said.contains("`%unused`"), "{said}");
     assert!(out.unwrap().contains("-> (f32[n, 8], f32[8, 8], f32[2])"));
 }
+
+#[test]
+fn derivatives_are_checked_against_differences() {
+    let folder = folder();
+    let (out, said) = tilewright(folder.path(), &["grad", "m.tw", "--check", "--set", "n=3", "--wrt", "x,w"]);
+    let out = out.unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(out.matches(": agree").count(), 2, "{out}");
+    let stopped = MODEL.replacen(" where", " stop_gradient where", 1);
+    std::fs::write(folder.path().join("stopped.tw"), stopped).unwrap();
+    let (out, said) = tilewright(folder.path(), &["grad", "stopped.tw", "--check", "--wrt", "w"]);
+    assert!(out.is_none() && said.contains("error[wrong-gradient]: by `%w`: the derivative is 0"), "{said}");
+}
+
+#[test]
+fn the_hunt_names_the_node_that_made_the_first_nan() {
+    let folder = folder();
+    let text = "func @step(%c: f32[2], %s: f32[2]) -> f32[2] {
+  %0 = sub %c, %s
+  %1 = sqrt %0
+  return %1
+}
+func @main(%x: f32[2], %s: f32[3, 2]) -> f32[] {
+  %0 = mul %x, %x
+  %1 = scan %0, %s body=@step carries=1 length=3
+  %2 = sum %1 axes=[0]
+  return %2
+}
+";
+    let at = folder.path();
+    std::fs::write(at.join("roots.tw"), text).unwrap();
+    let (out, said) = tilewright(at, &["run", "roots.tw", "--nan-hunt"]);
+    assert!(out.is_none(), "{said}");
+    for part in ["error[not-finite]: `sqrt` in `@step` makes NaN in", "roots.tw:3:", "roots.tw:8:", "of 3 of the scan"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(said.contains("note: operand 0: f32[2], -"), "{said}");
+    // The square root of 0 is fine, its gradient is not: the line is that of the square root.
+    std::fs::write(
+        at.join("norm.tw"),
+        "func @main(%x: f32[3]) -> f32[] {\n  %0 = sub %x, %x\n  %1 = mul %0, %0\n  %2 = sum %1 axes=[0]\n  %3 = sqrt %2\n  return %3\n}",
+    )
+    .unwrap();
+    let (out, _) = tilewright(at, &["run", "norm.tw", "--nan-hunt"]);
+    assert_eq!(out.as_deref(), Some("no node makes a NaN or an infinity\n"));
+    let (out, said) = tilewright(at, &["grad", "norm.tw", "--nan-hunt"]);
+    assert!(out.is_none() && said.contains("`div` in `@main` makes infinity in 1 of 1 elements"), "{said}");
+    assert!(said.contains("norm.tw:5:"), "{said}");
+}

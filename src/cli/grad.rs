@@ -1,13 +1,17 @@
 //! `tilewright grad`: the derivative of a program, as a program.
 
 use super::compile::Shown;
+use super::inputs::{self, InputArgs};
 use super::progress::stage;
+use crate::compile::{MAX_WORK_INTERPRETED, Work};
 use crate::emit::Stage;
 use clap::ValueEnum;
-use std::path::PathBuf;
+use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
-use tilewright_passes::autodiff::{self, differentiate};
+use tilewright_ir::interp::{self, Mode};
+use tilewright_ir::types::Bindings;
+use tilewright_passes::autodiff::{self, check_module, differentiate};
 
 /// What the program computes.
 #[derive(Clone, Copy, ValueEnum)]
@@ -25,8 +29,8 @@ enum Form {
 /// Arguments of `grad`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A .tw file, or an op program or an ONNX graph in a .safetensors file
-    file: PathBuf,
+    #[command(flatten)]
+    input: InputArgs,
     /// Parameters to differentiate by, such as w,b; all floats if absent
     #[arg(long, value_delimiter = ',')]
     wrt: Vec<String>,
@@ -39,14 +43,25 @@ pub(super) struct Args {
     /// The function; if absent `main`, else the last
     #[arg(long)]
     function: Option<String>,
+    /// Compare forward mode, reverse mode and differences of values at random or given inputs, all in f64, along a random
+    /// direction of each parameter
+    #[arg(long)]
+    check: bool,
+    /// Run the derivative in the interpreter up to the first node that makes a NaN of operands without one, or an infinity of
+    /// finite operands, and name the line of the program that it is the derivative of; see `run --nan-hunt`
+    #[arg(long, conflicts_with = "check")]
+    nan_hunt: bool,
     #[command(flatten)]
     shown: Shown,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
-    let module = super::load_module(&args.file, args.function.as_deref())?;
+    let module = super::load_module(&args.input.file, args.function.as_deref())?;
     let wrt = if args.wrt.is_empty() { floats(&module)? } else { args.wrt.clone() };
     let wrt: Vec<&str> = wrt.iter().map(String::as_str).collect();
+    if args.check {
+        return check(&module, &wrt, &args.input);
+    }
     let form = match args.form {
         Form::Gradient => autodiff::Form::Gradient,
         Form::ValueAndGradient => autodiff::Form::ValueAndGradient,
@@ -63,7 +78,32 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         let names: Vec<String> = made.unrelated.iter().map(|name| format!("`%{name}`")).collect();
         super::note(&format!("warning[unrelated]: no result depends on {}: zeros\n", names.join(", ")));
     }
+    if args.nan_hunt {
+        let (inputs, bindings) = chosen(&made.module, &args.input)?;
+        return super::run::hunt(&made.module, &inputs, &bindings, Mode::Strict);
+    }
     args.shown.show(&made.module, args.emit)
+}
+
+/// `--check`. Errors: `wrong-gradient` where they differ.
+fn check(module: &Module, wrt: &[&str], args: &InputArgs) -> Result<(), Diagnostic> {
+    let (inputs, bindings) = chosen(module, args)?;
+    stage("interpreting");
+    let found = check_module(module, wrt, &inputs, &bindings)?;
+    super::print(&found.to_string())?;
+    found.verdict()
+}
+
+/// Inputs and sizes for the interpreter. Errors: those of inputs; `too-much-work`.
+fn chosen(module: &Module, args: &InputArgs) -> Result<(Vec<Array>, Bindings), Diagnostic> {
+    let entry = module.entry()?;
+    let given = inputs::given(args, entry)?;
+    let bindings = inputs::symbols(args, entry, given.as_deref())?;
+    let work = Work::of(module, &entry.name, &bindings)?;
+    interp::fits(&work)?;
+    work.check(MAX_WORK_INTERPRETED)?;
+    let inputs = given.map_or_else(|| inputs::random(module, args.seed, &bindings), Ok)?;
+    Ok((inputs, bindings))
 }
 
 /// The float parameters of the entry. Errors: `no-gradient` if there are none.

@@ -37,6 +37,10 @@ pub(super) struct Args {
     /// determined by them, which is said, and is no error
     #[arg(long)]
     check: bool,
+    /// Find the first node that makes a NaN of operands without one, or an infinity of finite operands, in the interpreter:
+    /// its line, those of the calls around it, and what its operands are. For gradients there is `grad --nan-hunt`
+    #[arg(long, conflicts_with_all = ["check", "json", "profile", "output"])]
+    nan_hunt: bool,
     /// How the interpreter rounds, for `--device interpreter` (strict if absent) and for `--check` (both if absent)
     #[arg(long, value_enum)]
     interpreter: Option<Rounding>,
@@ -86,6 +90,10 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     args.output.as_deref().map_or(Ok(()), check_writable)?;
     let inputs = given.map_or_else(|| inputs::random(&module, args.input.seed, &bindings), Ok)?;
     let options = args.compile.options()?;
+    if args.nan_hunt {
+        let mode = args.interpreter.unwrap_or(Rounding::Strict).mode();
+        return hunt(&module, &inputs, &bindings, mode);
+    }
     let interpret = |mode, inputs: &[Array]| interp::run(&module, &entry.name, inputs, &bindings, mode);
     let mut report = serde_json::Map::new();
     let start = Instant::now();
@@ -155,10 +163,27 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     passed
 }
 
+/// `--nan-hunt`. Errors: `not-finite` where something is found.
+pub(super) fn hunt(
+    module: &Module,
+    inputs: &[Array],
+    bindings: &Bindings,
+    mode: interp::Mode,
+) -> Result<(), Diagnostic> {
+    stage("interpreting");
+    let entry = module.entry()?;
+    let infinite = |a: &Array| a.dtype().is_float() && a.to_f64().is_some_and(|v| v.iter().any(|x| !x.is_finite()));
+    for (p, _) in entry.params.iter().zip(inputs).filter(|(_, a)| infinite(a)) {
+        super::note(&format!("warning[not-finite]: the input `%{}` has a NaN or an infinity\n", p.name));
+    }
+    interp::hunt(module, &entry.name, inputs, bindings, mode)?;
+    super::print("no node makes a NaN or an infinity\n")
+}
+
 /// Refuses what would take too long, or what the interpreter would refuse in the end.
 fn bounded(module: &Module, args: &Args, bindings: &Bindings) -> Result<(), Diagnostic> {
     let work = Work::of(module, &module.entry()?.name, bindings)?;
-    let interpreted = args.check || args.device == Device::Interpreter;
+    let interpreted = args.check || args.nan_hunt || args.device == Device::Interpreter;
     if interpreted {
         interp::fits(&work)?;
     }

@@ -55,7 +55,10 @@ pub(super) fn scan(
         for t in whole {
             inner.push(if length == 0 { zero_slice(t)? } else { movement::leading(t, step)? });
         }
-        let mut results = call(machine, frame, body, &inner)?;
+        let mut results = call(machine, frame, body, &inner).map_err(|d| match d.code {
+            "not-finite" => d.note(format!("in step {step} of {length} of the scan of `@{body}`")),
+            _ => d,
+        })?;
         if results.len() < carries || results.iter().zip(initial).any(|(a, b)| a.ty() != b.ty()) {
             let message = format!("`@{body}` must first return its {carries} carries, of the same types");
             return Err(Diagnostic::new("shape-mismatch", message));

@@ -1,8 +1,8 @@
 //! One call of a function: symbols, values and their last uses.
 
 use super::Mode;
-use super::eval;
 use super::value::Tensor;
+use super::{eval, hunt};
 use crate::array::Array;
 use crate::diag::Diagnostic;
 use crate::graph::{Function, Module, NodeId, Value};
@@ -47,6 +47,8 @@ impl Argument {
 pub(super) struct Machine<'m> {
     pub(super) module: &'m Module,
     pub(super) mode: Mode,
+    /// Whether the run ends where a NaN or an infinity is made.
+    pub(super) hunt: bool,
 }
 
 /// A running function.
@@ -59,6 +61,12 @@ pub(super) struct Frame<'f> {
 }
 
 impl Machine<'_> {
+    /// What the function `name` gives for `inputs`.
+    pub(super) fn results(&self, name: &str, inputs: &[Array], bindings: &Bindings) -> Result<Vec<Array>, Diagnostic> {
+        let arguments = inputs.iter().map(|a| Argument::Array(a.clone())).collect();
+        self.call(name, arguments, bindings, Depth::ENTRY)?.iter().map(Tensor::to_array).collect()
+    }
+
     /// Runs `name`; `outer` holds the symbols of the caller, which the callee shares where no parameter binds them.
     pub(super) fn call(
         &self,
@@ -85,7 +93,14 @@ impl Machine<'_> {
                 continue;
             }
             let args = node.args.iter().map(|&a| frame.value(a)).collect::<Result<Vec<Tensor>, Diagnostic>>();
-            let results = args.and_then(|args| eval::node(self, &frame, &node.op, &args)).map_err(|d| {
+            let results = args.and_then(|args| {
+                let results = eval::node(self, &frame, &node.op, &args)?;
+                if self.hunt {
+                    hunt::check(name, node, &args, &results)?;
+                }
+                Ok(results)
+            });
+            let results = results.map_err(|d| {
                 let label = format!("in this `{}` of `@{name}`", crate::infer::shown_name(&node.op));
                 node.places.first().map_or_else(|| d.clone(), |p| d.clone().at(p.clone(), label))
             })?;

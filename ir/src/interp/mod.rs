@@ -8,6 +8,7 @@ mod control;
 mod dot;
 mod eval;
 mod frame;
+mod hunt;
 mod indexing;
 mod map;
 mod movement;
@@ -52,10 +53,23 @@ pub fn run(
     bindings: &Bindings,
     mode: Mode,
 ) -> Result<Vec<Array>, Diagnostic> {
-    let arguments = inputs.iter().map(|a| frame::Argument::Array(a.clone())).collect();
-    let machine = frame::Machine { module, mode };
-    let results = machine.call(function, arguments, bindings, frame::Depth::ENTRY)?;
-    results.iter().map(value::Tensor::to_array).collect()
+    let machine = frame::Machine { module, mode, hunt: false };
+    machine.results(function, inputs, bindings)
+}
+
+/// [`run`] that ends at the first node that makes a NaN of operands without one, or an infinity of finite operands; nodes
+/// without operands may be what they are.
+///
+/// Errors: `not-finite` with the node, its line and those of the calls around it, and what its operands are; those of [`run`].
+pub fn hunt(
+    module: &Module,
+    function: &str,
+    inputs: &[Array],
+    bindings: &Bindings,
+    mode: Mode,
+) -> Result<Vec<Array>, Diagnostic> {
+    let machine = frame::Machine { module, mode, hunt: true };
+    machine.results(function, inputs, bindings)
 }
 
 /// Whether [`run`] allows the values of a call that has this work: those that are surely computed, before anything runs.

@@ -11,6 +11,7 @@
 //! A gradient exists for floats only. Where a function has no slope, or two, the rules of `vjp` say what it is; they follow
 //! torch.
 
+mod check;
 mod closures;
 mod custom;
 mod forward;
@@ -20,6 +21,7 @@ mod split;
 mod vjp;
 
 use crate::lower::depth;
+pub use check::{GradCheck, ParameterCheck, check_grads, check_module};
 pub use closures::{Linear, Pullback, grad, gradients, hvp, jvp, linearize, value_and_grad, vjp};
 pub(crate) use closures::{alias, pull, push};
 
