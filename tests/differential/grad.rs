@@ -1,21 +1,41 @@
-//! Random graphs have derivatives, and forward and reverse mode agree: `ct . (J t) = (ct J) . t`.
+//! Random graphs have derivatives, and forward and reverse mode agree: `ct . (J t) = (ct J) . t`. Second derivatives are the same in
+//! both orders, and symmetric.
 
+use super::data::Fill;
 use super::machine::{Built, Case, build, cases};
 use super::random::Random;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::cell::Cell;
 use tilewright_ir::array::Array;
-use tilewright_ir::graph::Module;
+use tilewright_ir::dsl::{Graph, Tensor};
+use tilewright_ir::graph::{Module, Node, Param};
 use tilewright_ir::interp::{self, Mode};
+use tilewright_ir::op::{GraphOp, ReduceKind};
 use tilewright_ir::text::{difference, parse, print};
 use tilewright_ir::types::{Bindings, DType, Type};
-use tilewright_passes::autodiff::{Form, differentiate};
+use tilewright_passes::autodiff::{Form, differentiate, hvp, value_and_grad};
 
 /// Graphs of a run without `TILEWRIGHT_CASES`.
 const CASES: u32 = 300;
 
 #[test]
 fn forward_and_reverse_mode_agree() {
+    // Graphs of integers, or with halves, have nothing to compare.
+    holds(law, |cases, compared, moving| 10 * compared > cases && 2 * moving > compared);
+}
+
+#[test]
+fn second_derivatives_agree_in_both_orders_and_are_symmetric() {
+    // Many graphs are linear, and their second derivatives 0.
+    holds(second_law, |cases, compared, moving| 10 * compared > cases && 20 * moving > compared);
+}
+
+/// Two numbers that are equal, and the sum of the magnitudes that they are sums of.
+type Sides = (f64, f64, f64);
+
+/// Draws graphs, of which `law` holds; `enough` says of their number, that of comparisons, and of those that are not 0, whether
+/// that shows anything.
+fn holds(law: fn(&Built, &Case) -> Result<Vec<Sides>, String>, enough: fn(u32, u32, u32) -> bool) {
     let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap());
     let cases_wanted = number("TILEWRIGHT_CASES").map_or(CASES, |n| n as u32);
     let mut seed = [11u8; 32];
@@ -27,31 +47,160 @@ fn forward_and_reverse_mode_agree() {
         let built = build(&case).map_err(TestCaseError::fail)?;
         let sides = law(&built, &case);
         let shown = |d: String| TestCaseError::fail(format!("{d}\n{}{:?}", print(&built.module), built.bindings));
-        for (forward, reverse, size) in sides.map_err(shown)? {
+        for (left, right, size) in sides.map_err(shown)? {
             compared.set(compared.get() + 1);
-            moving.set(moving.get() + u32::from(forward != 0.0));
-            let error = (forward - reverse).abs();
+            moving.set(moving.get() + u32::from(left != 0.0));
+            let error = (left - right).abs();
             // What cancels inside, as in the sum of a softmax, leaves roundings of f64 that the size does not show.
             if error > 1e-5 * size + 1e-8 {
-                return Err(shown(format!("forward {forward}, reverse {reverse}, of a size of {size}")));
+                return Err(shown(format!("{left} on one side, {right} on the other, of a size of {size}")));
             }
         }
         Ok(())
     });
     outcome.unwrap_or_else(|e| panic!("{e}"));
     println!("{cases_wanted} graphs, {} comparisons, {} of them not 0", compared.get(), moving.get());
-    // Graphs of integers, or with halves, have nothing to compare.
-    assert!(10 * compared.get() > cases_wanted && 2 * moving.get() > compared.get());
+    assert!(enough(cases_wanted, compared.get(), moving.get()));
+}
+
+/// Parameters of f32 and f64, if there are some and a float result.
+fn moving(built: &Built) -> Result<Vec<usize>, String> {
+    let entry = built.module.entry().map_err(|d| d.to_string())?;
+    let wide = |ty: &Type| matches!(ty.dtype, DType::F32 | DType::F64);
+    let wrt: Vec<usize> = (0..entry.params.len()).filter(|&i| wide(&entry.params[i].ty)).collect();
+    let has_loss = entry.results.iter().any(|&r| entry.ty(r).dtype.is_float());
+    Ok(if has_loss { wrt } else { Vec::new() })
+}
+
+/// Whether numbers of this graph can be compared: halves round on the way, and special values make NaN.
+fn comparable(built: &Built, case: &Case) -> bool {
+    !case.special
+        && !built.module.functions.values().flat_map(|f| &f.nodes).flat_map(|n| &n.types).any(|t| half(t.dtype))
+}
+
+/// With `H` the second derivatives of `sum(ct . f)`: `w . (H v)` forward over reverse is that of reverse over forward, and
+/// `v . (H w)`.
+fn second_law(built: &Built, case: &Case) -> Result<Vec<Sides>, String> {
+    let module = &built.module;
+    let entry = module.entry().map_err(|d| d.to_string())?;
+    let wrt = moving(built)?;
+    // The slope of a product has no second derivative of its own where an element is 0.
+    let product = |n: &Node| matches!(n.op, GraphOp::Reduce { kind: ReduceKind::Prod, .. });
+    if wrt.is_empty() || !comparable(built, case) || module.functions.values().flat_map(|f| &f.nodes).any(product) {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&str> = wrt.iter().map(|&i| &*entry.params[i].name).collect();
+    let made = |m: &Module, form| differentiate(m, &names, form).map(|d| d.module).map_err(|d| d.to_string());
+    let forward_over_reverse = made(&made(module, Form::Pullback)?, Form::Pushforward)?;
+    let reverse_over_forward = made(&made(module, Form::Pushforward)?, Form::Pullback)?;
+    let (mut random, mut out) = (Random(case.seed), Vec::new());
+    for bindings in &built.bindings {
+        let fill = |(p, f): (&Param, &Fill)| f.array(&p.ty, bindings, &mut random, false);
+        let inputs = entry.params.iter().zip(&built.fills).map(fill).collect::<Result<Vec<Array>, _>>()?;
+        let values = results(module, &inputs, bindings)?;
+        let floats: Vec<&Array> = values.iter().filter(|a| a.dtype().is_float()).collect();
+        let cts: Vec<Array> = floats.iter().map(|y| noise(y, &mut random)).collect();
+        let [v, w] = [0, 1].map(|_| wrt.iter().map(|&i| noise(&inputs[i], &mut random)).collect::<Vec<Array>>());
+        let last = |all: Vec<Array>| all[all.len() - wrt.len()..].to_vec();
+        let along = |t: &[Array]| results(&forward_over_reverse, &[&inputs[..], &cts, t].concat(), bindings).map(last);
+        let zeros: Vec<Array> = floats.iter().map(|y| zero(y)).collect();
+        let back = last(results(&reverse_over_forward, &[&inputs[..], &v, &zeros, &cts].concat(), bindings)?);
+        let (hv, hw) = (along(&v)?, along(&w)?);
+        if let (Some((a, x)), Some((b, y)), Some((c, z))) = (inner(&hv, &w), inner(&back, &w), inner(&hw, &v)) {
+            let size = x.max(y).max(z);
+            out.extend([(a, b, size), (a, c, size)]);
+        }
+    }
+    Ok(out)
+}
+
+fn zero(like: &Array) -> Array {
+    let bytes = vec![0; like.bytes().len()];
+    Array::new(like.dtype(), like.shape(), tilewright_ir::array::Bytes::new(bytes)).unwrap()
+}
+
+/// Loops of random steps have the gradients of the steps one after the other.
+#[test]
+fn the_gradient_of_a_scan_is_that_of_its_steps() {
+    for seed in 0..40 {
+        let numbers = |n: usize, by: u64| {
+            let mut random = Random(100 * seed + by);
+            (0..n).map(|_| random.below(33) as f64 / 16.0 - 1.0).collect::<Vec<f64>>()
+        };
+        let length = 1 + seed as usize % 5;
+        let build = |looped: bool| {
+            let g = Graph::new("main");
+            let inputs = |g: &Graph| [0, 1, 2].map(|i| g.input(["a", "b", "w"][i], DType::F64, [3]));
+            g.function("step", |g| {
+                let [a, b, w] = inputs(g);
+                step(seed, &[a, b, w, g.input("s", DType::F64, [3])])
+            });
+            let [a, b, w] = inputs(&g);
+            let s = g.input("s", DType::F64, [length as i64, 3]);
+            let loss = |[a, b, w, s]: &[Tensor; 4]| {
+                if looped {
+                    let all = g.scan("step", &[a, b, w], &[s], length as i64);
+                    return (&all[0] * &all[1]).sum(&[0]) + all[3].sin().sum(&[0, 1]);
+                }
+                let (mut a, mut b, mut total) = (a.clone(), b.clone(), g.scalar(DType::F64, 0.0));
+                for i in 0..length as i64 {
+                    let row = s.slice(0, i, i + 1).squeeze(0);
+                    let [next, other, _, stack] = step(seed, &[a, b, w.clone(), row]);
+                    (a, b, total) = (next, other, total + stack.sin().sum(&[0]));
+                }
+                (a * b).sum(&[0]) + total
+            };
+            let all = [a, b, w, s];
+            let (y, d) = value_and_grad(loss)(&all);
+            let second = hvp(loss)(&all, &all);
+            let out: Vec<&Tensor> = [&y].into_iter().chain(&d).chain(&second).collect();
+            g.finish(&out).unwrap_or_else(|d| panic!("{d}"))
+        };
+        let inputs: Vec<Array> = [3, 3, 3, 3 * length]
+            .iter()
+            .zip(1..)
+            .map(|(&n, by)| {
+                let shape = if n == 3 && by < 4 { vec![3] } else { vec![length, 3] };
+                Array::from_f64(&shape, &numbers(n, by)).unwrap()
+            })
+            .collect();
+        let [looped, unrolled] =
+            [true, false].map(|looped| results(&build(looped), &inputs, &Bindings::new()).unwrap());
+        for (i, (a, b)) in looped.iter().zip(&unrolled).enumerate() {
+            let near = |(a, b): (f64, f64)| (a - b).abs() <= 1e-9 * a.abs().max(1.0);
+            let (a, b) = (a.to_f64().unwrap(), b.to_f64().unwrap());
+            assert!(a.iter().copied().zip(b.iter().copied()).all(near), "seed {seed}, result {i}: {a:?} {b:?}");
+        }
+    }
+}
+
+/// A random step: carries `a` and `b`, of which one may stay, a carry `w` that stays, and what is stacked.
+fn step(seed: u64, [a, b, w, s]: &[Tensor; 4]) -> [Tensor; 4] {
+    let mut random = Random(seed);
+    let mut values = vec![a.clone(), b.clone(), w.clone(), s.clone()];
+    for _ in 0..6 {
+        let [x, y] = [0, 1].map(|_| values[random.below(values.len())].clone());
+        values.push(match random.below(6) {
+            0 => x * y,
+            1 => x + y,
+            2 => x.tanh(),
+            3 => (x * 0.5).sin() - y,
+            4 => (-(&x * &x)).exp(),
+            _ => x.maximum(&y),
+        });
+    }
+    let pick = |i: usize| values[values.len() - i].clone();
+    let other = if random.below(3) == 0 { b.clone() } else { pick(2) };
+    [pick(1).tanh(), other, w.clone(), pick(3)]
 }
 
 /// Both sides of the law for each of the case's sizes, and the sum of the magnitudes that the sides are sums of. None where
 /// nothing moves, where halves round on the way, or where a slope is infinite.
-fn law(built: &Built, case: &Case) -> Result<Vec<(f64, f64, f64)>, String> {
+fn law(built: &Built, case: &Case) -> Result<Vec<Sides>, String> {
     let module = &built.module;
     let entry = module.entry().map_err(|d| d.to_string())?;
-    let wide = |ty: &Type| matches!(ty.dtype, DType::F32 | DType::F64);
-    let wrt: Vec<usize> = (0..entry.params.len()).filter(|&i| wide(&entry.params[i].ty)).collect();
-    if wrt.is_empty() || !entry.results.iter().any(|&r| entry.ty(r).dtype.is_float()) {
+    let wrt = moving(built)?;
+    if wrt.is_empty() {
         return Ok(Vec::new());
     }
     let names: Vec<&str> = wrt.iter().map(|&i| &*entry.params[i].name).collect();
@@ -63,13 +212,12 @@ fn law(built: &Built, case: &Case) -> Result<Vec<(f64, f64, f64)>, String> {
             return Err(format!("another derivative comes back from its text: {found}"));
         }
     }
-    if module.functions.values().flat_map(|f| &f.nodes).flat_map(|n| &n.types).any(|t| half(t.dtype)) || case.special {
+    if !comparable(built, case) {
         return Ok(Vec::new());
     }
     let (mut random, mut out) = (Random(case.seed), Vec::new());
     for bindings in &built.bindings {
-        let fill =
-            |(p, f): (&tilewright_ir::graph::Param, &super::data::Fill)| f.array(&p.ty, bindings, &mut random, false);
+        let fill = |(p, f): (&Param, &Fill)| f.array(&p.ty, bindings, &mut random, false);
         let inputs = entry.params.iter().zip(&built.fills).map(fill).collect::<Result<Vec<Array>, _>>()?;
         let tangents: Vec<Array> = wrt.iter().map(|&i| noise(&inputs[i], &mut random)).collect();
         let moved = results(&push, &[&inputs[..], &tangents].concat(), bindings)?;

@@ -189,4 +189,6 @@ mod closures_tests;
 #[cfg(test)]
 mod custom_tests;
 #[cfg(test)]
+mod edges_tests;
+#[cfg(test)]
 mod tests;

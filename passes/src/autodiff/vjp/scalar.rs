@@ -1,7 +1,7 @@
 //! Reverse rules of scalar ops: `ct` times the partial derivative, for each operand that asks.
 //!
 //! At the edges they do as torch does: a tie of `max` or `min` is shared, `abs` has slope 0 at 0, `select` hides what the
-//! branch that was not taken would give, `pow` has slope 0 for the exponent 0 and for a base of 0.
+//! branch that was not taken would give, unless it is NaN or infinite, `pow` has slope 0 for the exponent 0 and in the exponent for a base of 0.
 
 use crate::build::Build;
 use std::f64::consts::{FRAC_2_SQRT_PI, LN_2};
@@ -142,7 +142,7 @@ fn operand(
     }))
 }
 
-/// `x^p`: `p x^(p-1)`, 0 for the exponent 0; and `y ln x`, 0 for the base 0 unless the exponent is negative.
+/// `x^p`: `p x^(p-1)`, 0 for `0^0`; and `y ln x`, 0 for the base 0 unless the exponent is negative.
 fn pow(b: &mut Build<'_>, x: &[Value], (y, ct): (Value, Value), i: usize) -> Result<Value, Diagnostic> {
     let (base, power, ty) = (x[0], x[1], b.ty(x[0]));
     let zero = b.full(&ty, 0.0)?;
@@ -151,7 +151,10 @@ fn pow(b: &mut Build<'_>, x: &[Value], (y, ct): (Value, Value), i: usize) -> Res
         let less = b.sub(power, one)?;
         let lower = b.map(ScalarOp::Pow {}, &[base, less])?;
         let slope = b.mul(power, lower)?;
-        let (part, flat) = (b.mul(ct, slope)?, b.compare(ScalarOp::Eq {}, power, zero)?);
+        let part = b.mul(ct, slope)?;
+        // Elsewhere it is 0 by itself, with the right slope in the exponent.
+        let (none, nothing) = (b.compare(ScalarOp::Eq {}, power, zero)?, b.compare(ScalarOp::Eq {}, base, zero)?);
+        let flat = b.map(ScalarOp::And {}, &[none, nothing])?;
         return b.select(flat, zero, part);
     }
     let log = b.map(ScalarOp::Log {}, &[base])?;
