@@ -160,8 +160,14 @@ impl<'a> Build<'a> {
         self.push(GraphOp::Reshape { shape }, &[x])
     }
 
-    /// See [`GraphOp::Transpose`]; nothing where the order stays.
+    /// See [`GraphOp::Transpose`]; nothing where the order stays, and one of one.
     pub fn transpose(&mut self, x: Value, perm: Axes) -> Result<Value, Diagnostic> {
+        let made = self.f.node(x);
+        if let GraphOp::Transpose { perm: first } = &made.op {
+            let both = perm.iter().map(|&axis| first[axis]).collect();
+            let source = made.args[0];
+            return self.transpose(source, both);
+        }
         if perm.iter().copied().eq(0..perm.len()) { Ok(x) } else { self.push(GraphOp::Transpose { perm }, &[x]) }
     }
 

@@ -3,6 +3,7 @@
 pub mod autodiff;
 mod build;
 pub mod egraph;
+mod extract;
 pub mod fuse;
 pub mod lower;
 pub mod region;

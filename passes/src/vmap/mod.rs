@@ -15,6 +15,7 @@ mod rules;
 pub use closures::{hessian, jacobian_forward, jacobian_reverse, vmap};
 
 use crate::build::{Build, add, kept};
+use crate::extract::extract;
 use crate::lower::depth;
 use control::Batched;
 use tilewright_ir::diag::Diagnostic;
@@ -85,7 +86,10 @@ pub fn batch(module: &Module, axes: &[(&str, Axis)], count: &Count) -> Result<Mo
         let mask: Vec<bool> = places.iter().map(Option::is_some).collect();
         out.derivative = batched.rule(&mut module, &f, (&mask, &all))?;
     }
-    add(&mut module, out);
+    // What is turned twice leaves the first turn behind.
+    let params: Vec<Value> = (0..out.params.len()).map(|i| out.param(i)).collect();
+    let derivative = out.derivative.clone();
+    add(&mut module, Function { derivative, ..extract(&out, &entry, &params, &out.results)? });
     let module = module.part(&entry)?;
     verify(&module)?;
     depth(&module)?;
