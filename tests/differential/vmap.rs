@@ -9,7 +9,7 @@ use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::text::{difference, parse, print};
-use tilewright_ir::types::{Bindings, SymbolDecl, Type};
+use tilewright_ir::types::{Bindings, DType, SymbolDecl, Type};
 use tilewright_passes::autodiff::{Form, differentiate};
 use tilewright_passes::vmap::{Count, batch};
 
@@ -104,6 +104,69 @@ fn compared(built: &Built, module: &Module, case: &Case) -> Result<u32, String> 
         runs += 1;
     }
     Ok(runs)
+}
+
+#[test]
+fn the_gradient_of_many_examples_is_that_of_each() {
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[29u8; 32]));
+    let compared = Cell::new(0u32);
+    let outcome = runner.run(&cases(), |case| {
+        let built = build(&case).map_err(TestCaseError::fail)?;
+        let shown = |d: String| TestCaseError::fail(format!("{d}\n{}{:?}", print(&built.module), built.bindings));
+        compared.set(compared.get() + commute(&built, &case).map_err(shown)?);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|e| panic!("{e}"));
+    assert!(4 * compared.get() > CASES, "{} comparisons", compared.get());
+}
+
+/// The gradient of the batched graph against the batched gradient; what all examples share has the sum of theirs. How many
+/// gradients were compared: none where halves round on the way.
+fn commute(built: &Built, case: &Case) -> Result<u32, String> {
+    let (module, mut random) = (&built.module, Random(case.seed));
+    let f = module.entry().map_err(|d| d.to_string())?;
+    let half = |ty: &Type| matches!(ty.dtype, DType::F16 | DType::Bf16);
+    let rounds = module.functions.values().flat_map(|f| &f.nodes).flat_map(|n| &n.types).any(half);
+    let wrt: Vec<usize> = (0..f.params.len()).filter(|&i| f.params[i].ty.dtype.is_float()).collect();
+    let Some(pull) = pullback(built).filter(|_| !rounds && !case.special) else { return Ok(0) };
+    let shared: Vec<bool> = (0..f.params.len()).map(|i| i > 0 && random.below(3) == 0).collect();
+    let axes = |m: &Module| -> Vec<String> {
+        let params = m.entry().map_or(&[][..], |f| &f.params).iter().enumerate();
+        params.filter(|(i, _)| !shared.get(*i).is_some_and(|s| *s)).map(|(_, p)| p.name.to_string()).collect()
+    };
+    let many = |m: &Module, names: &[String]| {
+        let named: Vec<(&str, usize)> = names.iter().map(|n| (n.as_str(), 0)).collect();
+        batch(m, &named, &Count::Fixed(COUNT as i64)).map_err(|d| d.to_string())
+    };
+    let inside = many(&pull, &axes(&pull))?;
+    let names: Vec<&str> = wrt.iter().map(|&i| &*f.params[i].name).collect();
+    let outside = differentiate(&many(module, &axes(module))?, &names, Form::Pullback).map_err(|d| d.to_string())?;
+    let mut compared = 0;
+    for bindings in &built.bindings {
+        let mut inputs = Vec::new();
+        for (i, p) in inside.entry().map_err(|d| d.to_string())?.params.iter().enumerate() {
+            let fill = built.fills.get(i).unwrap_or(&super::data::Fill::Lattice);
+            inputs.push(fill.array(&p.ty, bindings, &mut random, false)?);
+        }
+        let run = |m: &Module| interp::run(m, "main", &inputs, bindings, Mode::Meaning).map_err(|d| d.to_string());
+        let (each, all) = (run(&inside)?, run(&outside.module)?);
+        for (k, &i) in wrt.iter().enumerate() {
+            let at = f.results.len() + k;
+            let (each, all) = (each[at].to_f64().unwrap_or_default(), all[at].to_f64().unwrap_or_default());
+            let n = all.len();
+            for j in 0..n {
+                let parts: Vec<f64> =
+                    if shared[i] { each.iter().skip(j).step_by(n).copied().collect() } else { vec![each[j]] };
+                let (sum, size) = parts.iter().fold((0.0, 0.0), |(s, m): (f64, f64), x| (s + x, m + x.abs()));
+                if size.is_finite() && (sum - all[j]).abs() > 1e-5 * size + 1e-8 {
+                    return Err(format!("by {}, element {j}: {sum} and {}", f.params[i].name, all[j]));
+                }
+            }
+            compared += 1;
+        }
+    }
+    Ok(compared)
 }
 
 fn column(rows: &[Vec<Array>], i: usize) -> Vec<Array> {
