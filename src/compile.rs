@@ -13,6 +13,8 @@ use tilewright_ir::text::{print_noted, value_name};
 use tilewright_ir::types::Bindings;
 use tilewright_ir::verify::verify;
 pub use tilewright_ir::work::Work;
+#[cfg(feature = "ilp")]
+pub use tilewright_passes::egraph::cover::Integer;
 use tilewright_passes::egraph::export::Note;
 pub use tilewright_passes::egraph::{DEFAULT_BUDGET, Gate, UserRules};
 use tilewright_passes::egraph::{Device, Fired, Numerics};
@@ -157,6 +159,21 @@ pub fn explained(
     likely: &Bindings,
 ) -> Result<Vec<Result<Explained, Diagnostic>>, Diagnostic> {
     tilewright_passes::explained(module, options.lowering(), &chosen(module, options, target)?, likely)
+}
+
+/// What an integer program of at most `nodes` nodes says of the kernels of each function, in module order; for one beyond a limit
+/// of level 2, the warning that says so.
+///
+/// Errors: those of [`regions`]; `ilp-solver`.
+#[cfg(feature = "ilp")]
+pub fn integer(
+    module: &Module,
+    options: &Options,
+    target: Target,
+    likely: &Bindings,
+    nodes: u64,
+) -> Result<Vec<Result<Integer, Diagnostic>>, Diagnostic> {
+    tilewright_passes::integer(module, options.lowering(), &chosen(module, options, target)?, likely, nodes)
 }
 
 /// The module that level 2 leaves, verified. Its functions have the parameters and results of the given ones.

@@ -12,5 +12,7 @@ pub mod tuned;
 pub mod vmap;
 pub mod walk;
 
+#[cfg(feature = "ilp")]
+pub use lower::integer;
 pub use lower::{Explained, ExplainedKernel, Lowered, Options as LowerOptions, Origin, Second};
 pub use lower::{Target, explained, fired, lower_module, optimized, regions, tunables};

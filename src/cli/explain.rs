@@ -39,6 +39,11 @@ pub(super) struct Args {
     /// not say are 4, or what their range has next to that
     #[arg(long)]
     replay: bool,
+    /// Ask a solver of integer programs for the cheapest choice among the same kernels, by a search of at most so many
+    /// nodes, and say to standard error what it says
+    #[cfg(feature = "ilp")]
+    #[arg(long, value_name = "NODES", num_args = 0..=1, default_missing_value = "20000")]
+    ilp: Option<u64>,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
@@ -58,6 +63,10 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         super::print(&format!("{json}\n"))?;
     } else {
         super::print(&text(report, kernel))?;
+    }
+    #[cfg(feature = "ilp")]
+    if let Some(nodes) = args.ilp {
+        integer(args, &module, &likely, nodes)?;
     }
     if args.replay { replay(args, &module, &found) } else { Ok(()) }
 }
@@ -79,6 +88,38 @@ fn kernel(functions: &[FunctionReport], name: &str) -> Result<(usize, usize), Di
         let message = format!("there is no kernel {}", crate::formats::shown(name));
         functions.iter().map(each).fold(Diagnostic::new("kernel", message), Diagnostic::note)
     })
+}
+
+/// Says how the kernels of every function compare with what an integer program finds.
+#[cfg(feature = "ilp")]
+fn integer(
+    args: &Args,
+    module: &Module,
+    likely: &tilewright_ir::types::Bindings,
+    nodes: u64,
+) -> Result<(), Diagnostic> {
+    super::progress::stage("solving integer programs");
+    let all = crate::compile::integer(module, &args.compile.options()?, args.target, likely, nodes)?;
+    for (f, found) in module.functions.values().zip(all) {
+        let found = match found {
+            Ok(found) => found,
+            Err(warning) => {
+                super::note(&format!("{warning}\n"));
+                continue;
+            }
+        };
+        let us = |seconds: f64| format!("{:.2} us", seconds * 1e6);
+        let (chosen, cuts, nodes) = (us(found.chosen), found.cuts, found.nodes);
+        let says = match found.best {
+            Some(best) if found.ended => format!("{} is the least of all covers, after {nodes} nodes", us(best)),
+            best => {
+                let best = best.map_or("no cover is found".into(), |b| format!("{} is the best found", us(b)));
+                format!("not decided after {nodes} nodes: {best}, none takes less than {}", us(found.low))
+            }
+        };
+        super::note(&format!("@{} takes {chosen}; by the integer program of its {cuts} kernels, {says}\n", f.name));
+    }
+    Ok(())
 }
 
 /// Replays the chains of every function. What is said goes to standard error: the answer is on standard output.

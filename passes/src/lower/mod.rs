@@ -3,6 +3,8 @@
 mod buffers;
 mod control;
 mod identity;
+#[cfg(feature = "ilp")]
+mod integer;
 mod launch;
 mod level2;
 #[cfg(test)]
@@ -10,6 +12,8 @@ mod tests;
 mod wide;
 
 pub(crate) use control::depth;
+#[cfg(feature = "ilp")]
+pub use integer::integer;
 pub use launch::lower_region;
 pub use level2::{Explained, ExplainedKernel, Second};
 

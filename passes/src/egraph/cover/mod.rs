@@ -15,6 +15,8 @@ mod device;
 mod draw;
 mod enumerate;
 mod frontier;
+#[cfg(feature = "ilp")]
+mod ilp;
 mod kind;
 mod loops;
 mod multi;
@@ -31,6 +33,8 @@ pub use context::{Context, InputFacts, usual_sizes};
 pub(crate) use device::json_error;
 pub use device::{Capabilities, Device, Positive, Rates};
 pub use draw::{Drawn, drawn};
+#[cfg(feature = "ilp")]
+pub use ilp::Integer;
 pub use partition::partition;
 pub use print::{origins, print_cover, rewritten, template, terms};
 pub(super) use problem::each;
@@ -254,6 +258,21 @@ pub fn explained(
         let explanation = selection.explain(&found, &mut cover)?;
         Ok((cover, explanation))
     })
+}
+
+/// What an integer program of at most `nodes` nodes says of the same cover.
+///
+/// Errors: those of [`cover`]; `ilp-solver`.
+#[cfg(feature = "ilp")]
+pub fn integer(
+    graph: &Graph,
+    roots: &[Id],
+    context: &Context,
+    device: &Device,
+    limits: CoverLimits,
+    nodes: u64,
+) -> Result<Integer, Diagnostic> {
+    choose(graph, roots, context, device, limits, |selection, found, _| selection.integer(&found, nodes))
 }
 
 fn choose<T>(

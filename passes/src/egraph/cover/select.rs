@@ -374,6 +374,12 @@ impl<'p, 'a> Selection<'p, 'a> {
         Ok(order.into_iter().map(|at| graph[at]).collect())
     }
 
+    /// What an integer program says of a cover.
+    #[cfg(feature = "ilp")]
+    pub fn integer(&self, found: &Found, nodes: u64) -> Result<super::Integer, Diagnostic> {
+        super::ilp::solve(self.problem, self.candidates, found.seconds, nodes)
+    }
+
     /// How good a cover is that was made of `found`; the work is added to its counts.
     pub fn explain(&self, found: &Found, cover: &mut Cover) -> Result<Explanation, Diagnostic> {
         let low = path(self.problem, self.candidates).max(bound(self.problem, self.candidates)).max(found.low);

@@ -2,5 +2,7 @@
 
 mod choice;
 mod exact;
+#[cfg(feature = "ilp")]
+mod integer;
 mod meaning;
 mod work;

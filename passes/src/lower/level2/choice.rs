@@ -96,7 +96,7 @@ pub(super) fn choose(
     let graph = &saturation.graph;
     let device = target.device(options)?;
     let context = Context::new(f, &import, graph, likely)?;
-    let roots: Vec<Id> = import.roots.iter().map(|r| graph.find(r.class)).collect();
+    let roots = roots(&import, graph);
     let limits = CoverLimits { budget: options.budget, ..CoverLimits::default() };
     let found = if explain {
         cover::explained(graph, &roots, &context, &device, limits).map(|(cover, e)| (cover, Some(e)))
@@ -113,4 +113,28 @@ pub(super) fn choose(
         Err(d) if ["too-many-classes", "no-cover"].contains(&d.code) => Ok(Err(beyond(f, &d.message))),
         Err(d) => Err(d),
     }
+}
+
+fn roots(import: &Import, graph: &Graph) -> Vec<Id> {
+    import.roots.iter().map(|r| graph.find(r.class)).collect()
+}
+
+/// What an integer program of at most `nodes` nodes says of the cover of a function, or the warning of the limit that it is
+/// beyond.
+#[cfg(feature = "ilp")]
+pub(in crate::lower) fn integer(
+    f: &Function,
+    options: &Options,
+    target: &Target,
+    likely: &Bindings,
+    nodes: u64,
+) -> Result<Result<cover::Integer, Diagnostic>, Diagnostic> {
+    let (import, saturation) = match saturated(f, options)? {
+        Ok(both) => both,
+        Err(warning) => return Ok(Err(warning)),
+    };
+    let (graph, device) = (&saturation.graph, target.device(options)?);
+    let context = Context::new(f, &import, graph, likely)?;
+    let limits = CoverLimits { budget: options.budget, ..CoverLimits::default() };
+    cover::integer(graph, &roots(&import, graph), &context, &device, limits, nodes).map(Ok)
 }

@@ -15,6 +15,8 @@ use crate::egraph::export::{Exported, Note, Piece, export};
 use crate::egraph::{self, Attr, AxisId, ENode, Graph, Head, Import, lang::axis_bit};
 use crate::region::{Region, coalesce, cut};
 pub(super) use choice::fired;
+#[cfg(feature = "ilp")]
+pub(super) use choice::integer;
 use choice::{Choice, choose};
 use egg::Id;
 pub use explain::{Explained, ExplainedKernel, Second};
