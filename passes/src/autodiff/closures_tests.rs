@@ -240,6 +240,17 @@ fn what_no_result_depends_on_has_zeros_and_a_warning() {
 }
 
 #[test]
+fn no_cotangents_are_made_toward_a_stopped_gradient() {
+    let g = Graph::new("main");
+    let x = g.input("x", F64, [2]);
+    let d = grad(|x: &Tensor| (x.exp().stop_gradient().tanh() * x).sum(&[0]))(&x);
+    let module = g.finish(&[&d]).unwrap();
+    near(&numbers(&module, &[&[0.5, -1.0]])[0], &[0.5f64.exp().tanh(), (-1.0f64).exp().tanh()]);
+    // Nothing of the rule of tanh, which no result would need: the graph under construction keeps what is appended.
+    assert!(!print(&module).contains("= sub "), "{}", print(&module));
+}
+
+#[test]
 fn nodes_of_a_gradient_have_the_lines_of_the_closure() {
     let g = Graph::new("main");
     let x = g.input("x", F64, [2]);
