@@ -91,3 +91,28 @@ fn a_calibration_is_a_description() {
     assert!(device.name.starts_with("cpu-") && device.cores.0 == 1.0, "{device:?}");
     assert!(device.cache.0 >= device.memory.0 && device.matrix.has(tilewright_ir::types::DType::Bf16));
 }
+
+#[test]
+fn levels_and_groups_of_rules_are_lines() {
+    let file = std::env::temp_dir().join(format!("tilewright-levels-{}.tw", std::process::id()));
+    let text = "func @norm(%x: f32[8, 64]) -> f32[8, 64] {\n  %0 = exp %x\n  return %0\n}\n
+func @main(%x: f32[8, 64]) -> f32[8, 64] {\n  %0 = call %x function=@norm\n  %1 = call %0 function=@norm\n  return %1\n}\n";
+    std::fs::write(&file, text).unwrap();
+    let path = file.to_str().unwrap();
+    let (ok, out, err) = bench(&["levels", path, "--json", "--seconds", "0.001"]);
+    assert!(ok, "{err}");
+    let rows: Vec<serde_json::Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let levels: Vec<&str> = rows.iter().map(|r| r["row"]["level"].as_str().unwrap()).collect();
+    assert_eq!(levels, ["0", "1", "2"], "no rule fires");
+    for row in &rows {
+        // Each call counts.
+        assert_eq!(row["row"]["launches"], 2, "{row}");
+        assert_eq!(row["row"]["bytes"], 2 * 2 * 8 * 64 * 4, "{row}");
+        assert!(row["row"]["min_s"].as_f64().unwrap() > 0.0 && row["row"]["predicted_s"].as_f64().unwrap() > 0.0);
+    }
+    let (ok, out, err) = bench(&["levels", path, "--seconds", "0", "--target", "sm_90a", "--without-rules", "views"]);
+    assert!(ok && out.lines().count() == 4 && !out.contains("ms measured"), "{out}{err}");
+    let (ok, _, err) = bench(&["levels", path, "--without-rules", "softmax"]);
+    assert!(!ok && err.contains("error[unknown-rule]") && err.contains("online"), "{err}");
+    std::fs::remove_file(&file).unwrap();
+}

@@ -110,11 +110,13 @@ fn halves_are_one_kernel_too() {
     for v in VARIANTS {
         let module = v.module(Sizes { dtype: DType::Bf16, ..v.sizes(150) });
         let inputs = inputs(&module);
-        let expected = run(&module, "main", &inputs, &Bindings::new(), Mode::Meaning).unwrap();
-        let found = compile(&module, &options()).unwrap().run(&inputs, &Bindings::new()).unwrap();
-        let (found, expected) = (found[0].to_f64().unwrap(), expected[0].to_f64().unwrap());
-        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f64::max);
-        assert!(worst < 2e-2, "{}: {worst}", v.name);
+        // What is rounded at every op, as the graph says, and what is not; where scores are stored, they are rounded.
+        let [strict, meaning] = [Mode::Strict, Mode::Meaning]
+            .map(|mode| run(&module, "main", &inputs, &Bindings::new(), mode).unwrap()[0].to_f64().unwrap());
+        let found = compile(&module, &options()).unwrap().run(&inputs, &Bindings::new()).unwrap()[0].to_f64().unwrap();
+        let outside = |x: f64, a: f64, b: f64| (x - a.max(b)).max(a.min(b) - x).max(0.0) / (1.0 + a.abs());
+        let worst = (0..found.len()).map(|i| outside(found[i], strict[i], meaning[i])).fold(0.0, f64::max);
+        assert!(worst < 2e-2 && found.iter().all(|x| x.is_finite()), "{}: {worst}", v.name);
     }
 }
 

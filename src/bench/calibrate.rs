@@ -5,12 +5,13 @@ use super::{Prepared, Setup, digits};
 use crate::compile::{Options, Precision};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Attention, Graph, Tensor};
 use tilewright_ir::types::DType;
-use tilewright_passes::egraph::cover::Capabilities;
+use tilewright_passes::egraph::cover::{Capabilities, Positive};
 use tilewright_passes::egraph::{Device, Numerics};
 
 /// A description of a CPU, in the order in which the shipped ones have it. Units are those of [`Device`].
@@ -156,7 +157,11 @@ fn attention_share(vector: f64, matrix: f64, special: f64, options: &Options) ->
     let (heads, tokens, size) = (4 * options.threads, 512, 64);
     let shape = [1, heads, tokens, size];
     let inputs: [(DType, &[usize], bool); 3] = [(DType::F32, &shape, false); 3];
-    let time = seconds(options, &inputs, |x| x[0].attention(&x[1], &x[2], Attention::default()))?;
+    // Whatever is chosen in the end, this measures attention.
+    let mut device = Device::named(&format!("cpu-{}", options.isa.name()))?;
+    device.attention_share = Positive(1.0);
+    let options = Options { device: Some(Arc::new(device)), ..options.clone() };
+    let time = seconds(&options, &inputs, |x| x[0].attention(&x[1], &x[2], Attention::default()))?;
     let cells = (heads * tokens * tokens) as f64;
     let products = time - cells * (4.0 + special) / vector;
     Ok((4.0 * cells * size as f64 / matrix / products.max(time / 10.0)).clamp(0.05, 1.0))

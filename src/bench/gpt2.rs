@@ -64,6 +64,13 @@ fn forward(tokens: usize) -> Result<Module, Diagnostic> {
     g.finish(&[&x.linear(&words)])
 }
 
+/// One block alone.
+pub(super) fn one_block(tokens: usize) -> Result<Module, Diagnostic> {
+    let g = Graph::new("main");
+    let x = g.input("x", DType::F32, (1, tokens, WIDTH));
+    g.finish(&[&block(&g, &x)])
+}
+
 fn norm(g: &Graph, x: &Tensor, name: &str) -> Tensor {
     let weight = |what: &str| g.weight(&format!("{name}_{what}"), DType::F32, [WIDTH]);
     let (scale, shift) = (weight("g"), weight("b"));

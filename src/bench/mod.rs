@@ -4,21 +4,25 @@
 //! same inputs (see [`numpy`]) can be told to have done the same.
 
 mod attention;
+mod blocks;
 mod calibrate;
 mod elementwise;
 mod encoder;
 mod gemm;
 mod gpt2;
+mod levels;
 mod llm;
 pub mod machine;
 pub mod numpy;
 
 pub use attention::attention;
+pub use blocks::{Block, Lora, Moe, Vit, blocks, lora, moe, vit};
 pub use calibrate::{Calibration, calibrate};
 pub use elementwise::elementwise;
 pub use encoder::encoder;
 pub use gemm::{Gemm, gemm};
 pub use gpt2::gpt2;
+pub use levels::{Variant, levels};
 pub use llm::llm;
 
 use crate::compile::{Options, Precision, compile};

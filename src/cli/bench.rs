@@ -1,8 +1,12 @@
 //! `tilewright bench`: measure the work of the peers' scripts.
 
+use super::inputs;
 use super::options::CompileArgs;
+use crate::bench::Block;
 use crate::bench::{self, Gemm, Row, Setup};
+use crate::compile::Target;
 use std::path::PathBuf;
+use std::time::Duration;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
 
@@ -50,6 +54,20 @@ enum Work {
         #[arg(long)]
         model: PathBuf,
     },
+    /// What levels 0, 1 and 2, and 2 without each group of rules, make of programs: kernels, bytes, predicted and measured time
+    Levels {
+        /// .tw files, op programs or ONNX graphs, on random inputs; blocks of the usual models if absent
+        files: Vec<PathBuf>,
+        /// The size of a symbol of the files, such as seq=1024; may be repeated
+        #[arg(long = "set", value_name = "SYMBOL=VALUE", requires = "files")]
+        set: Vec<String>,
+        /// What to compile for; only what is for the CPU runs
+        #[arg(long, value_enum, default_value_t = Target::Cpu)]
+        target: Target,
+        /// Seconds for which each program runs; with 0 nothing runs
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+    },
     /// Prompts and decoding with a language model
     Llm {
         /// A GGUF file of the llama architecture
@@ -82,7 +100,49 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         Work::Elementwise => bench::elementwise(&setup, show),
         Work::Attention => bench::attention(&setup, show),
         Work::Gpt2 => bench::gpt2(&setup, show),
+        Work::Levels { files, set, target, seconds } => levels(args, &setup, files, set, (*target, *seconds)),
         Work::Encoder { model } => bench::encoder(model, &setup, show),
         Work::Llm { model } => bench::llm(model, &setup, show),
     }
+}
+
+fn levels(
+    args: &Args,
+    setup: &Setup,
+    files: &[PathBuf],
+    set: &[String],
+    (target, seconds): (Target, f64),
+) -> Result<(), Diagnostic> {
+    let budget =
+        Duration::try_from_secs_f64(seconds).map_err(|e| Diagnostic::new("option", format!("--seconds: {e}")))?;
+    let one = |file: &PathBuf| -> Result<Block, Diagnostic> {
+        let module = super::load_module(file, None)?;
+        tilewright_ir::verify::verify(&module)?;
+        let sizes = inputs::sizes_of(set, &module, module.entry()?)?;
+        Ok(Block { name: file.display().to_string(), module, sizes })
+    };
+    let blocks = if files.is_empty() { bench::blocks()? } else { files.iter().map(one).collect::<Result<_, _>>()? };
+    for Block { name, module, sizes } in blocks {
+        let runs = target.gpu().is_none() && budget > Duration::ZERO;
+        let inputs = if runs { Some(inputs::random(&module, 1, &sizes)?) } else { None };
+        super::progress::stage("choosing kernels");
+        let all = bench::levels(&module, (inputs.as_deref(), &sizes), &setup.options, target, budget)?;
+        if !args.json {
+            super::print(&format!("{name}\n"))?;
+        }
+        for variant in all {
+            let text = if args.json {
+                let row = serde_json::json!({ "bench": "levels", "shape": name, "target": target_name(target), "row": variant });
+                row.to_string()
+            } else {
+                variant.to_string()
+            };
+            super::print(&format!("{text}\n"))?;
+        }
+    }
+    Ok(())
+}
+
+fn target_name(target: Target) -> &'static str {
+    target.gpu().unwrap_or("cpu")
 }

@@ -36,6 +36,9 @@ pub struct CompileArgs {
     /// Take the rules of --rules without a test: one that is wrong makes wrong results
     #[arg(long, global = true, requires = "rules")]
     pub unchecked_rules: bool,
+    /// Rules that may not fire at level 2: names of rules, or of groups of rules
+    #[arg(long, global = true, value_name = "NAME", value_delimiter = ',')]
+    pub without_rules: Vec<String>,
     /// What kernels are priced by at level 2: a name (cpu-avx512, h200, ..) or a file that `calibrate` wrote. The shipped
     /// description of the target if absent; it changes which kernels are chosen, never what they compute beyond --numerics
     #[arg(long, global = true, value_name = "NAME|FILE")]
@@ -65,12 +68,12 @@ impl CompileArgs {
         Ok(Options { opt_level, numerics, precision, threads, verify, rules, device, tuned, ..host })
     }
 
-    /// The rules of `--rules`, tested unless they need not be.
+    /// The shipped rules and those of `--rules`, tested unless they need not be, but not those of `--without-rules`.
     ///
-    /// Errors: those of the rule files.
+    /// Errors: those of the rule files; `unknown-rule`.
     pub fn user_rules(&self) -> Result<UserRules, Diagnostic> {
         let gate = if self.unchecked_rules { Gate::Open } else { Gate::Checked };
-        if !self.rules.is_empty() && self.opt_level < MAX_OPT_LEVEL {
+        if !(self.rules.is_empty() && self.without_rules.is_empty()) && self.opt_level < MAX_OPT_LEVEL {
             let message = format!("rules fire at level {MAX_OPT_LEVEL}, not at level {}", self.opt_level);
             super::note(&format!("{}\n", Diagnostic::warning("unused-rules", message)));
         }
@@ -84,7 +87,7 @@ impl CompileArgs {
                 _other => d,
             })?;
         }
-        Ok(rules)
+        if self.without_rules.is_empty() { Ok(rules) } else { rules.without(&self.without_rules) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Small graphs of models that have no file: what rules are for.
 
+use tilewright::bench::{self, Lora, Moe, Vit};
 use tilewright::models::{Activation, EncoderConfig, EncoderFamily, EncoderHead, encoder};
-use tilewright_ir::dsl::{Attention, Graph, Tensor, concat, einsum};
+use tilewright_ir::dsl::{Graph, Tensor, einsum};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::DType;
 use tilewright_passes::autodiff::{Form, differentiate};
@@ -29,57 +30,16 @@ fn bert(family: EncoderFamily) -> Module {
     encoder(&config).unwrap()
 }
 
-fn linear(g: &Graph, x: &Tensor, name: &str, from: i64, to: i64) -> Tensor {
-    let w = g.weight(&format!("{name}.weight"), x.dtype(), (to, from));
-    let b = g.weight(&format!("{name}.bias"), x.dtype(), [to]);
-    x.linear(&w) + b
-}
-
-fn norm(g: &Graph, x: &Tensor, name: &str, width: i64) -> Tensor {
-    let w = g.weight(&format!("{name}.weight"), x.dtype(), [width]);
-    let b = g.weight(&format!("{name}.bias"), x.dtype(), [width]);
-    x.layer_norm(Some(&w), Some(&b), 1e-6)
-}
-
-/// A vision transformer: patches, a class token, one block, a head.
 fn vit(float: DType) -> Module {
-    let g = &Graph::new("main");
-    let batch = g.symbol("batch", 1..=64);
-    let image = g.input("image", float, [batch.clone(), 3.into(), 16.into(), 16.into()]);
-    let patches = image.rearrange("b c (h p) (w q) -> b (h w) (c p q)", &[("p", 8), ("q", 8)]);
-    let class = g.weight("class", float, (1, 1, 24)).broadcast_to([batch, 1.into(), 24.into()]);
-    let tokens = concat(&[&class, &linear(g, &patches, "patch", 192, 24)], 1).unwrap();
-    let x = tokens + g.weight("positions", float, (5, 24));
-    let h = norm(g, &x, "norm1", 24);
-    let heads = |name: &str| linear(g, &h, name, 24, 24).rearrange("b s (h d) -> b h s d", &[("h", 3)]);
-    let attended = heads("query").attention(&heads("key"), &heads("value"), Attention::default());
-    let x = x + linear(g, &attended.rearrange("b h s d -> b s (h d)", &[]), "out", 24, 24);
-    let up = linear(g, &norm(g, &x, "norm2", 24), "up", 24, 48).gelu();
-    let x = x + linear(g, &up, "down", 48, 24);
-    let logits = linear(g, &norm(g, &x, "norm", 24).slice(1, 0, 1).squeeze(1), "head", 24, 10);
-    g.finish(&[&logits.softmax(-1)]).unwrap()
+    bench::vit(Vit { image: 16, patch: 8, width: 24, heads: 3, classes: 10, float }).unwrap()
 }
 
-/// A mixture of experts: all experts, of which the likeliest counts.
 fn moe(float: DType) -> Module {
-    let g = &Graph::new("main");
-    let n = g.symbol("n", 1..=256);
-    let x = g.input("x", float, [n, 16.into()]);
-    let logits = x.linear(&g.weight("router", float, (4, 16)));
-    let chosen = logits.eq(logits.max_keep(&[1])).cast(float) * logits.softmax(1);
-    let up = einsum("nd,efd->enf", &[&x, &g.weight("up", float, (4, 32, 16))]).unwrap();
-    let gate = einsum("nd,efd->enf", &[&x, &g.weight("gate", float, (4, 32, 16))]).unwrap().silu();
-    let out = einsum("enf,edf->end", &[&(gate * up), &g.weight("down", float, (4, 16, 32))]).unwrap();
-    g.finish(&[&einsum("end,ne->nd", &[&out, &chosen]).unwrap()]).unwrap()
+    bench::moe(Moe { experts: 4, width: 16, inner: 32, float }).unwrap()
 }
 
-/// A linear layer with a low-rank adapter, after a norm.
 fn lora(float: DType) -> Module {
-    let g = &Graph::new("main");
-    let n = g.symbol("n", 1..=256);
-    let x = g.input("x", float, [n, 32.into()]).rms_norm(&g.weight("norm", float, [32]), 1e-6);
-    let low = x.linear(&g.weight("a", float, (4, 32))).linear(&g.weight("b", float, (48, 4)));
-    g.finish(&[&(x.linear(&g.weight("w", float, (48, 32))) + low * 0.5)]).unwrap()
+    bench::lora(Lora { width: 32, out: 48, rank: 4, float }).unwrap()
 }
 
 /// The loss of a linear head without its logits.

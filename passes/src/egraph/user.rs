@@ -51,6 +51,22 @@ impl UserRules {
         Ok(UserRules { all: Some(Arc::new(RuleSet { rules })) })
     }
 
+    /// Without the rules, and the rules of the groups, of these names.
+    ///
+    /// Errors: `unknown-rule` for a name that neither has.
+    pub fn without(&self, names: &[String]) -> Result<UserRules, Diagnostic> {
+        let all = self.rules()?.rules;
+        let named = |rule: &Rule, name: &String| *rule.name == **name || *rule.group == **name;
+        if let Some(name) = names.iter().find(|name| !all.iter().any(|rule| named(rule, name))) {
+            let mut groups: Vec<&str> = all.iter().map(|rule| &*rule.group).collect();
+            groups.dedup();
+            let message = format!("no rule and no group of rules is called `{}`", name.escape_default());
+            let known = format!("groups: {}; `tilewright rules list` has the rules", groups.join(", "));
+            return Err(Diagnostic::new("unknown-rule", message).note(known));
+        }
+        self.only(&|rule| !names.iter().any(|name| named(rule, name)))
+    }
+
     /// Whether there are others than the shipped ones.
     pub fn is_empty(&self) -> bool {
         self.all.is_none()

@@ -3,7 +3,7 @@
 
 use super::{Lower, Target};
 use crate::region::{AxisId, Region};
-use crate::schedule::{self, Attention, Blocks, Choice, Columns, Contraction, Schedule, Weight, When};
+use crate::schedule::{self, Attention, Blocks, Choice, Columns, Contraction, Relaid, Schedule, Weight, When};
 use crate::tuned::Tunable;
 use tilewright_ir::device::ukernel::{self, UKernelShape};
 use tilewright_ir::diag::Diagnostic;
@@ -54,6 +54,8 @@ pub(super) enum Template {
     Attention(Box<Attention>, &'static UKernelShape),
     /// One product of matrices.
     Contraction(Box<Contraction>, &'static UKernelShape),
+    /// The same, of a copy of one operand.
+    Relaid(Box<Relaid>, &'static UKernelShape),
     /// Loops of a [`Schedule`].
     Loops,
 }
@@ -63,13 +65,16 @@ impl Template {
     fn choices(&self, region: &Region) -> Vec<Choice> {
         match self {
             Template::Attention(..) => vec![Choice::Fixed],
-            Template::Contraction(c, row) => {
-                let rows = c.region.axes[c.m].1.as_const();
-                schedule::products(row, rows, c.depth().as_const())
-            }
+            Template::Contraction(c, row) => blocks(c, row),
+            Template::Relaid(relaid, row) => blocks(&relaid.product, row),
             Template::Loops => schedule::loops(Schedule::choose(region)),
         }
     }
+}
+
+/// The blocks that a product may have.
+fn blocks(c: &Contraction, row: &UKernelShape) -> Vec<Choice> {
+    schedule::products(row, c.region.axes[c.m].1.as_const(), c.depth().as_const())
 }
 
 /// Where a region's kernels write, and their name.
@@ -96,8 +101,8 @@ impl Lower<'_> {
         let choice = self.choice(region, &template, kernel_name)?;
         match (template, choice) {
             (Template::Attention(attention, row), _) => self.attention(&attention, row, to)?,
-            (Template::Contraction(c, row), Choice::Product(blocks)) => self.contraction(&c, row, blocks, to)?,
-            (Template::Contraction(c, row), _) => self.contraction(&c, row, Blocks::default(), to)?,
+            (Template::Contraction(c, row), choice) => self.contraction(&c, row, choice.blocks(), to)?,
+            (Template::Relaid(relaid, row), choice) => self.relaid(*relaid, row, choice.blocks(), to)?,
             (Template::Loops, Choice::Loops { schedule, hold }) => {
                 let kernel = schedule::region_kernel(region, (schedule, hold), kernel_name, &self.f.symbols)?;
                 self.push_when(kernel, arguments(region, to), None);
@@ -141,10 +146,16 @@ impl Lower<'_> {
         let product = schedule::contraction(&apart, &weight);
         let row = product.as_ref().and_then(|c| c.row(self.target.isa));
         match (product, row) {
-            (Some(c), Some(row)) if c.direct(row) || c.when_packed() != When::Never => {
-                Template::Contraction(Box::new(c), row)
+            (Some(c), Some(row)) if pays(&c, row) => Template::Contraction(Box::new(c), row),
+            (Some(_), _) => Template::Loops,
+            (None, _) => {
+                let relaid = schedule::relaid(&apart, &weight, self.target.isa);
+                let row = relaid.as_ref().and_then(|r| r.product.row(self.target.isa));
+                match (relaid, row) {
+                    (Some(r), Some(row)) if pays(&r.product, row) => Template::Relaid(Box::new(r), row),
+                    (_, _) => Template::Loops,
+                }
             }
-            (Some(_) | None, _) => Template::Loops,
         }
     }
 
@@ -166,6 +177,21 @@ impl Lower<'_> {
         Ok(())
     }
 
+    /// Copies one operand, then multiplies.
+    fn relaid(&mut self, relaid: Relaid, row: &UKernelShape, blocks: Blocks, to: To<'_>) -> Result<(), Diagnostic> {
+        let Relaid { copy, mut product, input } = relaid;
+        let owner = to.outputs.first().ok_or_else(|| Diagnostic::bug("a region that stores nothing"))?;
+        let rows = self.buffers.beside(owner, "rows", product.region.inputs[input].1.clone());
+        let name = format!("{}_rows", to.name);
+        let usual = (Schedule::choose(&copy), true);
+        let kernel = schedule::region_kernel(&copy, usual, &name, &self.f.symbols)?;
+        let first = self.kernels.len();
+        self.push_when(kernel, vec![copy.inputs[0].0.clone(), rows.clone()], None);
+        schedule::with_cost(&mut self.kernels[first..], schedule::cost(&copy).as_ref());
+        product.region.inputs[input].0 = rows;
+        self.contraction(&product, row, blocks, to)
+    }
+
     /// Packs the columns where that is needed; another kernel runs where there are too few rows for it.
     fn contraction(
         &mut self,
@@ -175,25 +201,29 @@ impl Lower<'_> {
         to: To<'_>,
     ) -> Result<(), Diagnostic> {
         let symbols = &self.f.symbols;
-        let kernel = schedule::contraction_kernel(c, row, blocks, to.name, symbols)?;
         let mut packed = arguments(&c.region, to);
-        if c.direct(row) {
-            self.push_when(kernel, packed, None);
-            return Ok(());
-        }
-        let when = match c.when_packed() {
+        let direct = c.direct(row);
+        let when = match if direct { c.when_repacked(row) } else { c.when_packed() } {
             When::If(condition) => Some(schedule::plain(condition)),
+            When::Never if direct => {
+                let kernel = schedule::contraction_kernel(c, (row, true), blocks, to.name, symbols)?;
+                self.push_when(kernel, packed, None);
+                return Ok(());
+            }
             When::Always | When::Never => None,
         };
         if let Some(when) = &when {
             let name = format!("{}_few", to.name);
-            let few = if c.columns.k_stride.is(1) {
+            let few = if direct {
+                schedule::contraction_kernel(c, (row, true), blocks, &name, symbols)?
+            } else if c.columns.k_stride.is(1) {
                 schedule::few_rows_kernel(&c.region, &name, symbols)?
             } else {
                 schedule::region_kernel(&c.region, (Schedule::choose(&c.region), true), &name, symbols)?
             };
             self.push_when(few, packed.clone(), Some(unless(when)));
         }
+        let kernel = schedule::contraction_kernel(c, (row, false), blocks, to.name, symbols)?;
         packed[c.b] = self.pack(&c.region, c.b, &c.columns, (c.k, c.n), (row, to), when.clone())?;
         self.push_when(kernel, packed, when);
         Ok(())
@@ -310,6 +340,11 @@ impl Lower<'_> {
         self.steps.push(Step::Launch(Launch { kernel: self.kernels.len(), arguments, when }));
         self.kernels.push(kernel);
     }
+}
+
+/// Whether a product on micro-kernels is worth its packing.
+fn pays(c: &Contraction, row: &UKernelShape) -> bool {
+    c.direct(row) || c.when_packed() != When::Never
 }
 
 /// Where `when` does not hold.

@@ -13,6 +13,7 @@ mod index;
 mod names;
 mod online;
 mod product;
+mod relaid;
 mod same_row;
 mod search;
 mod space;
@@ -30,6 +31,7 @@ pub(crate) use held::{MOST_BYTES as MOST_HELD, READ as READ_HELD, STORE as STORE
 pub use index::dim;
 pub use names::{apart, plain};
 pub use product::{contraction_kernel, few_rows_kernel};
+pub use relaid::{Relaid, relaid};
 pub use space::{Blocks, Choice};
 pub(crate) use space::{loops, products};
 pub use special::{cumsum, scatter_add, update_slice};

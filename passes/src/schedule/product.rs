@@ -60,10 +60,10 @@ struct Tiles<'c> {
 }
 
 /// The kernel of a contraction; its arguments are the region's inputs in order, with the panels in place of input `b`
-/// unless it is [`Contraction::direct`], then the output.
+/// unless it is read `direct`, then the output.
 pub fn contraction_kernel(
     c: &Contraction,
-    row: &UKernelShape,
+    (row, direct): (&UKernelShape, bool),
     blocks: Blocks,
     name: &str,
     symbols: &[SymbolDecl],
@@ -76,7 +76,7 @@ pub fn contraction_kernel(
     let nc = n_size.as_const().map_or(most, |n| most.min((n + row.nr - 1) / row.nr * row.nr).max(row.nr));
     let others = (0..region.rank).filter(|&x| x != c.m && x != c.n);
     let (mut vars, points) = points(region, others);
-    let tiles = Tiles { c, row, direct: c.direct(row), mc, nc, panels: nc / row.nr, depth: blocks.depth, points };
+    let tiles = Tiles { c, row, direct, mc, nc, panels: nc / row.nr, depth: blocks.depth, points };
     let mut e = Emitter::new(region);
     let count = ceil(dim(n_size), row.nr);
     if !tiles.direct {

@@ -41,6 +41,16 @@ impl Default for Blocks {
     }
 }
 
+impl Choice {
+    /// The blocks of a product, the usual where it leaves them open.
+    pub fn blocks(self) -> Blocks {
+        match self {
+            Choice::Product(blocks) => blocks,
+            Choice::Loops { .. } | Choice::Fixed => Blocks::default(),
+        }
+    }
+}
+
 /// `pointwise 256`, `row 512, held`, `product 4 x 128, 512 deep`.
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -225,14 +225,35 @@ fn renames(problem: &Problem<'_>, map: &[(u8, Affine)]) -> bool {
     map.iter().all(|m| m.1.as_axis().is_some() || (views && forward(&m.1)))
 }
 
-/// Whether a micro-kernel can read the rows: a stored tensor with the summed axes innermost.
-fn left_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
+/// How a micro-kernel comes to the rows of an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// As they lie, or as the device computes them.
+    There,
+    /// From a copy with the summed axes innermost.
+    Copied,
+}
+
+/// How a micro-kernel can read the rows, if it can: a stored tensor with the summed axes innermost, or a copy that is such.
+pub(super) fn left_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> Option<Rows> {
+    let fits = |yes: bool| yes.then_some(Rows::There);
     match written.step(written.operand(problem, sum.left)) {
-        None => true,
-        Some(Step::Load(_, map)) => walks(problem, map) && together(map, sum.depth) == Some(0),
-        Some(Step::At(map)) => renames(problem, map),
+        None => Some(Rows::There),
+        Some(Step::Load(_, map)) if walks(problem, map) && together(map, sum.depth) == Some(0) => Some(Rows::There),
+        Some(Step::Load(input, map)) => {
+            let whole = map.iter().all(|e| e.as_axis().is_some());
+            // The order of the summed axes is that of the columns.
+            let columns = match written.step(written.operand(problem, sum.right)) {
+                Some(Step::Load(_, map)) => together(map, sum.depth).is_some(),
+                Some(Step::At(_)) | None => sum.depth.count_ones() == 1,
+                Some(Step::Number | Step::Gather(..) | Step::Map { .. } | Step::Fold(..)) => false,
+            };
+            let copies = !problem.device.capabilities.prologue && !problem.context.is_weight(*input);
+            (copies && whole && columns).then_some(Rows::Copied)
+        }
+        Some(Step::At(map)) => fits(renames(problem, map)),
         Some(Step::Number | Step::Gather(..) | Step::Map { .. } | Step::Fold(..)) => {
-            problem.device.capabilities.prologue
+            fits(problem.device.capabilities.prologue)
         }
     }
 }
@@ -249,7 +270,9 @@ fn right_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> bool {
         Some(Step::Load(_, map)) => {
             let steps = problem.device.capabilities.views && together(map, sum.depth).is_some();
             let packs = together(map, sum.depth) == Some(0) || together(map, outer) == Some(0);
-            left == dtype && matrix.has(dtype) && walks(problem, map) && (packs || steps)
+            // Packing takes any distances between rows, columns and matrices.
+            let apart = problem.device.capabilities.batched && sum.depth.count_ones() == 1;
+            left == dtype && matrix.has(dtype) && walks(problem, map) && (packs || steps || apart)
         }
         Some(Step::At(map)) => left == dtype && matrix.has(dtype) && renames(problem, map),
         Some(Step::Map { .. }) => {
@@ -294,11 +317,14 @@ fn oriented(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum) -> Option<S
     if capable.prologue && sides.iter().all(|&at| half(at)) && !sides.iter().all(|&at| converted(at)) {
         return None;
     }
-    let fits = |s: &Sum| {
+    let fits = |s: &&Sum, rows: Rows| {
         let instructions = problem.device.capabilities.prologue && written.narrow(problem, [s.left, s.right]).is_some();
-        s.columns != 0 && (instructions || (left_fits(problem, written, s) && right_fits(problem, written, s)))
+        let products = || left_fits(problem, written, s) == Some(rows) && right_fits(problem, written, s);
+        s.columns != 0 && (instructions || products())
     };
-    first.into_iter().find(fits)
+    // A copy only where neither side lies as it should.
+    let found = [Rows::There, Rows::Copied].into_iter().find_map(|rows| first.iter().find(|s| fits(s, rows)));
+    found.cloned()
 }
 
 /// The form of a body.

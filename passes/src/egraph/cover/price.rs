@@ -2,7 +2,7 @@
 
 use super::super::lang::{Affine, Attr, AxisId, AxisSet, GATHERED, Head, axis_bit};
 use super::body::Written;
-use super::kind::{Form, Sum};
+use super::kind::{Form, Rows, Sum, left_fits};
 use super::loops::loops;
 use super::problem::{Class, Problem, Step, each};
 use super::{Bound, Price};
@@ -137,14 +137,19 @@ pub(super) fn pace(problem: &Problem<'_>, written: &Written<'_>, at: usize) -> D
     if is_half(dtype) && free { DType::F32 } else { dtype }
 }
 
-/// Bytes written.
+/// Bytes written. What no cache holds and nobody asked for counts as often again as [`ROOM`] says.
 pub(super) fn stored(problem: &Problem<'_>, written: &Written<'_>) -> f64 {
     let one = |&o: &usize| {
-        let class = written.locals[o].class;
-        problem.points(problem.classes[class].free) * bytes(problem, class)
+        let info = &problem.classes[written.locals[o].class];
+        let size = problem.points(info.free) * bytes(problem, written.locals[o].class);
+        if info.root || size <= problem.device.cache_bytes.0 { size } else { size * (1.0 + ROOM) }
     };
     written.outputs.iter().map(one).sum()
 }
+
+/// What memory for a large value costs beside the time to write it, in such times: pages are touched for the first time, and others
+/// lose theirs. So of two covers that are as fast, the one that needs less memory is taken.
+const ROOM: f64 = 4.0;
 
 /// Reads `total` elements of a tensor of `points`; blocks of the grid that differ in `again` read the same.
 pub(super) fn read(problem: &Problem<'_>, load: &mut Load, points: f64, total: f64, bytes: f64, again: AxisSet) {
@@ -179,9 +184,19 @@ fn products(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], cut: f64
         let flops = 2.0 * batch * m * n * problem.points(sum.depth);
         load.flops += flops;
         load.matrix += flops / (d.matrix.of(right) * rate);
+        if left_fits(problem, written, sum) == Some(Rows::Copied) {
+            let left = written.operand(problem, sum.left);
+            let points = problem.points(written.locals[left].free);
+            load.launch += d.launch.0 + 2.0 * points * bytes(problem, written.locals[left].class) / d.memory.0;
+        }
         let operand = written.operand(problem, sum.right);
-        if written.step(operand).is_none_or(|s| matches!(s, Step::At(_))) && !d.capabilities.prologue {
-            // Computed columns are packed before the kernel runs.
+        let packed = match written.step(operand) {
+            // Panels of a weight are kept between calls.
+            Some(Step::Load(input, _)) => !problem.context.is_weight(*input),
+            None | Some(Step::At(_)) => true,
+            Some(Step::Number | Step::Gather(..) | Step::Map { .. } | Step::Fold(..)) => false,
+        };
+        if packed && !d.capabilities.prologue {
             let size = problem.points(written.locals[operand].free) * bytes(problem, written.locals[operand].class);
             load.launch += d.launch.0 + 2.0 * size / d.memory.0;
         }
@@ -263,8 +278,8 @@ fn shown(problem: &Problem<'_>, written: &Written<'_>, mask: usize, axis: AxisId
     (0..PLACES).map(width).sum::<f64>() / f64::from(PLACES) / n
 }
 
-/// Rows of queries that one core takes at a time.
-const QUERIES: f64 = 16.0;
+/// Rows of queries that a warp takes at a time.
+const WARP_QUERIES: f64 = 16.0;
 
 /// Attention: keys and values pass once per block of queries, weights are never stored.
 fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key: &Sum) -> Load {
@@ -295,13 +310,14 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key:
     // What a fold weighs with is converted when it is packed, or a product that micro-kernels compute.
     let weights: Vec<usize> = folds.iter().filter_map(|&f| written.locals[f].kids.last().copied()).collect();
     let queries = scores & !axis_bit(axis);
-    let blocks =
-        (problem.points(queries & key.rows) / QUERIES).ceil().max(problem.points(queries & key.columns) / QUERIES);
+    // Those of a product, but for GPUs, whose warps have fewer.
+    let rows = if d.capabilities.prologue { WARP_QUERIES } else { d.tile.0.0 };
+    let blocks = (problem.points(queries & key.rows) / rows).ceil().max(problem.points(queries & key.columns) / rows);
     load.items = problem.points(key.batch) * blocks.ceil();
     for (at, local) in written.locals.iter().enumerate() {
         if let Some(axes) = source(problem, written, at) {
             let again = if local.free & axis_bit(axis) != 0 {
-                (problem.points(queries & !local.free) / QUERIES).ceil()
+                (problem.points(queries & !local.free) / rows).ceil()
             } else {
                 1.0
             };

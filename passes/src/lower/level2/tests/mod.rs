@@ -299,7 +299,7 @@ fn templates(module: &Module) -> Vec<&'static str> {
         let region = coalesce(cut::region(&graph, &memory, &part).unwrap());
         let found = match lower.template(&region) {
             Template::Attention(..) => "attention",
-            Template::Contraction(..) => "contraction",
+            Template::Contraction(..) | Template::Relaid(..) => "contraction",
             Template::Loops => "loops",
         };
         let priced = match kind {
