@@ -173,3 +173,15 @@ fn print_while_read(text: &str) -> Result<bool, Diagnostic> {
 pub(crate) fn note(text: &str) {
     let _ = progress::hidden(|| std::io::stderr().lock().write_all(text.as_bytes()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory;
+
+    /// No command has two options of one name, as those that all share are added to its own.
+    #[test]
+    fn options_have_names_of_their_own() {
+        Cli::command().debug_assert();
+    }
+}

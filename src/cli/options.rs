@@ -1,6 +1,6 @@
 //! The options of everything that compiles.
 
-use crate::compile::{DEFAULT_OPT_LEVEL, Gate, MAX_OPT_LEVEL, Options, Precision, UserRules};
+use crate::compile::{DEFAULT_BUDGET, DEFAULT_OPT_LEVEL, Gate, MAX_OPT_LEVEL, Options, Precision, UserRules};
 use crate::formats::read_text;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +43,11 @@ pub struct CompileArgs {
     /// description of the target if absent; it changes which kernels are chosen, never what they compute beyond --numerics
     #[arg(long, global = true, value_name = "NAME|FILE")]
     pub machine: Option<String>,
+    /// How much work level 2 may do to choose the kernels of a function: covers compared and sets of values searched, never time,
+    /// so that kernels do not depend on the machine that compiles. More never gives dearer kernels; a block of a model needs a
+    /// few thousand
+    #[arg(long, global = true, value_name = "UNITS", default_value_t = DEFAULT_BUDGET)]
+    pub budget: usize,
     /// Schedules of CPU kernels that `tune` wrote
     #[arg(long, global = true, value_name = "FILE")]
     pub tuned: Option<PathBuf>,
@@ -65,7 +70,18 @@ impl CompileArgs {
         let rules = self.user_rules()?;
         let device = self.machine.as_deref().map(machine).transpose()?.map(Arc::new);
         let tuned = self.tuned.as_deref().map(|path| measured(path, &host)).transpose()?.map(Arc::new);
-        Ok(Options { opt_level, numerics, precision, threads, verify, rules, device, tuned, ..host })
+        Ok(Options {
+            opt_level,
+            numerics,
+            precision,
+            threads,
+            verify,
+            rules,
+            device,
+            tuned,
+            budget: self.budget,
+            ..host
+        })
     }
 
     /// The shipped rules and those of `--rules`, tested unless they need not be, but not those of `--without-rules`.

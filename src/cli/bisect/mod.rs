@@ -41,8 +41,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "bisect")]
     out: PathBuf,
     /// How many smaller programs are tried
-    #[arg(long, default_value_t = 2000)]
-    budget: usize,
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    tries: usize,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -90,7 +90,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let options = args.compile.options()?;
     let total = module.functions.values().map(computed).sum();
     let case = Case { module, inputs, bindings };
-    let Some(found) = bisect(&Real, &case, &options, args.budget)? else {
+    let Some(found) = bisect(&Real, &case, &options, args.tries)? else {
         let none = if args.json { "{\"differs\":false}\n" } else { "no result differs from the interpreter\n" };
         return super::print(none);
     };
