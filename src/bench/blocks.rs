@@ -29,7 +29,11 @@ impl Block {
 pub fn blocks() -> Result<Vec<Block>, Diagnostic> {
     let mut out = Vec::new();
     for tokens in [1, 128, 512] {
-        out.push(Block::new(&format!("GPT-2 block, {tokens} token{}", if tokens == 1 { "" } else { "s" }), super::gpt2::one_block(tokens)?, &[]));
+        out.push(Block::new(
+            &format!("GPT-2 block, {tokens} token{}", if tokens == 1 { "" } else { "s" }),
+            super::gpt2::one_block(tokens)?,
+            &[],
+        ));
     }
     for (what, seq, past) in [("prompt of 64", 64, 0), ("decoding after 512", 1, 512)] {
         let name = format!("SmolLM2 block, {what}");
