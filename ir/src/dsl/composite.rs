@@ -103,10 +103,15 @@ impl Tensor {
         self * 0.5 * (((self + cube * 0.044715) * scale).tanh() + 1.0)
     }
 
-    /// 1 / (1 + exp(-x)).
+    /// 1 / (1 + exp(-x)). Below the least x whose exponential is finite it is what it is there, so that slopes are 0 and not NaN.
     #[track_caller]
     pub fn sigmoid(&self) -> Tensor {
-        1.0 / ((-self).exp() + 1.0)
+        let most = match self.dtype() {
+            DType::F64 => 709.0,
+            DType::F16 => 11.0,
+            _other => 88.0,
+        };
+        1.0 / ((-self).minimum(most).exp() + 1.0)
     }
 
     /// x times its sigmoid.
