@@ -115,6 +115,7 @@ const SHIPPED: &[(&str, &str)] = &[
     ("cpu-avx512", include_str!("../../../devices/cpu-avx512.json")),
     ("cpu-avx2", include_str!("../../../devices/cpu-avx2.json")),
     ("cpu-portable", include_str!("../../../devices/cpu-portable.json")),
+    ("laptop-avx2", include_str!("../../../devices/laptop-avx2.json")),
     ("h100", include_str!("../../../devices/h100.json")),
     ("h200", include_str!("../../../devices/h200.json")),
     ("a100", include_str!("../../../devices/a100.json")),
