@@ -14,6 +14,7 @@ mod levels;
 mod llm;
 pub mod machine;
 pub mod numpy;
+mod train;
 
 pub use attention::attention;
 pub use blocks::{Block, Lora, Moe, Vit, blocks, lora, moe, vit};
@@ -24,6 +25,7 @@ pub use gemm::{Gemm, gemm};
 pub use gpt2::gpt2;
 pub use levels::{Variant, levels};
 pub use llm::llm;
+pub use train::train;
 
 use crate::compile::{Options, Precision, compile};
 use machine::Others;

@@ -46,6 +46,8 @@ enum Work {
     Elementwise,
     /// Attention of prompts and of single tokens, f32
     Attention,
+    /// Training steps (forward, gradients, AdamW) of a GPT of 6 layers, 384 wide, on 8 texts of 256 tokens, f32
+    Train,
     /// Logits of GPT-2 small with random weights, 128 and 512 tokens
     Gpt2,
     /// Sentence embeddings, one text and 32, padded and not
@@ -99,6 +101,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         }
         Work::Elementwise => bench::elementwise(&setup, show),
         Work::Attention => bench::attention(&setup, show),
+        Work::Train => show(bench::train(&setup)?),
         Work::Gpt2 => bench::gpt2(&setup, show),
         Work::Levels { files, set, target, seconds } => levels(args, &setup, files, set, (*target, *seconds)),
         Work::Encoder { model } => bench::encoder(model, &setup, show),
