@@ -48,6 +48,7 @@ pub mod formats;
 #[cfg(feature = "models")]
 pub mod generate;
 pub mod models;
+pub mod optim;
 pub mod programs;
 pub mod snapshot;
 pub mod tune;
