@@ -1,6 +1,7 @@
 //! Model families as DSL programs: configuration from a checkpoint, the module, its weights by name.
 //!
-//! Encoders are in [`mod@encoder`]; the rest of this page is about language models.
+//! Encoders are in [`mod@encoder`], language models as they are trained in [`mod@decoder`]; the rest of this page is about language
+//! models that generate.
 //!
 //! A model's block is one function, called once per layer with that layer's weights: the module does not grow with depth
 //! but for the calls. Sizes: the symbols `seq` (new tokens in this call) and `past` (tokens in the caches before it); the
@@ -11,11 +12,13 @@
 //! layers, k before v; if asked, hidden states f32[seq, width]: the embedding, then after each block.
 
 mod bind;
+pub mod decoder;
 pub mod encoder;
 pub mod gpt2;
 pub mod llama;
 
 pub use bind::{bind_checkpoint, bind_weights};
+pub use decoder::{DecoderConfig, DecoderFamily, DecoderNames, Lora};
 pub use encoder::{Activation, EncoderConfig, EncoderFamily, EncoderHead, encoder};
 pub use gpt2::{Gpt2Config, gpt2};
 pub use llama::{LlamaConfig, llama, rope_tables};
