@@ -17,7 +17,7 @@ struct Arguments {
     /// Folder with one folder per set
     #[arg(long)]
     data: PathBuf,
-    /// Set to run: ops, onnx_node, nnsmith, smollm2, minilm or rxn_albert; all that the folder has if absent
+    /// Set to run: ops, onnx_node, nnsmith, smollm2, minilm, rxn_albert or train; all that the folder has if absent
     #[arg(long)]
     set: Option<String>,
     /// interpreter, cpu or cuda

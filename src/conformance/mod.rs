@@ -9,12 +9,14 @@ mod execute;
 mod onnx;
 mod ops;
 mod smollm2;
+mod train;
 
 pub use encoder::{minilm, rxn_albert};
 pub use execute::{Device, Runner, execute};
 pub use onnx::onnx;
 pub use ops::ops;
 pub use smollm2::smollm2;
+pub use train::train;
 
 use std::fmt;
 use tilewright_ir::array::Array;
@@ -90,7 +92,7 @@ impl fmt::Display for Report {
 }
 
 /// The sets that there are.
-pub const SETS: &[&str] = &["ops", "onnx_node", "nnsmith", "smollm2", "minilm", "rxn_albert"];
+pub const SETS: &[&str] = &["ops", "onnx_node", "nnsmith", "smollm2", "minilm", "rxn_albert", "train"];
 
 /// Runs the set `name` of the folder `data`.
 ///
@@ -102,6 +104,7 @@ pub fn run_set(name: &str, data: &std::path::Path, options: &Options) -> Result<
         "smollm2" => smollm2(&data.join("smollm2"), options),
         "minilm" => minilm(&data.join("minilm"), options),
         "rxn_albert" => rxn_albert(&data.join("rxn_albert"), options),
+        "train" => train(&data.join("train"), options),
         other => Err(Diagnostic::new(
             "conformance-set",
             format!("there is no set `{other}`, expected one of {}", SETS.join(" ")),
