@@ -3,15 +3,14 @@
 use super::machine::peak_rss_mb;
 use super::numpy::NumpyRandom;
 use super::{More, Row, Setup, digits, giga, measure, row};
-use crate::autodiff::gradients;
 use crate::compile::compile;
+use crate::optim::{AdamW, Recipe, Schedule, State, Weight, train_step};
 use std::time::{Duration, Instant};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Attention, Graph, Tensor};
 use tilewright_ir::graph::Module;
-use tilewright_ir::types::{Bindings, DType};
-use tilewright_runtime::buffer::Buffer;
+use tilewright_ir::types::{Bindings, DType, Type};
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 384;
@@ -21,11 +20,8 @@ const BATCH: usize = 8;
 const TOKENS: usize = 256;
 const EPSILON: f64 = 1e-5;
 
-/// AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019): rate, decays of the moments, epsilon, weight decay.
 const RATE: f64 = 1e-3;
-const BETAS: [f64; 2] = [0.9, 0.95];
-const ADAM_EPSILON: f64 = 1e-8;
-const DECAY: f64 = 0.1;
+const ADAMW: AdamW = AdamW { betas: [0.9, 0.95], epsilon: 1e-8, decay: 0.1 };
 
 /// Measures steps on the same batch, one after the other. `check` is the loss after two steps. The time to the first result is that
 /// of making the graph, compiling it and the first step.
@@ -42,18 +38,16 @@ pub fn train(setup: &Setup) -> Result<Row, Diagnostic> {
         code.enable_profile();
     }
     let data = [code.share(&data[0])?, code.share(&data[1])?];
-    // Weights, then moments.
-    let mut state: Vec<Buffer> = weights.iter().map(|w| code.copy_in(w)).collect::<Result<_, _>>()?;
-    for moment in 0..2 * weights.len() {
-        state.push(code.zeroed_param(4 + weights.len() + moment, &Bindings::new())?);
+    // The number of the step, weights, moments.
+    let mut state = vec![code.zeroed_param(data.len(), &Bindings::new())?];
+    for w in &weights {
+        state.push(code.copy_in(w)?);
     }
-    let mut t = 0;
+    for moment in data.len() + state.len()..code.program().params.len() {
+        state.push(code.zeroed_param(moment, &Bindings::new())?);
+    }
     let mut run = || -> Result<f64, Diagnostic> {
-        t += 1;
         let mut inputs = data.to_vec();
-        for beta in BETAS {
-            inputs.push(code.share(&Array::from_f32(&[], &[(1.0 - beta.powi(t)) as f32])?)?);
-        }
         inputs.append(&mut state);
         let mut results = code.run_buffers(&inputs, &Bindings::new())?;
         let loss = results.pop().and_then(|b| b.bytes(4)).ok_or_else(|| Diagnostic::bug("a step without a loss"))?;
@@ -118,27 +112,24 @@ fn weights() -> Result<Vec<Array>, Diagnostic> {
     shapes().into_iter().map(one).collect()
 }
 
-/// The step. Parameters: tokens and targets, what is left of 1 of the moments, weights, first and second moments. Results: the new ones of these three,
-/// the loss before the step.
+/// The step. Parameters: tokens and targets, the state. Results: the new state, the loss before the step.
 fn step() -> Result<Module, Diagnostic> {
     let g = Graph::new("main");
-    let [ids, targets] = ["ids", "targets"].map(|name| g.input(name, DType::I64, (BATCH, TOKENS)));
-    let corrections = ["first", "second"].map(|name| g.input(name, DType::F32, ()));
-    let [weights, firsts, seconds] = ["w", "m", "v"].map(|kind| -> Vec<Tensor> {
-        let one = |(name, shape): (String, Vec<usize>)| g.donated(&format!("{kind}.{name}"), DType::F32, shape);
-        shapes().into_iter().map(one).collect()
-    });
-    let loss = logits(&ids, &weights)?.cross_entropy(&targets);
-    let mut results: [Vec<Tensor>; 3] = Default::default();
-    for (i, d) in gradients(&loss, &weights).iter().enumerate() {
-        let m = &firsts[i] * BETAS[0] + d * (1.0 - BETAS[0]);
-        let v = &seconds[i] * BETAS[1] + d * d * (1.0 - BETAS[1]);
-        let size = (&v / &corrections[1]).sqrt() + ADAM_EPSILON;
-        let w = &weights[i] - (&m / &corrections[0] / size + &weights[i] * DECAY) * RATE;
-        results.iter_mut().zip([w, m, v]).for_each(|(all, new)| all.push(new));
-    }
-    let all: Vec<&Tensor> = results.iter().flatten().chain([&loss]).collect();
-    g.finish(&all)
+    let batch = ["ids", "targets"].map(|name| g.input(name, DType::I64, (BATCH, TOKENS)));
+    let weight = |(name, shape): (String, Vec<usize>)| Weight {
+        decays: true,
+        ..Weight::new(name, Type::new(DType::F32, shape))
+    };
+    let weights: Vec<Weight> = shapes().into_iter().map(weight).collect();
+    let recipe = Recipe { schedule: Schedule::Constant { peak: RATE, warmup: 0 }, ..Recipe::of(&ADAMW) };
+    let state = State::declare(&g, &recipe, &weights);
+    let loss = |w: &[Tensor], _: &[Tensor], [ids, targets]: &[Tensor; 2]| match logits(ids, w) {
+        Ok(logits) => logits.cross_entropy(targets),
+        Err(error) => g.fail(error),
+    };
+    let stepped = train_step(&g, &recipe, &weights, &state, &[], &batch, loss);
+    let results = [stepped.state.list(), vec![stepped.loss]].concat();
+    g.finish(&results.iter().collect::<Vec<_>>())
 }
 
 fn logits(ids: &Tensor, weights: &[Tensor]) -> Result<Tensor, Diagnostic> {
