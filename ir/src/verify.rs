@@ -41,7 +41,7 @@ pub(crate) fn derivative(module: &Module, f: &Function) -> Result<(), Diagnostic
             .map_err(|d| rule(f, name, "takes", args, &d.message))
     };
     match &f.derivative {
-        Derivative::OfOps | Derivative::Zero => Ok(()),
+        Derivative::OfOps | Derivative::Zero | Derivative::Checkpoint => Ok(()),
         Derivative::Reverse { forward, backward } => {
             let given = call(forward, &params)?;
             if given.len() < results.len() || given.iter().zip(&results).any(|(a, b)| a != *b) {

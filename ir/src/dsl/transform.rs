@@ -114,6 +114,15 @@ impl Graph {
         self.custom(name, Derivative::Forward { tangent: tangent.into() }, Place::caller());
     }
 
+    /// Keeps nothing of the function `name` for the way back, see [`Derivative::Checkpoint`]. A closure that is checkpointed is
+    /// `autodiff::checkpoint`.
+    ///
+    /// Errors: `unknown-function`.
+    #[track_caller]
+    pub fn checkpoint(&self, name: &str) {
+        self.custom(name, Derivative::Checkpoint, Place::caller());
+    }
+
     fn custom(&self, name: &str, derivative: Derivative, place: Place) {
         let changed = self.with_open(|module, _| {
             let wanted = [name].into_iter().chain(derivative.functions().into_iter().map(|n| &**n));

@@ -85,6 +85,9 @@ pub enum Derivative {
     OfOps,
     /// Not at all: its results count as constants. In text `stop_gradient`.
     Zero,
+    /// By the rules of its ops, of which reverse mode keeps nothing: the way back takes the parameters and computes what it
+    /// needs again. In text `checkpoint`.
+    Checkpoint,
     /// By a reverse rule, in text `custom_vjp=[@forward, @backward]`. `forward` takes the parameters and returns the results,
     /// then residuals; `backward` takes the residuals, then a cotangent of each float result, and returns a cotangent for
     /// each float parameter.
@@ -103,10 +106,15 @@ pub enum Derivative {
 }
 
 impl Derivative {
+    /// Whether it is a rule for the function as a whole, whatever ops that is made of.
+    pub fn is_rule(&self) -> bool {
+        !matches!(self, Derivative::OfOps | Derivative::Checkpoint)
+    }
+
     /// The functions of the rule.
     pub fn functions(&self) -> Vec<&Name> {
         match self {
-            Derivative::OfOps | Derivative::Zero => Vec::new(),
+            Derivative::OfOps | Derivative::Zero | Derivative::Checkpoint => Vec::new(),
             Derivative::Reverse { forward, backward } => vec![forward, backward],
             Derivative::Forward { tangent } => vec![tangent],
         }

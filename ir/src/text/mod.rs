@@ -9,7 +9,7 @@
 //!
 //! Parameters go by their names, other values by number, result i of several as `%4#i`. Line ends mean nothing. The
 //! type of a node may be left out; where it stands it is checked. A scope may also stand behind the type of a
-//! parameter. Names that are no identifiers stand in quotes. A rule for the derivative of a function
+//! parameter. Names that are no identifiers stand in quotes. How a function is differentiated
 //! ([`crate::graph::Derivative`]) stands behind the types of its results: `-> f32[n] custom_jvp=@rule where n in 1..=4 {`.
 
 mod attrs;

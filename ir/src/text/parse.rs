@@ -283,7 +283,7 @@ impl<'t> Parser<'t> {
         Ok(Param { name: name.into(), ty, role })
     }
 
-    /// `stop_gradient`, `custom_vjp=[@forward, @backward]`, `custom_jvp=@tangent`, or nothing.
+    /// `stop_gradient`, `checkpoint`, `custom_vjp=[@forward, @backward]`, `custom_jvp=@tangent`, or nothing.
     fn derivative(&mut self) -> Result<Derivative, Diagnostic> {
         let function = |p: &mut Parser<'t>| {
             p.expect("@")?;
@@ -291,6 +291,9 @@ impl<'t> Parser<'t> {
         };
         if self.keyword("stop_gradient")? {
             return Ok(Derivative::Zero);
+        }
+        if self.keyword("checkpoint")? {
+            return Ok(Derivative::Checkpoint);
         }
         if self.keyword("custom_vjp")? {
             self.expect("=")?;

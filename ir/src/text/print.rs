@@ -78,6 +78,7 @@ fn derivative(out: &mut String, derivative: &Derivative) {
     match derivative {
         Derivative::OfOps => {}
         Derivative::Zero => out.push_str(" stop_gradient"),
+        Derivative::Checkpoint => out.push_str(" checkpoint"),
         Derivative::Reverse { forward, backward } => {
             put(out, format_args!(" custom_vjp=[@{}, @{}]", names::shown(forward), names::shown(backward)));
         }

@@ -19,9 +19,11 @@ pub fn stops(module: &Module, op: &GraphOp) -> bool {
 
 /// `f`, or if it has a rule a function that calls it and has none.
 pub fn with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnostic> {
-    if f.derivative == Derivative::OfOps {
-        return Ok(f);
-    }
+    if f.derivative.is_rule() { calling(module, &f) } else { Ok(f) }
+}
+
+/// A function like `f` that calls it.
+pub fn calling(module: &mut Module, f: &Function) -> Result<Function, Diagnostic> {
     let mut out = Function::new(&f.name, f.symbols.clone(), f.params.clone());
     for (made, node) in out.nodes.iter_mut().zip(&f.nodes) {
         made.places.clone_from(&node.places);
@@ -44,7 +46,7 @@ pub fn vjp(
     let Some(f) = b.module.functions.get(function) else { return Ok(None) };
     let moves = floats(&f.params);
     match f.derivative.clone() {
-        Derivative::OfOps => Ok(None),
+        Derivative::OfOps | Derivative::Checkpoint => Ok(None),
         Derivative::Zero => Ok(Some(vec![None; q.args.len()])),
         Derivative::Reverse { forward, backward } => {
             let first = replace(b, q.node, GraphOp::Call { function: forward })?;
@@ -110,7 +112,7 @@ pub fn jvp(b: &mut Build<'_>, function: &Name, m: &Motion<'_>) -> Result<Option<
     let moves = floats(&f.params);
     let has: Vec<bool> = f.results.iter().map(|&r| f.ty(r).dtype.is_float()).collect();
     match f.derivative.clone() {
-        Derivative::OfOps => Ok(None),
+        Derivative::OfOps | Derivative::Checkpoint => Ok(None),
         Derivative::Zero => Ok(Some(vec![None; has.len()])),
         Derivative::Reverse { .. } => {
             let message = format!("forward mode meets `@{function}`, which has a rule for reverse mode only");

@@ -12,6 +12,7 @@
 //! torch.
 
 mod check;
+mod checkpoint;
 mod closures;
 mod custom;
 mod forward;
@@ -22,6 +23,7 @@ mod vjp;
 
 use crate::lower::depth;
 pub use check::{GradCheck, ParameterCheck, check_grads, check_module};
+pub use checkpoint::checkpoint;
 pub use closures::{Linear, Pullback, grad, gradients, hvp, jvp, linearize, value_and_grad, vjp};
 pub(crate) use closures::{alias, pull, push};
 
@@ -29,7 +31,7 @@ use self::jvp::Moved;
 use self::vjp::Shared;
 use crate::build::{Build, add, fresh, kept};
 use crate::extract::extract;
-use custom::with_rule;
+use custom::calling;
 use forward::forward;
 use reverse::reverse;
 use std::sync::Arc;
@@ -129,7 +131,7 @@ fn backward(module: &mut Module, f: &Function, wrt: &[usize], form: Form) -> Res
     Ok((joint, results, unrelated))
 }
 
-/// An entry with a rule of its own becomes one that calls it.
+/// An entry that says how it is differentiated becomes one that calls it.
 fn entry_with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnostic> {
     if f.derivative == Derivative::OfOps {
         return Ok(f);
@@ -137,7 +139,7 @@ fn entry_with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnos
     let name = f.name.clone();
     let inner = Function { name: fresh(module, &format!("{name}.ruled")), ..f };
     add(module, inner.clone());
-    Ok(Function { name, ..with_rule(module, inner)? })
+    Ok(Function { name, ..calling(module, &inner)? })
 }
 
 /// The number of a float parameter.
@@ -184,6 +186,8 @@ fn seeds(
     Ok(vec![(loss, one)])
 }
 
+#[cfg(test)]
+mod checkpoint_tests;
 #[cfg(test)]
 mod closures_tests;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::build::{Build, add, fresh};
 use crate::extract::{extract, unused};
 use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, NodeId, Param, Role, Value};
+use tilewright_ir::graph::{Derivative, Function, Module, NodeId, Param, Role, Value};
 use tilewright_ir::op::{GraphOp, Name, ScalarOp};
 use tilewright_ir::types::{Dim, Type};
 
@@ -60,6 +60,8 @@ pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Spli
     let f = module.functions.get(&ask.function).cloned();
     let f = f.ok_or_else(|| Diagnostic::new("no-function", format!("there is no function `{}`", ask.function)))?;
     let f = with_rule(module, f)?;
+    let derivative = f.derivative.clone();
+    let again = ask.again || derivative == Derivative::Checkpoint;
     let mut joint = with_cotangents(&f, &ask.cts);
     let ct_params = (f.params.len()..joint.params.len()).map(|i| joint.param(i));
     let seeds: Vec<(Value, Value)> =
@@ -73,7 +75,7 @@ pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Spli
         gives[i] = grad.is_some();
     }
     let results: Vec<Value> = grads.into_iter().flatten().collect();
-    let cut = Cut { joint: &joint, forward_nodes, params: f.params.len(), ask }.choose(&results);
+    let cut = Cut { joint: &joint, forward_nodes, params: f.params.len(), lost: &ask.lost, again }.choose(&results);
     let residuals: Vec<Value> = cut.iter().copied().filter(|&v| saved_param(v, &f, ask).is_none()).collect();
     if residuals.len() > MOST_SAVED {
         let (name, found) = (&f.name, residuals.len());
@@ -88,14 +90,24 @@ pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Spli
         None => Saved::Residual(residuals.iter().position(|r| *r == v).unwrap_or(0)),
     });
     let saved = saved.collect();
-    let name = |kind: &str| fresh(module, &format!("{}.{kind}", f.name));
-    let (forward, backward) = (name("fwd"), name("bwd"));
-    let own: Vec<Value> = (0..f.params.len()).map(|i| joint.param(i)).collect();
-    let forward_results = joint.results.iter().chain(&residuals).copied().collect::<Vec<Value>>();
-    add(module, extract(&joint, &forward, &own, &forward_results)?);
+    let name = |module: &Module, kind: &str| fresh(module, &format!("{}.{kind}", f.name));
+    // What is computed again is not computed to be kept.
+    let forward_of = if again { &f } else { &joint };
+    let forward = if again && residuals.is_empty() {
+        f.name.clone()
+    } else {
+        let forward = name(module, "fwd");
+        let own: Vec<Value> = (0..f.params.len()).map(|i| forward_of.param(i)).collect();
+        let results: Vec<Value> = forward_of.results.iter().chain(&residuals).copied().collect();
+        let made = extract(forward_of, &forward, &own, &results)?;
+        add(module, Function { derivative: derivative.clone(), ..made });
+        forward
+    };
+    let backward = name(module, "bwd");
     let given: Vec<Value> =
         cut.into_iter().chain((f.params.len()..joint.params.len()).map(|i| joint.param(i))).collect();
-    add(module, extract(&joint, &backward, &given, &results)?);
+    let made = extract(&joint, &backward, &given, &results)?;
+    add(module, Function { derivative, ..made });
     Ok(Split { forward, backward, saved, gives })
 }
 
@@ -142,7 +154,10 @@ struct Cut<'a> {
     forward_nodes: usize,
     /// Parameters of the forward function; those after them are cotangents.
     params: usize,
-    ask: &'a Ask,
+    /// Parameters that the caller does not have any more.
+    lost: &'a [bool],
+    /// Whether backward computes everything again.
+    again: bool,
 }
 
 impl Cut<'_> {
@@ -168,8 +183,8 @@ impl Cut<'_> {
     /// Whether backward computes the forward value again, as it costs no memory: what it is made of is not larger.
     fn cheap(&self, v: Value) -> bool {
         let node = self.joint.node(v);
-        let from_param = |v: &Value| v.node.index() < self.params && !self.ask.lost[v.node.index()];
-        self.ask.again
+        let from_param = |v: &Value| v.node.index() < self.params && !self.lost[v.node.index()];
+        self.again
             || match &node.op {
                 GraphOp::Constant { .. } | GraphOp::Iota { .. } | GraphOp::Size { .. } => true,
                 GraphOp::Broadcast { .. }

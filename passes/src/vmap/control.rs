@@ -65,8 +65,8 @@ impl Batched {
             has.push(batched);
         }
         out.name = fresh(module, &format!("{name}.vmap"));
-        if f.derivative == Derivative::Zero {
-            out.derivative = Derivative::Zero;
+        if !ruled {
+            out.derivative = f.derivative.clone();
         }
         let made = (out.name.clone(), has);
         add(module, out);
@@ -91,8 +91,7 @@ impl Batched {
         let float_results = (0..has.len()).filter(|&i| f.ty(f.results[i]).dtype.is_float());
         let float_results: Vec<bool> = float_results.map(|i| has[i]).collect();
         match &f.derivative {
-            Derivative::OfOps => Ok(Derivative::OfOps),
-            Derivative::Zero => Ok(Derivative::Zero),
+            plain @ (Derivative::OfOps | Derivative::Zero | Derivative::Checkpoint) => Ok(plain.clone()),
             Derivative::Forward { tangent } => {
                 let mask = [mask, &float_params].concat();
                 let has = [has, &float_results].concat();

@@ -28,6 +28,7 @@ impl Moved {
         let (name, moves, always) = &ask;
         let f = module.functions.get(name).cloned().ok_or_else(|| Diagnostic::bug("a call of nothing"))?;
         let f = with_rule(module, f)?;
+        let derivative = f.derivative.clone();
         let more = f.params.iter().zip(moves).enumerate().filter(|(_, (_, moves))| **moves);
         let more = more.map(|(i, (p, _))| (format!("dot{i}"), p.ty.clone())).collect();
         let mut joint = with_parameters(&f, more);
@@ -45,7 +46,8 @@ impl Moved {
         }
         joint.name = fresh(module, &format!("{}.jvp", f.name));
         let made = (joint.name.clone(), has);
-        add(module, joint);
+        // The way back through tangents keeps no more than that through values.
+        add(module, Function { derivative, ..joint });
         self.0.insert(ask, made.clone());
         Ok(made)
     }
