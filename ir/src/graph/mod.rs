@@ -154,6 +154,19 @@ impl Module {
             .ok_or_else(|| Diagnostic::new("empty-module", "the module has no function"))
     }
 
+    /// Whether the body `f` of a scan returns its carry `i` as it gets it: itself, or from a scan in which it stays.
+    pub fn stays(&self, f: &Function, i: usize) -> bool {
+        let mut value = f.results[i];
+        while let GraphOp::Scan { body, carries, .. } = &f.node(value).op {
+            let inner = value.index as usize;
+            if inner >= *carries || !self.functions.get(body).is_some_and(|body| self.stays(body, inner)) {
+                return false;
+            }
+            value = f.node(value).args[inner];
+        }
+        value == f.param(i)
+    }
+
     /// The functions that `name` needs, to be run or differentiated, itself among them, as a module whose entry it is.
     ///
     /// Errors: `no-function`; `function-entry` if it needs `main`, which would be the entry.
@@ -197,6 +210,19 @@ impl Function {
             })
             .collect();
         Function { name: name.into(), symbols, params, nodes, results: Vec::new(), derivative: Derivative::OfOps }
+    }
+
+    /// Whether two functions compute the same by the same ops, and are differentiated alike: all but names, places and
+    /// scopes.
+    pub fn same_ops(&self, other: &Function) -> bool {
+        let params = |f: &Function| f.params.iter().map(|p| (p.ty.clone(), p.role)).collect::<Vec<_>>();
+        let same = |(a, b): (&Node, &Node)| a.op == b.op && a.args == b.args && a.types == b.types;
+        self.derivative == other.derivative
+            && self.symbols == other.symbols
+            && self.results == other.results
+            && self.nodes.len() == other.nodes.len()
+            && params(self) == params(other)
+            && self.nodes.iter().zip(&other.nodes).all(same)
     }
 
     /// The value of parameter `index`.

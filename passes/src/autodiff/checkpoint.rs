@@ -67,22 +67,11 @@ fn called(traced: Traced, free: &[Tensor]) -> Vec<Tensor> {
 
 /// The name of a function with these ops, which is declared if there is none.
 fn declared(module: &mut Module, mut f: Function) -> Name {
-    if let Some(known) = module.functions.values().find(|known| same(known, &f)) {
+    if let Some(known) = module.functions.values().find(|known| known.same_ops(&f)) {
         return known.name.clone();
     }
     f.name = fresh(module, "checkpoint");
     let name = f.name.clone();
     crate::build::add(module, f);
     name
-}
-
-/// Whether two functions do the same, and are differentiated alike: all but names, lines and scopes.
-fn same(a: &Function, b: &Function) -> bool {
-    let params = |f: &Function| f.params.iter().map(|p| (p.ty.clone(), p.role)).collect::<Vec<_>>();
-    a.derivative == b.derivative
-        && a.symbols == b.symbols
-        && a.results == b.results
-        && params(a) == params(b)
-        && a.nodes.len() == b.nodes.len()
-        && a.nodes.iter().zip(&b.nodes).all(|(m, n)| m.op == n.op && m.args == n.args && m.types == n.types)
 }

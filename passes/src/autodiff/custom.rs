@@ -81,8 +81,7 @@ fn transposed(
     let results = (0..q.cts.len()).filter(|&i| b.f.nodes[q.node.index()].types[i].dtype.is_float());
     let mut cts = vec![false; q.cts.len()];
     cts.extend(results.map(|i| q.cts[i].is_some()));
-    let lost = vec![false; want.len()];
-    let parts = shared.split(b.module, Ask { function: tangent.clone(), want, cts, lost, again: true })?;
+    let parts = shared.split(b.module, Ask { cts, again: true, ..Ask::of(tangent, &want) })?;
     let mut out = vec![None; count];
     if !parts.gives.contains(&true) {
         return Ok(out);

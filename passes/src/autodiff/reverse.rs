@@ -7,7 +7,8 @@ use super::custom::stops;
 use super::vjp::{Question, Shared, vjp};
 use crate::build::Build;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, NodeId, Value};
+use tilewright_ir::graph::{Function, Module, Node, NodeId, Value};
+use tilewright_ir::op::GraphOp;
 
 /// Appends to `f` the cotangents of the values `wrt`, where `seeds` have values of `f` with their cotangents. None for a
 /// value on which no seed depends.
@@ -39,15 +40,27 @@ pub fn reverse(
         }
         b.stand_for(&node);
         let own = cts[i].clone();
-        let question = Question { node: NodeId(i as u32), args: node.args.clone(), cts: &own, want: &want };
+        let so_far = taken(&node, &mut cts);
+        let question =
+            Question { node: NodeId(i as u32), args: node.args.clone(), cts: &own, want: &want, so_far: &so_far };
         let given = vjp(&mut b, shared, &node.op, &question)?;
         for ((&arg, ct), want) in node.args.iter().zip(given).zip(want) {
+            // An operand that nobody asks for has nothing so far either.
             if let (Some(ct), true) = (ct, want) {
                 give(&mut b, &mut cts, arg, ct)?;
             }
         }
     }
     Ok(wrt.iter().map(|v| cts.get(v.node.index()).and_then(|node| node[v.index as usize])).collect())
+}
+
+/// The cotangents that the operands of a call have so far, which its rule gets to add to them: what is summed has the order of
+/// the nodes, whether they stand in a function or not.
+fn taken(node: &Node, cts: &mut [Vec<Option<Value>>]) -> Vec<Option<Value>> {
+    let once = |arg: &Value| node.args.iter().filter(|a| *a == arg).count() == 1;
+    let call = matches!(node.op, GraphOp::Call { .. });
+    let mut take = |arg: &Value| cts[arg.node.index()][arg.index as usize].take();
+    node.args.iter().map(|arg| if call && once(arg) { take(arg) } else { None }).collect()
 }
 
 /// Adds `ct` to the cotangent of `value`.

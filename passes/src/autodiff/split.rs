@@ -29,8 +29,8 @@ pub enum Saved {
 pub struct Split {
     /// Takes the parameters; returns the results, then the residuals.
     pub forward: Name,
-    /// Takes what `saved` says, then the cotangents of the results that have one; returns the cotangents of the parameters
-    /// that have one.
+    /// Takes what `saved` says, then the cotangents of the results that have one, then those so far of the parameters that
+    /// get one; returns the cotangents of the parameters that get one.
     pub backward: Name,
     /// First parameters of backward.
     pub saved: Vec<Saved>,
@@ -49,8 +49,25 @@ pub struct Ask {
     pub cts: Vec<bool>,
     /// Parameters that the caller does not have any more: they are saved like other values.
     pub lost: Vec<bool>,
+    /// Parameters whose cotangents so far are given to backward, which adds to them.
+    pub sums: Vec<bool>,
     /// Whether backward computes everything again from the parameters.
     pub again: bool,
+}
+
+impl Ask {
+    /// Of a function whose parameters the caller still has; no cotangents.
+    pub fn of(function: &Name, want: &[bool]) -> Ask {
+        let none = || vec![false; want.len()];
+        Ask {
+            function: function.clone(),
+            want: want.to_vec(),
+            cts: Vec::new(),
+            lost: none(),
+            sums: none(),
+            again: false,
+        }
+    }
 }
 
 /// Makes the two functions and adds them to the module.
@@ -62,53 +79,77 @@ pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Spli
     let f = with_rule(module, f)?;
     let derivative = f.derivative.clone();
     let again = ask.again || derivative == Derivative::Checkpoint;
-    let mut joint = with_cotangents(&f, &ask.cts);
-    let ct_params = (f.params.len()..joint.params.len()).map(|i| joint.param(i));
-    let seeds: Vec<(Value, Value)> =
-        joint.results.iter().zip(&ask.cts).filter(|(_, has)| **has).map(|(r, _)| *r).zip(ct_params).collect();
-    let forward_nodes = joint.nodes.len();
     let wanted: Vec<usize> = (0..f.params.len()).filter(|&i| ask.want[i]).collect();
+    let summed: Vec<usize> = wanted.iter().copied().filter(|&i| ask.sums[i]).collect();
+    let mut joint = with_cotangents(&f, &ask.cts);
+    let results_end = joint.params.len();
+    joint = with_parameters(&joint, summed.iter().map(|&i| (format!("sum{i}"), f.params[i].ty.clone())).collect());
+    let given = |i: usize| summed.iter().position(|&s| s == i).map(|at| joint.param(results_end + at));
+    let so_far: Vec<Option<Value>> = wanted.iter().map(|&i| given(i)).collect();
     let wrt: Vec<Value> = wanted.iter().map(|&i| joint.param(i)).collect();
-    let grads = reverse(module, shared, &mut joint, &seeds, &wrt)?;
+    let ct_params = (f.params.len()..results_end).map(|i| joint.param(i));
+    let of_results = joint.results.iter().zip(&ask.cts).filter(|(_, has)| **has).map(|(r, _)| *r).zip(ct_params);
+    let of_params = wrt.iter().zip(&so_far).filter_map(|(&v, so_far)| Some((v, (*so_far)?)));
+    let seeds: Vec<(Value, Value)> = of_params.chain(of_results).collect();
+    let forward_nodes = joint.nodes.len();
+    let mut grads = reverse(module, shared, &mut joint, &seeds, &wrt)?;
+    // What nothing was added to does not pass through.
+    grads.iter_mut().zip(&so_far).filter(|(grad, so_far)| grad == so_far).for_each(|(grad, _)| *grad = None);
     let mut gives = vec![false; f.params.len()];
     for (&i, grad) in wanted.iter().zip(&grads) {
         gives[i] = grad.is_some();
     }
+    let sums = wanted.iter().zip(&so_far).filter(|(i, _)| gives[**i]).filter_map(|(_, so_far)| *so_far);
+    let given: Vec<Value> = (f.params.len()..results_end).map(|i| joint.param(i)).chain(sums).collect();
     let results: Vec<Value> = grads.into_iter().flatten().collect();
     let cut = Cut { joint: &joint, forward_nodes, params: f.params.len(), lost: &ask.lost, again }.choose(&results);
     let residuals: Vec<Value> = cut.iter().copied().filter(|&v| saved_param(v, &f, ask).is_none()).collect();
-    if residuals.len() > MOST_SAVED {
-        let (name, found) = (&f.name, residuals.len());
-        let message =
-            format!("the derivative of `@{name}` needs {found} values of its run, expected at most {MOST_SAVED}");
-        let places = f.nodes[f.params.len()..].iter().filter_map(|n| n.places.first()).take(1);
-        let d = Diagnostic::new("too-many-saved", message);
-        return Err(places.fold(d, |d, p| d.at(p.clone(), "the function begins here")));
-    }
+    few(&f, residuals.len())?;
     let saved = cut.iter().map(|&v| match saved_param(v, &f, ask) {
         Some(i) => Saved::Param(i),
         None => Saved::Residual(residuals.iter().position(|r| *r == v).unwrap_or(0)),
     });
     let saved = saved.collect();
-    let name = |module: &Module, kind: &str| fresh(module, &format!("{}.{kind}", f.name));
     // What is computed again is not computed to be kept.
-    let forward_of = if again { &f } else { &joint };
-    let forward = if again && residuals.is_empty() {
-        f.name.clone()
-    } else {
-        let forward = name(module, "fwd");
-        let own: Vec<Value> = (0..f.params.len()).map(|i| forward_of.param(i)).collect();
-        let results: Vec<Value> = forward_of.results.iter().chain(&residuals).copied().collect();
-        let made = extract(forward_of, &forward, &own, &results)?;
-        add(module, Function { derivative: derivative.clone(), ..made });
-        forward
+    let forward = match again {
+        true if residuals.is_empty() => f.name.clone(),
+        true => way_forward(module, &f, &f, &residuals)?,
+        false => way_forward(module, &f, &joint, &residuals)?,
     };
-    let backward = name(module, "bwd");
-    let given: Vec<Value> =
-        cut.into_iter().chain((f.params.len()..joint.params.len()).map(|i| joint.param(i))).collect();
+    let backward = fresh(module, &format!("{}.bwd", f.name));
+    let given: Vec<Value> = cut.into_iter().chain(given).collect();
     let made = extract(&joint, &backward, &given, &results)?;
     add(module, Function { derivative, ..made });
     Ok(Split { forward, backward, saved, gives })
+}
+
+/// A function of `f`'s parameters that returns its results and `residuals`, all values of `joint`. Other questions about `f` may
+/// have the same.
+fn way_forward(module: &mut Module, f: &Function, joint: &Function, residuals: &[Value]) -> Result<Name, Diagnostic> {
+    let own: Vec<Value> = (0..f.params.len()).map(|i| joint.param(i)).collect();
+    let results: Vec<Value> = joint.results.iter().chain(residuals).copied().collect();
+    let wanted = format!("{}.fwd", f.name);
+    let made = Function { derivative: f.derivative.clone(), ..extract(joint, &wanted, &own, &results)? };
+    let known = module.functions.values().find(|known| known.name.starts_with(&wanted) && known.same_ops(&made));
+    if let Some(known) = known {
+        return Ok(known.name.clone());
+    }
+    let name = fresh(module, &wanted);
+    add(module, Function { name: name.clone(), ..made });
+    Ok(name)
+}
+
+/// Errors: `too-many-saved`.
+fn few(f: &Function, residuals: usize) -> Result<(), Diagnostic> {
+    if residuals <= MOST_SAVED {
+        return Ok(());
+    }
+    let name = &f.name;
+    let message =
+        format!("the derivative of `@{name}` needs {residuals} values of its run, expected at most {MOST_SAVED}");
+    let places = f.nodes[f.params.len()..].iter().filter_map(|n| n.places.first()).take(1);
+    let d = Diagnostic::new("too-many-saved", message);
+    Err(places.fold(d, |d, p| d.at(p.clone(), "the function begins here")))
 }
 
 /// The parameter that `value` is, if the caller still has it.

@@ -63,20 +63,27 @@ pub fn call(
     function: &Name,
     q: &Question<'_>,
 ) -> Result<Vec<Option<Value>>, Diagnostic> {
-    if let Some(given) = custom::vjp(b, shared, function, q)? {
+    if let Some(mut given) = custom::vjp(b, shared, function, q)? {
+        for (given, so_far) in given.iter_mut().zip(q.so_far) {
+            *given = match (*so_far, *given) {
+                (Some(so_far), Some(given)) => Some(b.add(so_far, given)?),
+                (one, other) => one.or(other),
+            };
+        }
         return Ok(given);
     }
-    let lost = vec![false; q.args.len()];
-    let (want, cts) = (q.want.to_vec(), present(q.cts));
-    let parts = shared.split(b.module, Ask { function: function.clone(), want, cts, lost, again: false })?;
+    let ask = Ask { cts: present(q.cts), sums: present(q.so_far), ..Ask::of(function, q.want) };
+    let parts = shared.split(b.module, ask)?;
     if !parts.gives.contains(&true) {
-        return Ok(vec![None; q.args.len()]);
+        return Ok(q.so_far.to_vec());
     }
     let first = replace(b, q.node, GraphOp::Call { function: parts.forward.clone() })?;
     let mut args: Vec<Value> = parts.saved.iter().map(|s| saved(s, q, first)).collect();
     args.extend(q.cts.iter().flatten());
+    args.extend(q.so_far.iter().zip(&parts.gives).filter(|(_, gives)| **gives).filter_map(|(so_far, _)| *so_far));
     let given = b.push_all(GraphOp::Call { function: parts.backward.clone() }, &args)?;
-    Ok(placed(&parts.gives, given))
+    let given = placed(&parts.gives, given);
+    Ok(given.into_iter().zip(q.so_far).map(|(given, so_far)| given.or(*so_far)).collect())
 }
 
 /// The value that is saved.
@@ -104,8 +111,7 @@ pub fn cond(
     let (condition, args) = (q.args[0], &q.args[1..]);
     let want = q.want[1..].to_vec();
     let mut ask = |b: &mut Build<'_>, function: &Name| {
-        let (lost, cts) = (vec![false; args.len()], present(q.cts));
-        shared.split(b.module, Ask { function: function.clone(), want: want.clone(), cts, lost, again: true })
+        shared.split(b.module, Ask { cts: present(q.cts), again: true, ..Ask::of(function, &want) })
     };
     let parts = [ask(b, yes)?, ask(b, no)?];
     let gives: Vec<bool> = (0..args.len()).map(|i| parts.iter().any(|p| p.gives[i])).collect();
@@ -172,14 +178,13 @@ pub fn scan(
     q: &Question<'_>,
 ) -> Result<Vec<Option<Value>>, Diagnostic> {
     let f = b.module.functions.get(body).cloned().ok_or_else(|| Diagnostic::bug("a scan without a body"))?;
-    let fixed: Vec<bool> = (0..carries).map(|i| f.results[i] == f.param(i)).collect();
+    let fixed: Vec<bool> = (0..carries).map(|i| b.module.stays(&f, i)).collect();
     let want = wanted(&f, carries, q.want);
     let lost: Vec<bool> = (0..q.args.len()).map(|i| i < carries && !fixed[i]).collect();
     // Carries whose cotangent is not zero before some step.
     let mut cts = present(q.cts);
     let parts = loop {
-        let ask =
-            Ask { function: body.clone(), want: want.clone(), cts: cts.clone(), lost: lost.clone(), again: false };
+        let ask = Ask { cts: cts.clone(), lost: lost.clone(), ..Ask::of(body, &want) };
         let parts = shared.split(b.module, ask)?;
         let more: Vec<usize> = (0..carries).filter(|&i| parts.gives[i] && !cts[i]).collect();
         if more.is_empty() {

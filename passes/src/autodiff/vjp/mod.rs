@@ -22,6 +22,8 @@ pub struct Question<'a> {
     pub cts: &'a [Option<Value>],
     /// Which operands' cotangents are of use.
     pub want: &'a [bool],
+    /// Cotangents that the operands of a call have so far: the rule returns sums with them.
+    pub so_far: &'a [Option<Value>],
 }
 
 /// Cotangents of the operands of a node; none where they are zero. A node that runs functions may be changed to one that
