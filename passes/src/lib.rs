@@ -2,6 +2,7 @@
 
 pub mod autodiff;
 mod build;
+pub mod checkpoint;
 pub mod egraph;
 mod extract;
 pub mod fuse;

@@ -64,7 +64,7 @@ fn holds(law: fn(&Built, &Case) -> Result<Vec<Sides>, String>, enough: fn(u32, u
 }
 
 /// Parameters of f32 and f64, if there are some and a float result.
-fn moving(built: &Built) -> Result<Vec<usize>, String> {
+pub fn moving(built: &Built) -> Result<Vec<usize>, String> {
     let entry = built.module.entry().map_err(|d| d.to_string())?;
     let wide = |ty: &Type| matches!(ty.dtype, DType::F32 | DType::F64);
     let wrt: Vec<usize> = (0..entry.params.len()).filter(|&i| wide(&entry.params[i].ty)).collect();
@@ -175,7 +175,7 @@ fn the_gradient_of_a_scan_is_that_of_its_steps() {
 }
 
 /// A random step: carries `a` and `b`, of which one may stay, a carry `w` that stays, and what is stacked.
-fn step(seed: u64, [a, b, w, s]: &[Tensor; 4]) -> [Tensor; 4] {
+pub fn step(seed: u64, [a, b, w, s]: &[Tensor; 4]) -> [Tensor; 4] {
     let mut random = Random(seed);
     let mut values = vec![a.clone(), b.clone(), w.clone(), s.clone()];
     for _ in 0..6 {

@@ -10,6 +10,7 @@
 
 mod back;
 mod bound;
+mod checkpoint;
 mod compose;
 mod data;
 mod device;

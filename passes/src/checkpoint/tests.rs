@@ -1,0 +1,157 @@
+//! Segments: which blocks are found, what is kept, and that nothing changes.
+
+use super::{Segments, blocks, segmented};
+use crate::autodiff::{Form, differentiate};
+use tilewright_ir::array::Array;
+use tilewright_ir::dsl::{Attention, Graph, Tensor};
+use tilewright_ir::graph::{Derivative, Module};
+use tilewright_ir::interp::{Mode, run};
+use tilewright_ir::op::GraphOp;
+use tilewright_ir::text::{difference, parse, print};
+use tilewright_ir::types::{Bindings, DType};
+
+fn numbers(like: &Module, by: f64) -> Vec<Array> {
+    let entry = like.entry().unwrap();
+    let array = |(i, p): (usize, &tilewright_ir::graph::Param)| {
+        let shape: Vec<usize> = p.ty.shape.iter().map(|d| d.as_const().unwrap() as usize).collect();
+        let count: usize = shape.iter().product();
+        if p.ty.dtype == DType::I64 {
+            return Array::from_i64(&shape, &(0..count as i64).map(|x| x % 3).collect::<Vec<_>>()).unwrap();
+        }
+        Array::from_f64(&shape, &(0..count).map(|x| ((x + 7 * i) as f64 * 0.7 + by).sin()).collect::<Vec<_>>()).unwrap()
+    };
+    entry.params.iter().enumerate().map(array).collect()
+}
+
+fn bits(m: &Module, inputs: &[Array]) -> Vec<Vec<u8>> {
+    let all = run(m, "main", inputs, &Bindings::new(), Mode::Strict).unwrap_or_else(|d| panic!("{d}\n{}", print(m)));
+    all.iter().map(|a| a.bytes().to_vec()).collect()
+}
+
+/// Differentiates both by all floats, and compares. The gradient of the second.
+fn agree(plain: &Module, again: &Module) -> Module {
+    assert_eq!(difference(again, &parse("again", &print(again)).unwrap()), None);
+    let entry = plain.entry().unwrap();
+    let wrt: Vec<&str> = entry.params.iter().filter(|p| p.ty.dtype.is_float()).map(|p| &*p.name).collect();
+    let made = [plain, again].map(|m| differentiate(m, &wrt, Form::ValueAndGradient).unwrap().module);
+    let inputs = numbers(&made[0], 0.1);
+    assert_eq!(bits(&made[0], &inputs), bits(&made[1], &inputs), "{}", print(&made[1]));
+    let [_, again] = made;
+    again
+}
+
+fn regions(m: &Module) -> Vec<&str> {
+    m.functions.values().filter(|f| f.derivative == Derivative::Checkpoint).map(|f| &*f.name).collect()
+}
+
+/// Blocks of attention and a perceptron over few tokens, called or written out, between an embedding and a loss.
+fn gpt(layers: usize, called: bool) -> Module {
+    let g = Graph::new("main");
+    let (ids, words) = (g.input("ids", DType::I64, [1, 4]), g.weight("words", DType::F64, [3, 8]));
+    let shapes = [[8, 24], [8, 8], [8, 32], [32, 8]];
+    let block = |x: &Tensor, w: &[Tensor]| {
+        let all = x.layer_norm(None, None, 1e-5).matmul(&w[0]);
+        let part = |i: usize| all.slice(-1, i * 8, (i + 1) * 8).rearrange("b s (h d) -> b h s d", &[("h", 2)]);
+        let causal = Attention { causal: true, ..Attention::default() };
+        let y = part(0).attention(&part(1), &part(2), causal).rearrange("b h s d -> b s (h d)", &[]);
+        let x = x + y.matmul(&w[1]);
+        &x + x.layer_norm(None, None, 1e-5).matmul(&w[2]).gelu_tanh().matmul(&w[3])
+    };
+    if called {
+        g.function("block", |g| {
+            let x = g.input("x", DType::F64, [1, 4, 8]);
+            let w: Vec<Tensor> = (0..4).map(|i| g.weight(&format!("w{i}"), DType::F64, shapes[i])).collect();
+            [block(&x, &w)]
+        });
+    }
+    let mut x = words.embedding(&ids);
+    for layer in 0..layers {
+        x = g.scope(&format!("{layer}"), || {
+            if called {
+                let [y] = g.call("block", &[&x]);
+                return y;
+            }
+            let w: Vec<Tensor> = (0..4).map(|i| g.weight(&format!("w{i}"), DType::F64, shapes[i])).collect();
+            block(&x, &w)
+        });
+    }
+    let loss = x.layer_norm(None, None, 1e-5).linear(&words).cross_entropy(&ids);
+    g.finish(&[&loss]).unwrap()
+}
+
+#[test]
+fn blocks_are_found_called_or_written_out() {
+    for called in [true, false] {
+        let plain = gpt(7, called);
+        assert_eq!(blocks(&plain), Some(7), "{}", print(&plain));
+        let again = segmented(&plain, Segments::Sqrt).unwrap();
+        // Three segments of 2, 2 and 3 blocks: two functions, as two segments are equal.
+        let calls =
+            |m: &Module| m.entry().unwrap().nodes.iter().filter(|n| matches!(n.op, GraphOp::Call { .. })).count();
+        assert_eq!((calls(&again), regions(&again).len()), (3, 2), "{}", print(&again));
+        let made = agree(&plain, &again);
+        // The first way keeps what is between segments, and the last value.
+        let kept = made
+            .entry()
+            .unwrap()
+            .nodes
+            .iter()
+            .filter(|n| matches!(&n.op, GraphOp::Call { function } if !function.contains(".bwd")));
+        assert!(kept.inspect(|n| assert_eq!(n.types.len(), 1)).count() == 3);
+        // As many segments as blocks: one function for all.
+        let each = segmented(&plain, Segments::Number(100)).unwrap();
+        assert_eq!((calls(&each), regions(&each).len()), (7, 1), "{}", print(&each));
+        agree(&plain, &each);
+    }
+}
+
+#[test]
+fn a_scan_becomes_a_scan_of_scans() {
+    for length in [4, 7, 9, 12] {
+        let g = Graph::new("main");
+        g.function("step", |g| {
+            let [x, w] = ["x", "w"].map(|n| g.input(n, DType::F64, [3]));
+            let s = g.input("s", DType::F64, [3, 3]);
+            let y = (&x * &w).matmul(&s).tanh();
+            [&y + &x, w, y.exp()]
+        });
+        let [x, w] = ["x", "w"].map(|n| g.input(n, DType::F64, [3]));
+        let s = g.input("s", DType::F64, [length, 3, 3]);
+        let all = g.scan("step", &[&x, &w], &[&s], length);
+        let plain = g.finish(&[&((&all[0] * &all[1]).sum(&[0]) + all[2].sin().sum(&[0, 1]))]).unwrap();
+        assert_eq!(blocks(&plain), Some(length as usize));
+        let again = segmented(&plain, Segments::Sqrt).unwrap();
+        assert_eq!(regions(&again).len(), if length == 7 { 2 } else { 1 }, "{}", print(&again));
+        let made = agree(&plain, &again);
+        // What is kept of a scan: a carry for each segment.
+        let scans = made.entry().unwrap().nodes.iter().filter(|n| matches!(n.op, GraphOp::Scan { .. }));
+        let stacked: Vec<usize> = scans.map(|n| n.types.len()).take(1).collect();
+        assert_eq!(stacked, [4], "{}", print(&made));
+    }
+}
+
+#[test]
+fn a_chain_in_a_function_that_is_called_is_found_there() {
+    let inner = gpt(4, true);
+    let text = print(&inner).replace("@main", "@loss");
+    let params = inner.entry().unwrap().params.len();
+    let head = text[text.find("func @loss(").unwrap()..].lines().next().unwrap().replace("@loss", "@main");
+    let names = inner.entry().unwrap().params.iter().map(|p| match p.name.contains('.') {
+        true => format!("%\"{}\"", p.name),
+        false => format!("%{}", p.name),
+    });
+    let args = names.collect::<Vec<_>>().join(", ");
+    let outer = parse("t.tw", &format!("{text}\n{head}\n  %0 = call {args} function=@loss\n  return %0\n}}")).unwrap();
+    assert_eq!((outer.entry().unwrap().params.len(), blocks(&outer)), (params, Some(4)));
+    agree(&outer, &segmented(&outer, Segments::Sqrt).unwrap());
+}
+
+#[test]
+fn without_a_chain_there_is_an_error() {
+    let m = parse(
+        "t.tw",
+        "func @main(%x: f64[3]) -> f64[] {\n  %0 = sin %x\n  %1 = exp %0\n  %2 = sum %1 axes=[0]\n  return %2\n}",
+    );
+    let d = segmented(&m.unwrap(), Segments::Sqrt).unwrap_err();
+    assert_eq!(d.code, "no-chain", "{d}");
+}
