@@ -142,7 +142,7 @@ impl<'a> Case<'a> {
 
     fn logits(&self, x: &Tensor, weights: &[Tensor]) -> Tensor {
         let roles = self.entries.iter().map(|e| e.role.clone());
-        self.model.logits(x, &roles.zip(weights.iter().cloned()).collect::<Weights>())
+        self.model.logits(x, &roles.zip(weights.iter().cloned()).collect::<Weights>(), None)
     }
 
     fn batch(&self, g: &Graph) -> (Tensor, Tensor) {

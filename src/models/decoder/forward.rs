@@ -3,7 +3,7 @@
 use super::{DecoderConfig, DecoderFamily, DecoderNames, Weights};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::dsl::{Attention, Graph, RopeLayout, Tensor};
+use tilewright_ir::dsl::{Attention, Graph, Key, RopeLayout, Tensor};
 use tilewright_ir::types::DType;
 
 /// The function of a block.
@@ -11,12 +11,13 @@ const BLOCK: &str = "block";
 
 impl DecoderConfig {
     /// Logits `[batch, seq, vocabulary]` of tokens `[batch, seq]`, from the weights by their roles, which may be those of the
-    /// adapters, too. It declares the function `block`, so it stands once in a graph.
+    /// adapters, too. With a probability and a key, elements are [dropped](Tensor::dropout) after the embedding and at the end of
+    /// each half of a block. It declares the function `block`, so it stands once in a graph.
     ///
     /// Errors, when the graph is finished: `model-weight` for weights that are missing; `model-config` for sequences longer than
     /// the context; those of the DSL.
     #[track_caller]
-    pub fn logits(&self, ids: &Tensor, weights: &Weights) -> Tensor {
+    pub fn logits(&self, ids: &Tensor, weights: &Weights, dropped: Option<(f64, &Key)>) -> Tensor {
         let g = ids.graph();
         let seq = ids.dim(-1).as_const().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= self.context);
         let Some(seq) = seq else {
@@ -32,11 +33,15 @@ impl DecoderConfig {
             DecoderFamily::Gpt => x = x + given.get("wpe").slice(0, 0, seq),
             DecoderFamily::Llama => shared.extend(self.rope(g, seq)),
         }
-        self.declare_block(g, &x, &shared, weights);
+        if let Some((probability, key)) = dropped {
+            x = x.dropout(probability, &key.numbered(0));
+        }
+        self.declare_block(g, &x, &shared, weights, dropped.map(|(probability, _)| probability));
         for layer in 0..self.layers {
             let scope = format!("h.{layer}.");
             let own = weights.iter().filter(|(role, _)| role.starts_with(&scope)).map(|(_, t)| t);
-            let args: Vec<&Tensor> = [&x].into_iter().chain(&shared).chain(own).collect();
+            let key = dropped.map(|(_, key)| key.numbered(layer as u32 + 1).words().clone());
+            let args: Vec<&Tensor> = [&x].into_iter().chain(&shared).chain(own).chain(&key).collect();
             let [next] = g.call(BLOCK, &args);
             x = next;
         }
@@ -44,8 +49,9 @@ impl DecoderConfig {
         if self.tied { x.linear(&table) } else { given.output(&x) }
     }
 
-    /// The function of a block: `x`, what all layers share, the weights of a layer in the order of their roles.
-    fn declare_block(&self, g: &Graph, x: &Tensor, shared: &[Tensor], weights: &Weights) {
+    /// The function of a block: `x`, what all layers share, the weights of a layer in the order of their roles, the key of what is
+    /// dropped with the probability `drops`.
+    fn declare_block(&self, g: &Graph, x: &Tensor, shared: &[Tensor], weights: &Weights, drops: Option<f64>) {
         let (dtype, shape) = (x.dtype(), x.shape().to_vec());
         g.function(BLOCK, |g| {
             let x = g.input("x", dtype, &shape);
@@ -55,8 +61,13 @@ impl DecoderConfig {
             let own = of_first.map(|(role, t)| (role.to_string(), g.input(role, t.dtype(), t.shape())));
             let own: Weights = own.collect();
             let given = Given { g, config: self, weights: &own };
-            let x = &x + given.attention(&given.norm("ln1", &x), &shared);
-            [&x + given.feed_forward(&given.norm("ln2", &x))]
+            let keys = drops.map(|p| (p, Key::of(&g.input("key", DType::U32, [2])).split::<2>()));
+            let drop = |x: Tensor, half: usize| match &keys {
+                Some((probability, keys)) => x.dropout(*probability, &keys[half]),
+                None => x,
+            };
+            let x = &x + drop(given.attention(&given.norm("ln1", &x), &shared), 0);
+            [&x + drop(given.feed_forward(&given.norm("ln2", &x)), 1)]
         });
     }
 
