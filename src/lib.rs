@@ -30,7 +30,7 @@
 //! [`Diagnostic`](diag::Diagnostic) that names both lines and both types.
 //!
 //! Features, all on by default: `cuda` (programs on NVIDIA GPUs), `models` (tokenizers and chat templates, with them
-//! `generate` and `embed`), `cli` (the programs, which need both). Graphs, compilation for CPUs, CUDA text and the readers
+//! `generate`, `embed` and `train`), `cli` (the programs, which need both). Graphs, compilation for CPUs, CUDA text and the readers
 //! of checkpoints need none.
 
 #[cfg(feature = "cli")]
@@ -51,6 +51,8 @@ pub mod models;
 pub mod optim;
 pub mod programs;
 pub mod snapshot;
+#[cfg(feature = "models")]
+pub mod train;
 pub mod tune;
 
 pub use tilewright_ir::{array, diag, dsl, graph, interp, text, types};

@@ -3,8 +3,9 @@
 use super::options::CompileArgs;
 use super::progress;
 use crate::bench::machine::peak_rss_mb;
+use crate::compile::Options;
 use crate::formats::{Gguf, chat::chat_prompt, tokenizer::Tokenizer};
-use crate::generate::{LanguageModel, Sampling};
+use crate::generate::{LanguageModel, ModelFolder, Sampling};
 use crate::models::Outputs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,13 +14,13 @@ use tilewright_ir::diag::{Diagnostic, Place};
 /// Arguments of `generate`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A GGUF file of the llama architecture
+    /// A GGUF file of the llama architecture, or a folder that `train` wrote (config.json, model.safetensors, tokenizer.json)
     #[arg(long)]
     model: PathBuf,
     /// What to say to it
     #[arg(long)]
     prompt: String,
-    /// Pass the prompt as it is, without the file's chat template
+    /// Pass the prompt as it is, without the file's chat template; so with a folder, which has none
     #[arg(long)]
     raw: bool,
     /// Always the most probable token
@@ -67,18 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
 
 fn answer(args: &Args) -> Result<(), Diagnostic> {
     let options = args.compile.options()?;
-    progress::stage("reading the model");
-    let gguf = Gguf::open(&args.model)?;
-    let tokenizer = Tokenizer::from_gguf(&gguf)?;
-    let text =
-        if args.raw { args.prompt.clone() } else { chat_prompt(&gguf, &[("user", args.prompt.as_str())], true)? };
-    let prompt = tokenizer.encode(&text)?;
-    let context = gguf.usize("llama.context_length").unwrap_or(2048);
-    let capacity = context.min(prompt.len().saturating_add(args.max_tokens as usize));
-    let start = Instant::now();
-    progress::stage("compiling");
-    let mut model = LanguageModel::open(&gguf, capacity, Outputs::default(), &options)?;
-    let compiled = start.elapsed();
+    let (tokenizer, prompt, mut model, compiled) = opened(args, &options)?;
     if args.profile {
         model.enable_profile();
     }
@@ -139,6 +129,31 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
         super::note(&format!("peak memory: {peak} MB\n"));
     }
     Ok(())
+}
+
+/// The tokenizer, the tokens of the prompt, the compiled model, and how long it took to compile.
+fn opened(args: &Args, options: &Options) -> Result<(Tokenizer, Vec<u32>, LanguageModel, Duration), Diagnostic> {
+    progress::stage("reading the model");
+    let capacity = |context: usize, prompt: &[u32]| context.min(prompt.len().saturating_add(args.max_tokens as usize));
+    if args.model.is_dir() {
+        let folder = ModelFolder::open(&args.model)?;
+        let tokenizer = folder.tokenizer()?;
+        let prompt = tokenizer.encode(&args.prompt)?;
+        progress::stage("compiling");
+        let start = Instant::now();
+        let model = folder.model(capacity(folder.context(), &prompt), options)?;
+        return Ok((tokenizer, prompt, model, start.elapsed()));
+    }
+    let gguf = Gguf::open(&args.model)?;
+    let tokenizer = Tokenizer::from_gguf(&gguf)?;
+    let text =
+        if args.raw { args.prompt.clone() } else { chat_prompt(&gguf, &[("user", args.prompt.as_str())], true)? };
+    let prompt = tokenizer.encode(&text)?;
+    let capacity = capacity(gguf.usize("llama.context_length").unwrap_or(2048), &prompt);
+    progress::stage("compiling");
+    let start = Instant::now();
+    let model = LanguageModel::open(&gguf, capacity, Outputs::default(), options)?;
+    Ok((tokenizer, prompt, model, start.elapsed()))
 }
 
 fn print_profile(model: &LanguageModel, what: &str) {

@@ -21,6 +21,7 @@ mod progress;
 mod random;
 mod rules;
 mod run;
+mod train;
 mod tune;
 mod vmap;
 
@@ -48,6 +49,8 @@ enum Command {
     Demo,
     /// Answer a prompt with a language model in a GGUF file
     Generate(generate::Args),
+    /// Train a GPT or a Llama as a TOML file says, and go on from its last checkpoint
+    Train(train::Args),
     /// Sentence embeddings by a BERT or ALBERT: a line of numbers for each text
     Embed(embed::Args),
     /// Show a stage of the compilation of a .tw file, an op program or an ONNX graph
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Demo) {
         Command::Demo => demo::run(),
         Command::Generate(args) => generate::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Explain(args) => explain::run(&args),

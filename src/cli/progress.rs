@@ -37,6 +37,17 @@ pub(crate) fn step() {
     });
 }
 
+/// Says that `done` of `length` steps are done, and `what` of them.
+pub(crate) fn reached(what: &str, done: u64, length: u64) {
+    with(|line| {
+        line.iter().for_each(|l| {
+            l.bar.set_length(length);
+            l.bar.set_position(done);
+            l.bar.set_message(what.to_string());
+        });
+    });
+}
+
 /// Nobody waits any more.
 pub(crate) fn done() {
     with(|line| {

@@ -1,15 +1,18 @@
 //! Language models: a compiled model with its caches, fed tokens, giving logits.
 
+mod folder;
 mod sample;
 
+pub use folder::ModelFolder;
 pub use sample::Sampling;
 
 use crate::compile::{Options, compile};
 use crate::formats::Gguf;
 use crate::models::{LlamaConfig, Outputs, bind_weights, llama};
+use std::collections::BTreeMap;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::Role;
+use tilewright_ir::graph::{Module, Role};
 use tilewright_ir::types::Bindings;
 use tilewright_runtime::buffer::Buffer;
 use tilewright_runtime::executable::{Executable, Profile};
@@ -50,7 +53,20 @@ impl LanguageModel {
         let config = LlamaConfig { outputs, ..LlamaConfig::from_gguf(gguf, capacity)? };
         let module = llama(&config)?;
         let weights = bind_weights(gguf, &module)?;
-        let executable = compile(&module, options)?;
+        LanguageModel::new(&module, &weights, [config.vocabulary, config.width], capacity, outputs, options)
+    }
+
+    /// Compiles `module`, a model with caches, for its weights by name; its sizes are those of the vocabulary and of the hidden
+    /// state.
+    pub(crate) fn new(
+        module: &Module,
+        weights: &BTreeMap<String, Array>,
+        [vocabulary, width]: [usize; 2],
+        capacity: usize,
+        outputs: Outputs,
+        options: &Options,
+    ) -> Result<LanguageModel, Diagnostic> {
+        let executable = compile(module, options)?;
         let (mut arguments, mut caches) = (Vec::new(), Vec::new());
         for (i, param) in executable.program().params.iter().enumerate() {
             let name = &*param.buffer.name;
@@ -66,7 +82,6 @@ impl LanguageModel {
                 }
             });
         }
-        let (vocabulary, width) = (config.vocabulary, config.width);
         Ok(LanguageModel { executable, arguments, caches, vocabulary, width, capacity, outputs, past: 0 })
     }
 

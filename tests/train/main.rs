@@ -1,7 +1,8 @@
-//! Training: optimisers against torch's, whole runs against recorded ones.
+//! Training: optimisers against torch's, whole runs against recorded ones, random numbers, the command.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cli;
 mod conformance;
 mod optim;
 mod random;

@@ -4,6 +4,7 @@
 //! once a layer, so that its gradient is one function too.
 
 mod forward;
+mod json;
 mod names;
 
 pub use names::DecoderNames;

@@ -1,0 +1,57 @@
+//! `tilewright train`: a language model from text.
+
+use super::options::CompileArgs;
+use super::progress;
+use crate::train::{Config, Run};
+use std::path::PathBuf;
+use tilewright_ir::diag::Diagnostic;
+
+/// Arguments of `train`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// What to train: a TOML file, with the keys of the chapter `docs/book/training.md`
+    config: PathBuf,
+    /// Stop after this step of the run, with a checkpoint, from which the same command goes on
+    #[arg(long, value_name = "STEP")]
+    until: Option<u64>,
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// A line of JSON for each line of the metrics instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
+    let config = Config::open(&args.config)?;
+    let options = args.compile.options()?;
+    let (every, out) = (config.save.metrics, config.out.clone());
+    progress::stage("reading the data and compiling");
+    let mut run = Run::open(config, &options)?;
+    let (steps, first) = (run.steps(), run.step());
+    let mega = run.step_bytes()? as f64 / 1e6;
+    super::note(&format!("{} weights that learn; a step takes {mega:.0} MB beside them\n", run.parameters()));
+    if first > 0 {
+        super::note(&format!("going on after step {first}\n"));
+    }
+    progress::steps("training", usize::try_from(steps).unwrap_or(usize::MAX));
+    let mut printed = Ok(());
+    let done = run.finish(args.until, |m| {
+        let text = format!("step {:>6}  loss {:.4}  {:.0} tokens/s", m.step, m.loss, m.tokens_per_s);
+        progress::reached(&text, m.step, steps);
+        if m.step.is_multiple_of(every) || m.step == 1 || m.step == steps {
+            let line = if args.json { serde_json::to_string(m).unwrap_or_default() } else { text };
+            let told = super::print(&(line + "\n"));
+            if printed.is_ok() {
+                printed = told;
+            }
+        }
+    })?;
+    printed?;
+    progress::done();
+    let (out, at) = (out.display(), run.step());
+    super::note(&match done {
+        true => format!("{out} has the model: tilewright generate --model {out} --prompt \"..\"\n"),
+        false => format!("stopped after step {at} of {steps}; the same command goes on\n"),
+    });
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Language models in folders, as `tilewright train` writes them.
+
+use super::LanguageModel;
+use crate::compile::Options;
+use crate::formats::{read_text, tokenizer::Tokenizer};
+use crate::models::decoder::{DecoderConfig, DecoderFamily};
+use crate::models::gpt2::Gpt2Names;
+use crate::models::{Gpt2Config, LlamaConfig, Outputs, WeightTypes, gpt2, llama, rope_tables};
+use crate::train::read_weights;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_ir::dsl::RopeLayout;
+use tilewright_ir::graph::Module;
+
+/// A folder with `config.json`, `model.safetensors` and `tokenizer.json` of a GPT-2 or a Llama, by the names of Hugging Face.
+pub struct ModelFolder {
+    folder: PathBuf,
+    config: DecoderConfig,
+}
+
+/// What weights of Llama are called in GGUF files, as the model that generates has them, by role in a block.
+const LLAMA_BLOCK: [(&str, &str); 9] = [
+    ("ln1.w", "attn_norm"),
+    ("q.w", "attn_q"),
+    ("k.w", "attn_k"),
+    ("v.w", "attn_v"),
+    ("proj.w", "attn_output"),
+    ("ln2.w", "ffn_norm"),
+    ("gate.w", "ffn_gate"),
+    ("up.w", "ffn_up"),
+    ("down.w", "ffn_down"),
+];
+const LLAMA_REST: [(&str, &str); 3] = [("wte", "token_embd"), ("lnf.w", "output_norm"), ("head.w", "output")];
+
+impl ModelFolder {
+    /// Reads the configuration. Errors: `file`, `model-config`.
+    pub fn open(folder: &Path) -> Result<ModelFolder, Diagnostic> {
+        let path = folder.join("config.json");
+        let config = DecoderConfig::from_json(&path.display().to_string(), &read_text(&path)?)?;
+        if config.family == DecoderFamily::Gpt && !config.tied {
+            let error = Diagnostic::new("model-config", "tie_word_embeddings: expected true of a GPT, found false");
+            return Err(error.at(Place::Named(path.display().to_string().into()), ""));
+        }
+        Ok(ModelFolder { folder: folder.into(), config })
+    }
+
+    /// The most tokens that the model has positions for.
+    pub fn context(&self) -> usize {
+        self.config.context
+    }
+
+    /// Its tokenizer. Errors: `file`, `tokenizer`.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Diagnostic> {
+        Tokenizer::open(self.folder.join("tokenizer.json"))
+    }
+
+    /// The compiled model, for contexts of at most `capacity` tokens.
+    ///
+    /// Errors: those of the files, of the model's configuration and of the compiler.
+    pub fn model(&self, capacity: usize, options: &Options) -> Result<LanguageModel, Diagnostic> {
+        let outputs = Outputs::default();
+        let weights = read_weights(&self.folder.join("model.safetensors"), &self.config)?;
+        let (module, weights) = match self.config.family {
+            DecoderFamily::Gpt => self.gpt(capacity, outputs, weights)?,
+            DecoderFamily::Llama => self.llama(capacity, outputs, weights)?,
+        };
+        let sizes = [self.config.vocabulary, self.config.width];
+        LanguageModel::new(&module, &weights, sizes, capacity, outputs, options)
+    }
+
+    fn gpt(&self, capacity: usize, outputs: Outputs, weights: Vec<Array>) -> Result<Parts, Diagnostic> {
+        let c = &self.config;
+        let module = gpt2(&Gpt2Config {
+            layers: c.layers,
+            width: c.width,
+            heads: c.heads,
+            feed_forward: c.feed_forward,
+            vocabulary: c.vocabulary,
+            context: c.context,
+            epsilon: c.epsilon,
+            capacity,
+            names: Gpt2Names::HuggingFace,
+            dtypes: WeightTypes::new(),
+            outputs,
+        })?;
+        Ok((module, c.entries().into_iter().map(|e| e.weight.name).zip(weights).collect()))
+    }
+
+    fn llama(&self, capacity: usize, outputs: Outputs, weights: Vec<Array>) -> Result<Parts, Diagnostic> {
+        let c = &self.config;
+        let config = LlamaConfig {
+            layers: c.layers,
+            width: c.width,
+            heads: c.heads,
+            kv_heads: c.kv_heads,
+            head_size: c.head_size,
+            feed_forward: c.feed_forward,
+            vocabulary: c.vocabulary,
+            rope_base: c.rope_base,
+            rope_factors: Vec::new(),
+            rope_layout: RopeLayout::Half,
+            epsilon: c.epsilon,
+            tied: c.tied,
+            capacity,
+            dtypes: WeightTypes::new(),
+            outputs,
+        };
+        let name = |role: &str| {
+            let found =
+                |table: &[(&str, &'static str)], role: &str| table.iter().find(|(r, _)| *r == role).map(|(_, n)| *n);
+            match role.strip_prefix("h.").and_then(|rest| rest.split_once('.')) {
+                Some((layer, role)) => Some(format!("blk.{layer}.{}.weight", found(&LLAMA_BLOCK, role)?)),
+                None => Some(format!("{}.weight", found(&LLAMA_REST, role)?)),
+            }
+        };
+        let mut named = BTreeMap::new();
+        for (e, array) in c.entries().iter().zip(weights) {
+            let unknown = || Diagnostic::bug(format!("`{}` has no name in a Llama that generates", e.role));
+            named.insert(name(&e.role).ok_or_else(unknown)?, array);
+        }
+        let (cos, sin) = rope_tables(&config)?;
+        named.extend([("rope.cos".to_string(), cos), ("rope.sin".to_string(), sin)]);
+        Ok((llama(&config)?, named))
+    }
+}
+
+/// A module and its weights by name.
+type Parts = (Module, BTreeMap<String, Array>);

@@ -1,0 +1,217 @@
+//! Checkpoints of a run: one safetensors file each, with the whole state. The order of the data and all random numbers follow
+//! from the seed and the number of the step, which are in it.
+
+use crate::formats::{Safetensors, safetensors, shown};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_ir::types::Type;
+
+/// The checkpoints of a folder.
+pub struct Checkpoints {
+    folder: PathBuf,
+    /// How many stay.
+    keep: usize,
+    /// What the run is, see [`Config::fingerprint`](super::Config::fingerprint).
+    run: String,
+}
+
+/// A checkpoint that was read.
+pub struct Resumed {
+    /// Steps done.
+    pub step: u64,
+    /// The state, in the order of its names.
+    pub state: Vec<Array>,
+}
+
+const PREFIX: &str = "step-";
+
+impl Checkpoints {
+    /// Makes the folder if there is none. Errors: `file`.
+    pub fn new(folder: PathBuf, keep: usize, run: String) -> Result<Checkpoints, Diagnostic> {
+        std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, format!("cannot make the folder: {e}")))?;
+        Ok(Checkpoints { folder, keep, run })
+    }
+
+    /// Steps and files of what is there, oldest first. Errors: `file`.
+    pub fn list(&self) -> Result<Vec<(u64, PathBuf)>, Diagnostic> {
+        let cannot = |e: std::io::Error| failed(&self.folder, format!("cannot read the folder: {e}"));
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).map_err(cannot)? {
+            let path = entry.map_err(cannot)?.path();
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let step = name.strip_prefix(PREFIX).and_then(|n| n.strip_suffix(".safetensors")?.parse().ok());
+            found.extend(step.map(|step| (step, path.clone())));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Writes the state after `step` steps: to a temporary name, flushed to the disk, renamed. Only then the oldest go.
+    ///
+    /// Errors: `file`; those that were there stay.
+    pub fn write(&self, step: u64, names: &[(String, Type)], state: &[Array]) -> Result<(), Diagnostic> {
+        let tensors: Vec<(&str, &Array)> = names.iter().map(|(name, _)| name.as_str()).zip(state).collect();
+        let metadata = BTreeMap::from([
+            ("format".into(), "tilewright-train-1".into()),
+            ("run".into(), self.run.clone()),
+            ("checksum".into(), checksum(&tensors)),
+        ]);
+        safetensors::write(self.folder.join(format!("{PREFIX}{step:010}.safetensors")), &tensors, &metadata)?;
+        // The new name is on the disk before old files leave it.
+        let synced = std::fs::File::open(&self.folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|e| failed(&self.folder, format!("cannot flush the folder: {e}")))?;
+        let all = self.list()?;
+        for (_, path) in &all[..all.len().saturating_sub(self.keep)] {
+            std::fs::remove_file(path).map_err(|e| failed(path, format!("cannot remove the old checkpoint: {e}")))?;
+        }
+        Ok(())
+    }
+
+    /// The last one; none if there is none.
+    ///
+    /// Errors: `file`, `safetensors`; `checkpoint` for one of another run, with other tensors, or whose data are not those that were
+    /// written. A note names the one before it.
+    pub fn resume(&self, names: &[(String, Type)]) -> Result<Option<Resumed>, Diagnostic> {
+        let all = self.list()?;
+        let Some((step, path)) = all.last() else { return Ok(None) };
+        let resumed = self.read(*step, path, names).map_err(|d| match all.len().checked_sub(2).map(|i| &all[i].1) {
+            Some(before) => {
+                d.note(format!("the one before it is {}: remove this one to go on from there", before.display()))
+            }
+            None => d,
+        });
+        resumed.map(Some)
+    }
+
+    fn read(&self, step: u64, path: &Path, names: &[(String, Type)]) -> Result<Resumed, Diagnostic> {
+        let wrong = |message: String| {
+            Diagnostic::new("checkpoint", message).at(Place::Named(path.display().to_string().into()), "")
+        };
+        let file = Safetensors::open(path)?;
+        let run = file.metadata.get("run").map_or("", String::as_str);
+        if run != self.run {
+            return Err(wrong(difference(run, &self.run)).note("name another `out`, or remove its checkpoints"));
+        }
+        let mut state = Vec::with_capacity(names.len());
+        for (name, ty) in names {
+            let array = file.tensor(name)?;
+            let found = Type::new(array.dtype(), array.shape().iter().copied());
+            if found != *ty {
+                return Err(wrong(format!("{}: expected {ty}, found {found}", shown(name))));
+            }
+            state.push(array);
+        }
+        let tensors: Vec<(&str, &Array)> = names.iter().map(|(name, _)| name.as_str()).zip(&state).collect();
+        if file.names().count() != names.len() || file.metadata.get("checksum") != Some(&checksum(&tensors)) {
+            return Err(wrong("its data are not those that were written: the checksum differs".into()));
+        }
+        Ok(Resumed { step, state })
+    }
+}
+
+fn failed(path: &Path, message: String) -> Diagnostic {
+    Diagnostic::new("file", message).at(Place::Named(path.display().to_string().into()), "")
+}
+
+/// What first differs between two fingerprints.
+fn difference(theirs: &str, ours: &str) -> String {
+    let parts = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    let (theirs, ours) = (parts(theirs), parts(ours));
+    let key = ours.as_object().into_iter().flatten().find(|(key, value)| theirs.get(key.as_str()) != Some(value));
+    match key {
+        Some((key, value)) => {
+            let found = theirs.get(key.as_str()).unwrap_or(&serde_json::Value::Null);
+            format!("the checkpoint is of another run: expected `{key}` {value}, found {found}")
+        }
+        None => "the checkpoint is of another run".into(),
+    }
+}
+
+/// FNV-1a over names and data, eight bytes at a time.
+fn checksum(tensors: &[(&str, &Array)]) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |bytes: &[u8]| {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x100_0000_01b3);
+            // The product moves bits up only.
+            hash ^= hash >> 32;
+        }
+        rest.iter().for_each(|b| hash = (hash ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    };
+    for (name, array) in tensors {
+        add(name.as_bytes());
+        add(array.bytes());
+    }
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tilewright_ir::types::DType;
+
+    fn state(x: f32) -> (Vec<(String, Type)>, Vec<Array>) {
+        (vec![("w.a".into(), Type::new(DType::F32, [2]))], vec![Array::from_f32(&[2], &[x, -x]).unwrap()])
+    }
+
+    #[test]
+    fn the_last_ones_stay_and_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = Checkpoints::new(folder.path().join("a/b"), 2, "{}".into()).unwrap();
+        let names = state(0.0).0;
+        assert!(all.resume(&names).unwrap().is_none());
+        for step in [9, 10, 200] {
+            all.write(step, &names, &state(step as f32).1).unwrap();
+        }
+        let steps: Vec<u64> = all.list().unwrap().into_iter().map(|(step, _)| step).collect();
+        assert_eq!(steps, [10, 200]);
+        let back = all.resume(&names).unwrap().unwrap();
+        assert_eq!((back.step, back.state), (200, state(200.0).1));
+    }
+
+    #[test]
+    fn broken_files_are_errors_that_name_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = Checkpoints::new(folder.path().into(), 5, "{\"seed\":1}".into()).unwrap();
+        let names = state(0.0).0;
+        all.write(1, &names, &state(1.0).1).unwrap();
+        all.write(2, &names, &state(2.0).1).unwrap();
+        let path = all.list().unwrap()[1].1.clone();
+        let whole = std::fs::read(&path).unwrap();
+        let fails = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let error = all.resume(&names).err().unwrap();
+            assert!(error.to_string().contains("step-0000000001"), "{error}");
+            error.code
+        };
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        assert_eq!(fails(&flipped), "checkpoint");
+        for cut in [0, 7, 40, whole.len() - 1] {
+            assert_eq!(fails(&whole[..cut]), "safetensors", "{cut} bytes");
+        }
+        std::fs::write(&path, &whole).unwrap();
+        let other = Checkpoints { run: "{\"seed\":2}".into(), folder: folder.path().into(), keep: 1 };
+        let error = other.resume(&names).err().unwrap();
+        assert!(error.to_string().contains("expected `seed` 2, found 1"), "{error}");
+        let wide = vec![("w.a".to_string(), Type::new(DType::F32, [3]))];
+        assert_eq!(all.resume(&wide).err().unwrap().code, "checkpoint");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = Checkpoints::new(folder.path().into(), 1, "{}".into()).unwrap();
+        let (names, values) = state(1.0);
+        all.write(1, &names, &values).unwrap();
+        // A folder in the way of the temporary name's target: the rename fails, as a full disk fails the write before it.
+        std::fs::create_dir(folder.path().join("step-0000000002.safetensors")).unwrap();
+        assert_eq!(all.write(2, &names, &values).unwrap_err().code, "file");
+        std::fs::remove_dir(folder.path().join("step-0000000002.safetensors")).unwrap();
+        assert_eq!(all.resume(&names).unwrap().unwrap().step, 1);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left over");
+    }
+}

@@ -1,0 +1,267 @@
+//! What a model learns: tokens, in an order that follows from a seed and the number of the step alone.
+
+use super::config::{CHARACTERS, DataConfig};
+use crate::formats::tokenizer::Tokenizer;
+use crate::formats::{map_file, read_text};
+use std::collections::BTreeSet;
+use std::path::Path;
+use tilewright_ir::array::{Array, Bytes};
+use tilewright_ir::diag::{Diagnostic, Place};
+
+/// All tokens of the data, u16 or u32.
+pub struct Tokens {
+    parts: Vec<Part>,
+    length: usize,
+}
+
+enum Part {
+    /// Of a text.
+    Known(Vec<u32>),
+    /// Little-endian u16 of a mapped file.
+    Mapped(Bytes),
+}
+
+/// The tokens, and the text of the `tokenizer.json` that made them.
+pub struct Data {
+    /// The tokens.
+    pub tokens: Tokens,
+    /// The tokenizer; none for tokens of unknown origin.
+    pub tokenizer: Option<String>,
+    /// Number of different tokens.
+    pub vocabulary: usize,
+}
+
+impl Data {
+    /// Reads what `config` names. `usual` is the tokenizer of the model that a run starts from.
+    ///
+    /// Errors: `file`, `text`, `tokenizer`; `train-data` for files that are empty or no tokens.
+    pub fn open(config: &DataConfig, usual: Option<&Path>) -> Result<Data, Diagnostic> {
+        let own = config.tokenizer.as_deref().or(usual).filter(|t| t.as_os_str() != CHARACTERS);
+        let json = own.map(read_text).transpose()?;
+        let known = match (own, &json) {
+            (Some(path), Some(json)) => {
+                Some(Tokenizer::from_json(&path.display().to_string(), &Bytes::new(json.clone().into_bytes()))?)
+            }
+            _ => None,
+        };
+        if !config.tokens.is_empty() {
+            let tokens = Tokens::of(config.tokens.iter().map(|p| mapped(p)).collect::<Result<_, _>>()?);
+            let vocabulary = known.as_ref().map_or_else(|| tokens.largest() + 1, Tokenizer::vocabulary_size);
+            return Ok(Data { tokens, tokenizer: json, vocabulary });
+        }
+        let mut texts = Vec::new();
+        for path in &config.text {
+            let text = read_text(path)?;
+            if text.is_empty() {
+                return Err(in_file(path, "expected text, found an empty file".into()));
+            }
+            texts.push(text);
+        }
+        let (tokenizer, json) = match (known, json) {
+            (Some(tokenizer), Some(json)) => (tokenizer, json),
+            _ => {
+                let json = characters(&texts);
+                (Tokenizer::from_json("the characters of the text", &Bytes::new(json.clone().into_bytes()))?, json)
+            }
+        };
+        // The crate's offsets of a text of many megabytes at once take far more memory than the tokens.
+        let lines = texts.iter().flat_map(|t| t.split_inclusive('\n'));
+        let mut ids = Vec::new();
+        for line in lines {
+            ids.extend(tokenizer.encode(line)?);
+        }
+        let vocabulary = tokenizer.vocabulary_size();
+        Ok(Data { tokens: Tokens::of(vec![Part::Known(ids)]), tokenizer: Some(json), vocabulary })
+    }
+}
+
+fn in_file(path: &Path, message: String) -> Diagnostic {
+    Diagnostic::new("train-data", message).at(Place::Named(path.display().to_string().into()), "")
+}
+
+fn mapped(path: &Path) -> Result<Part, Diagnostic> {
+    let bytes = map_file(path)?;
+    if bytes.is_empty() || !bytes.len().is_multiple_of(2) {
+        return Err(in_file(path, format!("expected tokens of two bytes each, found {} bytes", bytes.len())));
+    }
+    Ok(Part::Mapped(bytes))
+}
+
+/// A `tokenizer.json` whose tokens are the characters of `texts`, in their order. Of other characters it says that it has none.
+fn characters(texts: &[String]) -> String {
+    let all: BTreeSet<char> = texts.iter().flat_map(|t| t.chars()).collect();
+    let vocabulary: serde_json::Map<String, serde_json::Value> =
+        all.iter().enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();
+    serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "post_processor": null,
+        "pre_tokenizer": { "type": "Split", "pattern": { "Regex": "[\\s\\S]" }, "behavior": "Isolated", "invert": false },
+        "decoder": { "type": "Fuse" },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "<no such character>" },
+    })
+    .to_string()
+}
+
+impl Tokens {
+    fn of(parts: Vec<Part>) -> Tokens {
+        let length = parts.iter().map(Part::len).sum();
+        Tokens { parts, length }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    fn largest(&self) -> usize {
+        self.parts.iter().map(|p| (0..p.len()).map(|i| p.at(i)).max().unwrap_or(0)).max().unwrap_or(0) as usize
+    }
+
+    fn copy(&self, from: usize, count: usize, out: &mut Vec<i64>) {
+        let (mut skip, mut rest) = (from, count);
+        for part in &self.parts {
+            let here = part.len().saturating_sub(skip).min(rest);
+            out.extend((skip..skip + here).map(|i| i64::from(part.at(i))));
+            rest -= here;
+            skip = skip.saturating_sub(part.len());
+            if rest == 0 {
+                break;
+            }
+        }
+    }
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        match self {
+            Part::Known(ids) => ids.len(),
+            Part::Mapped(bytes) => bytes.len() / 2,
+        }
+    }
+
+    fn at(&self, i: usize) -> u32 {
+        match self {
+            Part::Known(ids) => ids[i],
+            Part::Mapped(bytes) => u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).into(),
+        }
+    }
+}
+
+/// Batches of sequences. An epoch goes once through all windows of a context, in an order of its own, and windows of different
+/// epochs begin at different tokens.
+pub struct Batches {
+    tokens: Tokens,
+    seed: u64,
+    /// Sequences of a batch, and tokens of each.
+    shape: [usize; 2],
+    windows: u64,
+}
+
+impl Batches {
+    /// Errors: `train-data` for data shorter than two sequences, and tokens outside of the vocabulary.
+    pub fn new(tokens: Tokens, seed: u64, shape: [usize; 2], vocabulary: usize) -> Result<Batches, Diagnostic> {
+        let context = shape[1];
+        // The last window has a target behind it, and the first begins up to a context late.
+        let windows = (tokens.len().saturating_sub(1) / context.max(1)).saturating_sub(1);
+        if windows == 0 {
+            let message =
+                format!("expected {} tokens for sequences of {context}, found {}", 2 * context + 1, tokens.len());
+            return Err(Diagnostic::new("train-data", message));
+        }
+        if tokens.largest() >= vocabulary {
+            let message = format!("expected tokens below the vocabulary {vocabulary}, found {}", tokens.largest());
+            return Err(Diagnostic::new("train-data", message));
+        }
+        Ok(Batches { tokens, seed, shape, windows: windows as u64 })
+    }
+
+    /// Inputs and targets i64 of the step after `step` ones, in the shape `shape`.
+    ///
+    /// Errors: `array-size` where the shape has another number of tokens.
+    pub fn batch(&self, step: u64, shape: &[usize]) -> Result<[Array; 2], Diagnostic> {
+        let [batch, context] = self.shape;
+        let mut inputs = Vec::with_capacity(batch * context);
+        let mut targets = Vec::with_capacity(batch * context);
+        for i in 0..batch as u64 {
+            let number = step * batch as u64 + i;
+            let (epoch, place) = (number / self.windows, number % self.windows);
+            let offset = (mix(self.seed ^ mix(epoch)) % context as u64) as usize;
+            let start = permuted(place, self.windows, mix(self.seed).wrapping_add(epoch)) as usize * context + offset;
+            self.tokens.copy(start, context, &mut inputs);
+            self.tokens.copy(start + 1, context, &mut targets);
+        }
+        Ok([Array::from_i64(shape, &inputs)?, Array::from_i64(shape, &targets)?])
+    }
+}
+
+/// The finaliser of SplitMix64 (Steele et al., Fast splittable pseudorandom number generators, 2014).
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Where `place` of 0..count goes in the permutation `key`: a Feistel network over the next power of four, walked until it is
+/// inside. So an order of any length takes no memory, and a run that goes on needs the number of its step only.
+fn permuted(place: u64, count: u64, key: u64) -> u64 {
+    let bits = (64 - (count.max(2) - 1).leading_zeros()).div_ceil(2);
+    let mask = (1u64 << bits) - 1;
+    let mut x = place;
+    loop {
+        let (mut left, mut right) = (x >> bits, x & mask);
+        for round in 0..4 {
+            (left, right) = (right, left ^ (mix(right ^ mix(key.wrapping_add(round))) & mask));
+        }
+        x = (left << bits) | right;
+        if x < count {
+            return x;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_has_each_place_once_and_differs() {
+        for count in [1, 2, 3, 5, 16, 17, 1000] {
+            let order = |key: u64| (0..count).map(|p| permuted(p, count, key)).collect::<Vec<u64>>();
+            let mut sorted = order(7);
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..count), "{count}");
+            assert!(count < 5 || order(7) != order(8), "{count}");
+        }
+    }
+
+    #[test]
+    fn targets_follow_inputs_across_parts() {
+        let parts = vec![
+            Part::Known((0..40).collect()),
+            Part::Mapped(Bytes::new((40u16..91).flat_map(u16::to_le_bytes).collect::<Vec<u8>>())),
+        ];
+        let batches = Batches::new(Tokens::of(parts), 3, [2, 8], 91).unwrap();
+        let mut seen = BTreeSet::new();
+        for step in 0..5 {
+            let [x, y] = batches.batch(step, &[2, 8]).unwrap().map(|a| a.to_f64().unwrap());
+            assert!(x.iter().zip(&y).all(|(x, y)| x + 1.0 == *y), "{x:?} {y:?}");
+            assert!(x.chunks(8).all(|row| row.windows(2).all(|w| w[0] + 1.0 == w[1])));
+            seen.insert(x[0] as u64);
+            seen.insert(x[8] as u64);
+        }
+        assert_eq!(seen.len(), 10, "windows of an epoch differ");
+    }
+
+    #[test]
+    fn data_that_does_not_fit_is_refused() {
+        let tokens = |n: u32| Tokens::of(vec![Part::Known((0..n).collect())]);
+        assert_eq!(Batches::new(tokens(16), 0, [1, 8], 100).err().unwrap().code, "train-data");
+        assert!(Batches::new(tokens(17), 0, [1, 8], 100).is_ok());
+        assert_eq!(Batches::new(tokens(17), 0, [1, 8], 16).err().unwrap().code, "train-data");
+    }
+}

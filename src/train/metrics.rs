@@ -1,0 +1,71 @@
+//! Metrics of steps, as lines of JSON.
+
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tilewright_ir::diag::{Diagnostic, Place};
+
+/// What a step gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Its number, from 1.
+    pub step: u64,
+    /// The loss before it.
+    pub loss: f64,
+    /// The norm over all gradients before clipping.
+    pub norm: f64,
+    /// The rate.
+    pub rate: f64,
+    /// Tokens a second of this step.
+    pub tokens_per_s: f64,
+}
+
+/// The file `metrics.jsonl` of a run.
+pub(super) struct Log {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl Log {
+    /// Opens the file to go on after `step` steps: lines of later ones, which will come again, leave it.
+    ///
+    /// Errors: `file`.
+    pub(super) fn open(folder: &Path, step: u64) -> Result<Log, Diagnostic> {
+        let path = folder.join("metrics.jsonl");
+        let before: Vec<Metrics> = read(&path)?.into_iter().filter(|m| m.step <= step).collect();
+        let text = before.iter().map(line).collect::<Result<String, _>>()?;
+        crate::formats::write_whole(&path, |out| out.write_all(text.as_bytes()))?;
+        let file = std::fs::OpenOptions::new().append(true).open(&path).map_err(|e| failed(&path, &e))?;
+        Ok(Log { path, file })
+    }
+
+    /// Adds a line. Errors: `file`.
+    pub(super) fn add(&mut self, metrics: &Metrics) -> Result<(), Diagnostic> {
+        self.file.write_all(line(metrics)?.as_bytes()).map_err(|e| failed(&self.path, &e))
+    }
+
+    /// All lines. Errors: `file`.
+    pub(super) fn read(&self) -> Result<Vec<Metrics>, Diagnostic> {
+        read(&self.path)
+    }
+}
+
+fn failed(path: &Path, e: &std::io::Error) -> Diagnostic {
+    let error = Diagnostic::new("file", format!("cannot write the metrics: {e}"));
+    error.at(Place::Named(path.display().to_string().into()), "")
+}
+
+fn line(metrics: &Metrics) -> Result<String, Diagnostic> {
+    let text =
+        serde_json::to_string(metrics).map_err(|e| Diagnostic::bug(format!("metrics cannot be written: {e}")))?;
+    Ok(text + "\n")
+}
+
+/// The lines of a file; none if it is absent. A last line that a killed run left unfinished is not counted.
+fn read(path: &Path) -> Result<Vec<Metrics>, Diagnostic> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(failed(path, &e)),
+    }
+}

@@ -1,0 +1,203 @@
+//! Training of language models: what `tilewright train` does, from a [`Config`].
+//!
+//! A [`Run`] compiles one program for all steps. The order of the data and all random numbers follow from the seed and the
+//! number of the step, so that a run that goes on from a checkpoint gives the bits of one that never stopped.
+
+mod checkpoint;
+mod config;
+mod data;
+mod metrics;
+mod model;
+mod plot;
+mod prefetch;
+
+pub use checkpoint::{Checkpoints, Resumed};
+pub use config::{
+    Config, DataConfig, Family, LoraConfig, ModelConfig, OptimiserConfig, SaveConfig, ScheduleConfig, ScheduleKind,
+    TrainConfig,
+};
+pub use data::{Batches, Data, Tokens};
+pub use metrics::Metrics;
+pub(crate) use model::read_weights;
+
+use crate::compile::{Options, compile};
+use crate::formats::check_writable;
+use crate::optim::{Optimiser, Recipe};
+use metrics::Log;
+use model::{Learner, batch_shape};
+use prefetch::Prefetch;
+use std::sync::Arc;
+use std::time::Instant;
+use tilewright_ir::array::{Array, Bytes, element_count};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::types::{Bindings, Type};
+use tilewright_runtime::buffer::Buffer;
+use tilewright_runtime::executable::Executable;
+
+/// A run that is ready to go on.
+pub struct Run {
+    config: Config,
+    options: Options,
+    learner: Learner,
+    tokenizer: Option<String>,
+    checkpoints: Checkpoints,
+    batches: Arc<Batches>,
+    code: Executable,
+    /// Names and types of the state.
+    names: Vec<(String, Type)>,
+    state: Vec<Buffer>,
+    frozen: Vec<Buffer>,
+    step: u64,
+}
+
+impl Run {
+    /// Reads the data, makes the model or takes the last checkpoint of `config.out`, and compiles the step.
+    ///
+    /// Errors: those of the files, of the configuration and of the compiler; `checkpoint`.
+    pub fn open(config: Config, options: &Options) -> Result<Run, Diagnostic> {
+        let usual = config.model.from.as_ref().map(|folder| folder.join("tokenizer.json")).filter(|p| p.exists());
+        let data = Data::open(&config.data, usual.as_deref())?;
+        let checkpoints = Checkpoints::new(config.out.join("checkpoints"), config.save.keep, config.fingerprint()?)?;
+        check_writable(&config.out.join("model.safetensors"))?;
+        let learner = Learner::new(&config, &data, options)?;
+        let shape = [config.train.batch, config.model.context];
+        let batches = Batches::new(data.tokens, config.seed, shape, learner.model.vocabulary)?;
+        let optimiser = config.optimiser.optimiser(&learner.model);
+        let recipe = recipe(&config, &*optimiser);
+        let names = recipe.state(&learner.weights());
+        let code = compile(&learner.step(&config, &recipe)?, options)?;
+        let (step, state) = match checkpoints.resume(&names)? {
+            Some(resumed) => (resumed.step, resumed.state),
+            None => (0, first_state(&names, &learner)?),
+        };
+        // What is resumed lies in a mapped file, and the state is written.
+        let state = state.iter().map(|a| code.copy_in(a)).collect::<Result<_, _>>()?;
+        let frozen = learner.frozen.iter().map(|(_, a)| code.share(a)).collect::<Result<_, _>>()?;
+        let (options, tokenizer) = (options.clone(), data.tokenizer);
+        let batches = Arc::new(batches);
+        Ok(Run { config, options, learner, tokenizer, checkpoints, batches, code, names, state, frozen, step })
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Steps of the whole run.
+    pub fn steps(&self) -> u64 {
+        self.config.train.steps
+    }
+
+    /// Number of the weights that learn.
+    pub fn parameters(&self) -> usize {
+        self.learner.first.iter().map(Array::len).sum()
+    }
+
+    /// Bytes of the memory that a step needs beside the state.
+    pub fn step_bytes(&self) -> Result<usize, Diagnostic> {
+        self.code.peak_at(&Bindings::new())
+    }
+
+    /// Does the steps that are left, or those up to number `until`, with checkpoints and metrics as the configuration says; after
+    /// the last it writes the model, and says that it did. `seen` gets the metrics of each step.
+    ///
+    /// Errors: `file`, those of the steps; `diverged` where a loss is no finite number.
+    pub fn finish(&mut self, until: Option<u64>, mut seen: impl FnMut(&Metrics)) -> Result<bool, Diagnostic> {
+        let end = until.unwrap_or(u64::MAX).min(self.config.train.steps);
+        let mut log = Log::open(&self.config.out, self.step)?;
+        let ahead = Prefetch::start(self.batches.clone(), batch_shape(&self.config), self.step..end);
+        let tokens = self.config.train.batch * self.config.model.context;
+        while self.step < end {
+            let start = Instant::now();
+            let batch = ahead.next()?;
+            let [loss, norm, rate] = self.run(&batch)?;
+            self.step += 1;
+            let tokens_per_s = tokens as f64 / start.elapsed().as_secs_f64().max(1e-9);
+            let metrics = Metrics { step: self.step, loss, norm, rate, tokens_per_s };
+            seen(&metrics);
+            if !loss.is_finite() {
+                let message = format!("the loss of step {} is {loss}; checkpoints before it stay", self.step);
+                return Err(
+                    Diagnostic::new("diverged", message).note("a lower schedule.peak or a longer warm-up may help")
+                );
+            }
+            let last = self.step == end;
+            if self.step.is_multiple_of(self.config.save.metrics) || self.step == 1 || last {
+                log.add(&metrics)?;
+            }
+            if self.step.is_multiple_of(self.config.save.every) || last {
+                self.save()?;
+            }
+        }
+        if self.step < self.config.train.steps {
+            return Ok(false);
+        }
+        // Averages, where they are kept, are what the run is for.
+        let prefix = if self.config.train.average.is_some() { "average." } else { "w." };
+        let values = self.names.iter().zip(self.values()?).filter(|((name, _), _)| name.starts_with(prefix));
+        let weights: Vec<Array> = values.map(|(_, value)| value).collect();
+        self.learner.export(&self.config.out, &weights, self.tokenizer.as_deref(), &self.options)?;
+        plot::write(&self.config.out.join("loss.svg"), &log.read()?)?;
+        Ok(true)
+    }
+
+    /// One step; the loss, the norm and the rate.
+    fn run(&mut self, batch: &[Array; 2]) -> Result<[f64; 3], Diagnostic> {
+        let mut inputs = vec![self.code.share(&batch[0])?, self.code.share(&batch[1])?];
+        inputs.append(&mut self.state);
+        inputs.extend(self.frozen.iter().cloned());
+        let mut results = self.code.run_buffers(&inputs, &Bindings::new())?;
+        let metrics = results.split_off(self.names.len());
+        self.state = results;
+        let number = |b: &Buffer| {
+            let bytes = b.bytes(4).and_then(|b| <[u8; 4]>::try_from(&b[..]).ok());
+            bytes.map_or(f64::NAN, |b| f64::from(f32::from_le_bytes(b)))
+        };
+        match &metrics[..] {
+            [loss, norm, rate] => Ok([number(loss), number(norm), number(rate)]),
+            _other => Err(Diagnostic::bug("a step without its metrics")),
+        }
+    }
+
+    /// The state as arrays, which share its memory until the next step.
+    fn values(&self) -> Result<Vec<Array>, Diagnostic> {
+        let one = |((_, ty), buffer): (&(String, Type), &Buffer)| {
+            let shape = ty.concrete(&Bindings::new()).map_err(Diagnostic::bug)?;
+            let bytes = element_count(&shape).and_then(|n| ty.dtype.bytes(n)).and_then(|n| buffer.bytes(n));
+            Array::new(ty.dtype, &shape, bytes.ok_or_else(|| Diagnostic::bug("a state without bytes"))?)
+        };
+        self.names.iter().zip(&self.state).map(one).collect()
+    }
+
+    fn save(&self) -> Result<(), Diagnostic> {
+        self.checkpoints.write(self.step, &self.names, &self.values()?)
+    }
+}
+
+fn recipe<'a>(config: &Config, optimiser: &'a dyn Optimiser) -> Recipe<'a> {
+    Recipe {
+        optimiser,
+        schedule: config.schedule(),
+        clip: Some(config.train.clip).filter(|limit| *limit > 0.0),
+        average: config.train.average,
+        parts: config.train.parts,
+    }
+}
+
+/// Zeros but for the weights, and for averages, which start as these.
+fn first_state(names: &[(String, Type)], learner: &Learner) -> Result<Vec<Array>, Diagnostic> {
+    let weights = |name: &str| {
+        let own = name.strip_prefix("w.").or_else(|| name.strip_prefix("average."))?;
+        learner.learns.iter().position(|e| e.weight.name == own).map(|i| learner.first[i].clone())
+    };
+    let one = |(name, ty): &(String, Type)| match weights(name) {
+        Some(array) => Ok(array),
+        None => {
+            let shape = ty.concrete(&Bindings::new()).map_err(Diagnostic::bug)?;
+            let bytes = element_count(&shape).and_then(|n| ty.dtype.bytes(n));
+            let bytes = bytes.ok_or_else(|| Diagnostic::bug("a state that overflows"))?;
+            Array::new(ty.dtype, &shape, Bytes::new(vec![0u8; bytes]))
+        }
+    };
+    names.iter().map(one).collect()
+}

@@ -1,0 +1,180 @@
+//! The programs of a run: first weights, the step; and the model that it leaves.
+
+use super::config::Config;
+use super::data::Data;
+use crate::compile::{Options, compile};
+use crate::formats::{Safetensors, read_text, safetensors, write_whole};
+use crate::models::decoder::{DecoderConfig, Entry, Start, Weights};
+use crate::optim::{Recipe, State, Weight, train_step};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tilewright_ir::array::Array;
+use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_ir::dsl::{Graph, Initial, Key, Tensor, Tensors, stack};
+use tilewright_ir::graph::Module;
+use tilewright_ir::types::{Bindings, DType, Type};
+
+/// A model that learns: its weights, or adapters beside weights that stay.
+pub(super) struct Learner {
+    pub(super) model: DecoderConfig,
+    /// What learns.
+    pub(super) learns: Vec<Entry>,
+    /// What stays, with values.
+    pub(super) frozen: Vec<(Entry, Array)>,
+    /// First values of what learns.
+    pub(super) first: Vec<Array>,
+}
+
+impl Learner {
+    /// The model of `config` for `data`, with its first weights: drawn, or those of the folder that it is from.
+    ///
+    /// Errors: `train-config`, `model-config`; those of the files and of the compiler.
+    pub(super) fn new(config: &Config, data: &Data, options: &Options) -> Result<Learner, Diagnostic> {
+        let key_of_weights = 0;
+        let Some(folder) = &config.model.from else {
+            let model = config.model.sized(data.vocabulary)?;
+            let learns = model.entries();
+            let first = draw(&learns, config.seed, key_of_weights, options)?;
+            return Ok(Learner { model, learns, frozen: Vec::new(), first });
+        };
+        let path = folder.join("config.json");
+        let mut model = DecoderConfig::from_json(&path.display().to_string(), &read_text(&path)?)?;
+        config.model.nothing_but_from()?;
+        if config.model.context > model.context {
+            let message = format!("model.context: expected at most {}, found {}", model.context, config.model.context);
+            return Err(Diagnostic::new("train-config", message));
+        }
+        let weights = read_weights(&folder.join(WEIGHTS), &model)?;
+        model.lora = config.lora();
+        let entries = model.entries();
+        if model.lora.is_none() {
+            return Ok(Learner { model, learns: entries, frozen: Vec::new(), first: weights });
+        }
+        let learns = model.adapters();
+        let first = draw(&learns, config.seed, key_of_weights, options)?;
+        Ok(Learner { model, learns, frozen: entries.into_iter().zip(weights).collect(), first })
+    }
+
+    pub(super) fn weights(&self) -> Vec<Weight> {
+        self.learns.iter().map(|e| e.weight.clone()).collect()
+    }
+
+    /// The step as a program. Parameters: inputs and targets i64[batch, context], or [parts, batch / parts, context]; the state;
+    /// frozen weights. Results: the new state, the loss, the norm, the rate.
+    pub(super) fn step(&self, config: &Config, recipe: &Recipe) -> Result<Module, Diagnostic> {
+        let g = Graph::new("main");
+        let shape = batch_shape(config);
+        let (x, y) = (g.input("inputs", DType::I64, shape.clone()), g.input("targets", DType::I64, shape));
+        let weights = self.weights();
+        let state = State::declare(&g, recipe, &weights);
+        let frozen: Vec<Tensor> =
+            self.frozen.iter().map(|(e, _)| g.weight(&e.weight.name, DType::F32, &e.weight.ty.shape)).collect();
+        // Dropout of a step is that of its number, and so again where a run goes on.
+        let [_, of_dropout] = g.key(config.seed).split();
+        let key = of_dropout.fold_in(&state.step);
+        let parts: Vec<Tensor> = (0..config.train.parts as u32).map(|i| key.numbered(i).words().clone()).collect();
+        let keys = stack(&parts.iter().collect::<Vec<_>>(), 0).filter(|_| parts.len() > 1);
+        let key = keys.map_or(key.clone(), |keys| key.rebuilt(vec![keys]));
+        let roles: Vec<String> =
+            self.learns.iter().chain(self.frozen.iter().map(|(e, _)| e)).map(|e| e.role.clone()).collect();
+        let dropout = config.train.dropout;
+        let loss = |weights: &[Tensor], frozen: &[Tensor], (x, y, key): &(Tensor, Tensor, Key)| {
+            let all: Weights = roles.iter().cloned().zip(weights.iter().chain(frozen).cloned()).collect();
+            self.model.logits(x, &all, Some((dropout, key)).filter(|(p, _)| *p > 0.0)).cross_entropy(y)
+        };
+        train_step(&g, recipe, &weights, &state, &frozen, &(x, y, key), loss).finish(&g)
+    }
+
+    /// The weights of the model with `values` for what learns: with their products where those are adapters.
+    ///
+    /// Errors: those of the compiler.
+    pub(super) fn merged(&self, values: &[Array], options: &Options) -> Result<Vec<(String, Array)>, Diagnostic> {
+        let named = self.learns.iter().map(|e| e.weight.name.clone()).zip(values.iter().cloned());
+        let Some(lora) = self.model.lora else { return Ok(named.collect()) };
+        let adapters: BTreeMap<String, Array> = named.collect();
+        let mut out = Vec::new();
+        for (entry, base) in &self.frozen {
+            let name = &entry.weight.name;
+            let pair = (adapters.get(&format!("{name}.lora_a")), adapters.get(&format!("{name}.lora_b")));
+            let (Some(a), Some(b)) = pair else {
+                out.push((name.clone(), base.clone()));
+                continue;
+            };
+            let g = Graph::new("main");
+            let of = |name: &str, array: &Array| g.input(name, DType::F32, array.shape().to_vec());
+            let product = of("a", a).matmul(&of("b", b)) * lora.scale();
+            let product = if self.model.inputs_first() { product } else { product.transpose(0, 1) };
+            let module = g.finish(&[&(of("base", base) + product)])?;
+            let results = compile(&module, options)?.run(&[a.clone(), b.clone(), base.clone()], &Bindings::new())?;
+            out.extend(results.into_iter().map(|array| (name.clone(), array)));
+        }
+        Ok(out)
+    }
+
+    /// Writes `config.json`, `model.safetensors` and `tokenizer.json` into `folder`, for `generate` and for other runs.
+    ///
+    /// Errors: `file`; those of [`Learner::merged`].
+    pub(super) fn export(
+        &self,
+        folder: &Path,
+        values: &[Array],
+        tokenizer: Option<&str>,
+        options: &Options,
+    ) -> Result<(), Diagnostic> {
+        let weights = self.merged(values, options)?;
+        let tensors: Vec<(&str, &Array)> = weights.iter().map(|(name, array)| (name.as_str(), array)).collect();
+        let text = |name: &str, text: &str| write_whole(&folder.join(name), |out| out.write_all(text.as_bytes()));
+        safetensors::write(folder.join(WEIGHTS), &tensors, &BTreeMap::from([("format".into(), "pt".into())]))?;
+        text("config.json", &self.model.to_json())?;
+        tokenizer.map_or(Ok(()), |json| text("tokenizer.json", json))
+    }
+}
+
+/// The file of the weights in the folder of a model.
+const WEIGHTS: &str = "model.safetensors";
+
+/// Sizes of the inputs of a step.
+pub(super) fn batch_shape(config: &Config) -> Vec<usize> {
+    let (batch, parts, context) = (config.train.batch, config.train.parts, config.model.context);
+    if parts > 1 { vec![parts, batch / parts, context] } else { vec![batch, context] }
+}
+
+/// First values, by a program of their own. Each weight has a key of its number.
+fn draw(entries: &[Entry], seed: u64, which: usize, options: &Options) -> Result<Vec<Array>, Diagnostic> {
+    let g = Graph::new("main");
+    let keys: [Key; 2] = g.key(seed).split();
+    let mut first = Vec::with_capacity(entries.len());
+    for (i, e) in entries.iter().enumerate() {
+        let (key, shape) = (keys[which].numbered(i as u32), &e.weight.ty.shape);
+        first.push(match e.start {
+            Start::Ones => g.full(DType::F32, shape, 1.0),
+            Start::Zeros => g.full(DType::F32, shape, 0.0),
+            Start::Normal(deviation) => Initial::Normal { deviation }.draw(&key, DType::F32, shape),
+            Start::Uniform(limit) => Initial::Uniform { limit }.draw(&key, DType::F32, shape),
+        });
+    }
+    let module = g.finish(&first.iter().collect::<Vec<_>>())?;
+    // One level for all, so that first weights do not depend on the one that the steps are compiled with.
+    compile(&module, &Options { opt_level: 1, ..options.clone() })?.run(&[], &Bindings::new())
+}
+
+/// The weights of `model` in a safetensors file, in f32 and in the order of its entries. Names may begin with `transformer.`.
+///
+/// Errors: those of the file; `weight-mismatch`.
+pub(crate) fn read_weights(path: &Path, model: &DecoderConfig) -> Result<Vec<Array>, Diagnostic> {
+    let file = Safetensors::open(path)?;
+    let prefixed = |name: &str| format!("transformer.{name}");
+    let one = |e: &Entry| {
+        let (name, ty) = (&e.weight.name, &e.weight.ty);
+        let longer = prefixed(name);
+        let array = file.tensor(if file.names().any(|n| n == longer) { &longer } else { name })?;
+        let found = Type::new(array.dtype(), array.shape().iter().copied());
+        let values = array.to_f32().filter(|_| found.shape == ty.shape && found.dtype.is_float());
+        let values = values.ok_or_else(|| {
+            let message = format!("weight `{name}`: expected {ty}, found {found}");
+            Diagnostic::new("weight-mismatch", message).at(Place::Named(path.display().to_string().into()), "")
+        })?;
+        if array.dtype() == DType::F32 { Ok(array) } else { Array::from_f32(array.shape(), &values) }
+    };
+    model.entries().iter().map(one).collect()
+}

@@ -1,0 +1,249 @@
+//! The command: runs that stop and go on, bad configurations and disks, models that generate.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+const TEXT: &str =
+    "in the beginning god created the heaven and the earth.\nand the earth was without form, and void;\n";
+
+const CONFIG: &str = r#"
+out = "out"
+seed = 5
+[model]
+family = "gpt"
+layers = 2
+width = 16
+heads = 2
+context = 16
+[data]
+text = ["text.txt"]
+[train]
+steps = 12
+batch = 4
+parts = 2
+dropout = 0.1
+average = 0.5
+[schedule]
+peak = 0.02
+warmup = 3
+[save]
+every = 3
+metrics = 1
+"#;
+
+/// A folder with a text and a configuration.
+fn folder(config: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("text.txt"), TEXT.repeat(8)).unwrap();
+    std::fs::write(folder.path().join("run.toml"), config).unwrap();
+    folder
+}
+
+fn command(folder: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilewright"));
+    command.arg("train").arg(folder.join("run.toml")).args(["--opt-level", "1"]).args(more);
+    command
+}
+
+fn run(folder: &Path, more: &[&str]) -> Output {
+    command(folder, more).output().unwrap()
+}
+
+#[track_caller]
+fn done(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[track_caller]
+fn fails(output: &Output, parts: &[&str]) {
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    parts.iter().for_each(|part| assert!(said.contains(part), "no `{part}` in {said}"));
+}
+
+fn model(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("out/model.safetensors")).unwrap()
+}
+
+fn checkpoints(folder: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(folder.join("out/checkpoints")).unwrap();
+    let mut all: Vec<PathBuf> = all.map(|e| e.unwrap().path()).collect();
+    all.sort();
+    all
+}
+
+fn losses(folder: &Path) -> Vec<(u64, f64)> {
+    let text = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();
+    let line = |l: &str| {
+        let value: serde_json::Value = serde_json::from_str(l).unwrap();
+        (value["step"].as_u64().unwrap(), value["loss"].as_f64().unwrap())
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn a_run_that_stops_goes_on_to_the_same_bits() {
+    let (whole, stopped) = (folder(CONFIG), folder(CONFIG));
+    let printed = done(&run(whole.path(), &["--threads", "1"]));
+    assert!(printed.contains("step     12  loss "), "{printed}");
+    done(&run(stopped.path(), &["--until", "7"]));
+    assert!(!stopped.path().join("out/model.safetensors").exists());
+    // What a run leaves that was killed while it wrote.
+    let steps = checkpoints(stopped.path());
+    std::fs::write(stopped.path().join("out/checkpoints/step-0000000009.safetensors.77.part"), b"half").unwrap();
+    let lost = losses(stopped.path());
+    std::fs::write(stopped.path().join("out/metrics.jsonl"), format!("{}{{\"step\":8,\"lo", lines(&lost))).unwrap();
+    assert_eq!(steps.len(), 2, "{steps:?}");
+    done(&run(stopped.path(), &["--threads", "2"]));
+    assert!(model(whole.path()) == model(stopped.path()), "the models differ");
+    assert_eq!(losses(whole.path()), losses(stopped.path()));
+    assert!(std::fs::read_to_string(whole.path().join("out/loss.svg")).unwrap().contains("<polyline"));
+    let all = losses(whole.path());
+    assert!(all.len() == 12 && all[11].1 < all[0].1 - 0.3, "{all:?}");
+    generates(whole.path(), "in the");
+    // A run that is done has nothing to do.
+    done(&run(whole.path(), &[]));
+}
+
+fn lines(all: &[(u64, f64)]) -> String {
+    let line = |(step, loss): &(u64, f64)| {
+        let rest = "\"norm\":1.0,\"rate\":0.1,\"tokens_per_s\":1.0";
+        format!("{{\"step\":{step},\"loss\":{},{rest}}}\n", serde_json::to_string(loss).unwrap())
+    };
+    all.iter().map(line).collect()
+}
+
+fn generates(folder: &Path, prompt: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilewright"));
+    command.arg("generate").arg("--model").arg(folder.join("out"));
+    command.args(["--greedy", "--max-tokens", "4", "--opt-level", "1", "--json", "--prompt", prompt]);
+    let said = done(&command.output().unwrap());
+    let value: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert!(value["text"].as_str().is_some_and(|t| !t.is_empty()), "{said}");
+}
+
+#[test]
+fn a_run_that_is_killed_goes_on_to_the_same_bits() {
+    let config = CONFIG.replace("steps = 12", "steps = 400").replace("every = 3", "every = 20");
+    let (whole, killed) = (folder(&config), folder(&config));
+    done(&run(whole.path(), &[]));
+    let mut child = command(killed.path(), &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let there = |name: &str| killed.path().join("out/checkpoints").join(name).exists();
+    // However slow the machine is, it is killed after a checkpoint, and most likely before the end.
+    while !there("step-0000000040.safetensors") && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    done(&run(killed.path(), &[]));
+    assert!(model(whole.path()) == model(killed.path()), "the models differ");
+}
+
+#[test]
+fn adapters_learn_beside_weights_that_stay() {
+    let base = CONFIG.replace("\"gpt\"", "\"llama\"").replace("average = 0.5\n", "").replace("seed = 5", "seed = 6");
+    let first = folder(&base);
+    done(&run(first.path(), &[]));
+    generates(first.path(), "and the");
+    let from = format!("[model]\nfrom = {:?}\ncontext = 16\n", first.path().join("out"));
+    let rest = base.split_once("[data]").unwrap().1.replace("peak = 0.02", "peak = 0.05");
+    let lora = format!("out = \"out\"\nseed = 6\n{from}[lora]\nrank = 3\n[data]{rest}");
+    let second = folder(&lora);
+    done(&run(second.path(), &[]));
+    let (before, after) = (losses(first.path()), losses(second.path()));
+    assert!(after[11].1 < after[0].1 && after[0].1 < before[0].1 - 0.3, "{before:?} {after:?}");
+    generates(second.path(), "and the");
+    let open = |folder: &Path| tilewright::formats::Safetensors::open(folder.join("out/model.safetensors")).unwrap();
+    let (a, b) = (open(first.path()), open(second.path()));
+    assert!(a.names().eq(b.names()));
+    for name in a.names() {
+        let same = a.tensor(name).unwrap() == b.tensor(name).unwrap();
+        assert_eq!(same, !name.contains("proj"), "{name}");
+    }
+}
+
+#[test]
+fn typos_are_told_with_the_nearest_key() {
+    for (from, to, parts) in [
+        ("layers = 2", "layres = 2", ["layres", "the nearest known one is `layers`", "run.toml:6"]),
+        ("[train]", "[trian]", ["trian", "the nearest known one is `train`", "run.toml"]),
+        ("steps = 12", "steps = \"12\"", ["invalid type", "run.toml:13", ""]),
+        ("steps = 12", "steps = 0", ["train.steps: expected 1 to 2^40, found 0", "", ""]),
+        ("parts = 2", "parts = 3", ["train.parts: expected a divisor of the batch 4, found 3", "", ""]),
+        ("heads = 2", "heads = 3", ["heads: expected a divisor of the width 16, found 3", "", ""]),
+        ("context = 16", "context = 5000", ["expected 10001 tokens for sequences of 5000", "", ""]),
+        ("text.txt", "texts.txt", ["texts.txt", "cannot open", ""]),
+    ] {
+        assert!(CONFIG.contains(from));
+        fails(&run(folder(&CONFIG.replace(from, to)).path(), &[]), &parts);
+    }
+}
+
+#[test]
+fn another_run_does_not_go_on_from_a_checkpoint() {
+    let folder = folder(CONFIG);
+    done(&run(folder.path(), &["--until", "1"]));
+    std::fs::write(folder.path().join("run.toml"), CONFIG.replace("seed = 5", "seed = 6")).unwrap();
+    fails(&run(folder.path(), &[]), &["expected `seed` 6, found 5", "name another `out`"]);
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_checkpoint() {
+    let folder = folder(CONFIG);
+    done(&run(folder.path(), &["--until", "3"]));
+    let before = checkpoints(folder.path());
+    let bytes = std::fs::read(&before[0]).unwrap();
+    // No file may grow beyond 16 KiB, and the signal that says so is ignored: writes fail as those to a full disk do.
+    let limited = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$@\"", "-", env!("CARGO_BIN_EXE_tilewright"), "train"])
+        .arg(folder.path().join("run.toml"))
+        .args(["--opt-level", "1"])
+        .output()
+        .unwrap();
+    fails(&limited, &["cannot write the file"]);
+    assert_eq!(checkpoints(folder.path()), before);
+    assert!(std::fs::read(&before[0]).unwrap() == bytes);
+    done(&run(folder.path(), &[]));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_before_the_work() {
+    let folder = folder(CONFIG);
+    std::fs::write(folder.path().join("out"), "a file in the way").unwrap();
+    fails(&run(folder.path(), &[]), &["cannot make the folder", "out"]);
+}
+
+#[test]
+fn tokens_may_come_from_a_mapped_file() {
+    let config = CONFIG.replace("text = [\"text.txt\"]", "tokens = [\"a.bin\"]");
+    let folder = folder(&config);
+    let tokens: Vec<u8> = (0..2000u16).flat_map(|i| (i % 41 * (i % 41) % 17).to_le_bytes()).collect();
+    std::fs::write(folder.path().join("a.bin"), &tokens).unwrap();
+    done(&run(folder.path(), &["--json"]));
+    let all = losses(folder.path());
+    assert!(all[11].1 < all[0].1, "{all:?}");
+    std::fs::write(folder.path().join("a.bin"), &tokens[..999]).unwrap();
+    fails(&run(folder.path(), &[]), &["expected tokens of two bytes each, found 999 bytes", "a.bin"]);
+}
+
+#[test]
+fn the_example_of_the_book_learns() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/book/training.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let config = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = folder(config);
+    done(&run(folder.path(), &[]));
+    let all = losses(folder.path());
+    assert!(all.last().unwrap().1 < all[0].1 - 1.0, "{all:?}");
+    generates(folder.path(), "in the");
+}
+
+#[test]
+fn the_configuration_of_the_example_is_one() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/char_gpt/char_gpt.toml");
+    let config = tilewright::train::Config::open(Path::new(path)).unwrap_or_else(|d| panic!("{d}"));
+    assert_eq!((config.model.layers, config.model.width, config.train.steps), (Some(6), Some(384), 2000));
+}
