@@ -21,7 +21,7 @@ pub fn integer(
     let options = options.into();
     let target = &target.allowed(&options);
     let each = |f: &Function| {
-        let narrow = prepared(module, f)?;
+        let narrow = prepared(module, f, &options)?;
         level2::integer(narrow.as_ref().unwrap_or(f), &options, target, likely, nodes)
     };
     module.functions.values().map(each).collect()

@@ -7,6 +7,8 @@ mod identity;
 mod integer;
 mod launch;
 mod level2;
+mod lookups;
+mod slices;
 #[cfg(test)]
 mod tests;
 mod wide;
@@ -115,10 +117,15 @@ impl From<u8> for Options {
 }
 
 /// `f` as it is lowered, where that is not as it stands.
-fn prepared(module: &Module, f: &Function) -> Result<Option<Function>, Diagnostic> {
+fn prepared(module: &Module, f: &Function, options: &Options) -> Result<Option<Function>, Diagnostic> {
     let direct = identity::bypassed(module, f);
-    let narrow = wide::narrowed(module, direct.as_ref().unwrap_or(f))?;
-    Ok(narrow.or(direct))
+    let narrow = wide::narrowed(module, direct.as_ref().unwrap_or(f))?.or(direct);
+    if options.opt_level < 2 {
+        return Ok(narrow);
+    }
+    let reorders = options.numerics >= Numerics::Reassociate;
+    let cut = slices::moved(module, narrow.as_ref().unwrap_or(f))?.or(narrow);
+    Ok(lookups::moved(module, cut.as_ref().unwrap_or(f), reorders)?.or(cut))
 }
 
 /// The kernels that level 2 chooses for each function with their prices, as text: what the stage `regions` shows.
@@ -130,7 +137,7 @@ pub fn regions(module: &Module, options: impl Into<Options>, target: &Target) ->
     let target = &target.allowed(&options);
     let mut out = String::new();
     for f in module.functions.values() {
-        let narrow = prepared(module, f)?;
+        let narrow = prepared(module, f, &options)?;
         let text = level2::text(narrow.as_ref().unwrap_or(f), &options, target)?;
         out += &format!("func @{}: {text}\n", f.name);
     }
@@ -150,7 +157,7 @@ pub fn optimized(
     let options = options.into();
     let target = &target.allowed(&options);
     let each = |f: &Function| {
-        let narrow = prepared(module, f)?;
+        let narrow = prepared(module, f, &options)?;
         level2::optimized(module, narrow.as_ref().unwrap_or(f), &options, target)
     };
     module.functions.values().map(each).collect()
@@ -161,7 +168,7 @@ pub fn optimized(
 /// Errors: those of [`lower_module`].
 pub fn fired(module: &Module, options: impl Into<Options>) -> Result<Vec<Vec<egraph::Fired>>, Diagnostic> {
     let options = options.into();
-    let each = |f: &Function| level2::fired(prepared(module, f)?.as_ref().unwrap_or(f), &options);
+    let each = |f: &Function| level2::fired(prepared(module, f, &options)?.as_ref().unwrap_or(f), &options);
     module.functions.values().map(each).collect()
 }
 
@@ -173,7 +180,7 @@ pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Targe
     let options = options.into();
     let target = &target.allowed(&options);
     depth(module)?;
-    let lower = |f: &Function| match prepared(module, f)? {
+    let lower = |f: &Function| match prepared(module, f, &options)? {
         Some(narrow) => lower_function(module, &narrow, &options, target),
         None => lower_function(module, f, &options, target),
     };
@@ -193,7 +200,7 @@ pub fn tunables(module: &Module, options: impl Into<Options>, target: &Target) -
     depth(module)?;
     let mut all = Vec::new();
     for f in module.functions.values() {
-        let narrow = prepared(module, f)?;
+        let narrow = prepared(module, f, &options)?;
         all.extend(lower_seen(module, narrow.as_ref().unwrap_or(f), &options, target, Some(Vec::new()))?.1);
     }
     Ok(all)
@@ -265,7 +272,7 @@ pub fn explained(
     let options = options.into();
     let target = &target.allowed(&options);
     let each = |f: &Function| {
-        let narrow = prepared(module, f)?;
+        let narrow = prepared(module, f, &options)?;
         level2::Explained::of(module, narrow.as_ref().unwrap_or(f), &options, target, likely)
     };
     module.functions.values().map(each).collect()

@@ -64,9 +64,12 @@ pub(super) type Emitted = Result<Expr, Diagnostic>;
 /// The tile of an axis of size `n`: its size, and whether the last one passes the end.
 pub(super) fn tile_of(n: &tilewright_ir::types::Dim, most: i64) -> (i64, bool) {
     match n.as_const() {
+        Some(n) if n <= most => (n.max(1), false),
+        // One that divides the axis spares the last tile its masks.
         Some(n) => {
-            let tile = n.clamp(1, most);
-            (tile, n % tile != 0)
+            let tiles = (most / 4 / LANES..=most / LANES).rev().map(|x| x * LANES);
+            let even = tiles.into_iter().find(|x| *x > 0 && n % x == 0);
+            (even.unwrap_or(most), even.is_none())
         }
         None => (most, true),
     }
@@ -77,6 +80,8 @@ pub(super) fn output_name(index: usize) -> String {
     if index == 0 { "out".into() } else { format!("out{index}") }
 }
 
+/// Tiles shorter than the longest are multiples of this, vectors of any width.
+const LANES: i64 = 16;
 /// Most elements of an axis that a grid point takes whole.
 const WHOLE: i64 = 2048;
 

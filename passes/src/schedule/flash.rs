@@ -20,6 +20,8 @@ use tilewright_ir::types::{DType, SymbolDecl};
 
 /// Row tiles of a grid point.
 const ROW_TILES: i64 = 4;
+/// The same where no rows of values are summed: little is held for a row, and fewer passes read the columns.
+const LEAN_ROW_TILES: i64 = 10;
 /// Positions of `j` in a tile.
 pub(crate) const KEYS: i64 = 128;
 
@@ -52,7 +54,8 @@ pub fn attention_kernel(
     let region = &at.region;
     let others = (0..region.rank).filter(|&x| Some(x) != at.m && Some(x) != at.e);
     let (mut vars, points) = points(region, others);
-    let mc = if many { row.mr * ROW_TILES } else { 1 };
+    let row_tiles = if at.e.is_some() { ROW_TILES } else { LEAN_ROW_TILES };
+    let mc = if many { row.mr * row_tiles } else { 1 };
     let flash = Flash { at, row, mc, many, points };
     let mut e = Emitter::new(region);
     if many {

@@ -95,9 +95,11 @@ impl Schedule {
                     along |= region.free[id].contains(&last) && contiguous(region, *axis, *axis);
                     across |= contiguous(region, last, *axis);
                 }
-                Term::Online { .. } | Term::Moment { .. } => {
+                Term::Online { axis, .. } | Term::Moment { axis, .. } => {
                     folds = true;
                     rows |= !region.free[id].contains(&last);
+                    along |= region.free[id].contains(&last) && contiguous(region, *axis, *axis);
+                    across |= contiguous(region, last, *axis);
                 }
                 Term::ArgFold { .. } => arg_folds = true,
                 Term::Load { map, .. } => {
@@ -110,13 +112,13 @@ impl Schedule {
             Schedule::Point
         } else if gathers {
             Schedule::Scalar
+        } else if folds && !rows && along && !across {
+            Schedule::Point
         } else if wide_online(region) {
             // Sums with and without the innermost axis share one pass.
             Schedule::Pointwise { tile: TILE }
         } else if rows {
             Schedule::Row { tile: TILE }
-        } else if folds && along && !across {
-            Schedule::Point
         } else {
             Schedule::Pointwise { tile: TILE }
         }

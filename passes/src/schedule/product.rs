@@ -16,6 +16,9 @@ use tilewright_ir::types::{DType, SymbolDecl};
 /// Columns of a grid point where each is a dot product of its own.
 const FEW_COLUMNS: i64 = 64;
 
+/// Rows of a matrix of symbolic size.
+const LIKELY_ROWS: i64 = 1024;
+
 /// Steps of the fold between two visits of the accumulators, and whether the last may pass the end. Block encodings, which are
 /// smaller, take a short fold whole.
 fn fold_block(depth: Option<i64>, most: i64, row: &UKernelShape) -> (i64, bool) {
@@ -102,7 +105,10 @@ pub fn contraction_kernel(
     e.store_outputs()?;
     let epilogue = e.pop()?.stmts;
     body.push(repeat("r", rows_here, epilogue));
-    vars.extend([("mt".into(), ceil(dim(m_size), mc)), ("nt".into(), ceil(dim(n_size), nc))]);
+    let (rows, columns) = (("mt".into(), ceil(dim(m_size), mc)), ("nt".into(), ceil(dim(n_size), nc)));
+    // The smaller matrix is read again for each tile of the larger one.
+    let wide = m_size.as_const().unwrap_or(LIKELY_ROWS) < n_size.as_const().unwrap_or(0);
+    vars.extend(if wide { [columns, rows] } else { [rows, columns] });
     Ok(e.kernel(name, symbols, vars, body))
 }
 

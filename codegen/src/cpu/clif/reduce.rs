@@ -20,6 +20,36 @@ use tilewright_ir::types::DType;
 /// Longest row that is folded without a loop.
 const UNROLLED: i64 = 128;
 
+/// What a literal is, perhaps cast.
+fn number(tile: &Rc<Tile>) -> Option<f64> {
+    match &tile.node {
+        Node::Real(x) => Some(*x),
+        Node::Int(n) => Some(*n as f64),
+        Node::Op(ScalarOp::Cast { .. }, operands) => operands.first().and_then(number),
+        Node::Op(..) | Node::Value(_) | Node::Load(..) | Node::Iota(..) => None,
+    }
+}
+
+/// What a row is where its positions, from a start on, are below a bound, if it is the fold's neutral element elsewhere: in
+/// f32, whose order of sums is that of the rows' sizes anyway.
+fn bounded(kind: TileReduce, arg: &Rc<Tile>, axis: &Ident) -> Option<(Rc<Tile>, Value, Rc<Tile>)> {
+    let neutral = match kind {
+        TileReduce::Sum => 0.0,
+        TileReduce::Prod => 1.0,
+        TileReduce::Max => f64::NEG_INFINITY,
+        TileReduce::Min => f64::INFINITY,
+        TileReduce::Argmax | TileReduce::Argmin => return None,
+    };
+    let Node::Op(ScalarOp::Select {}, parts) = &arg.node else { return None };
+    let [inside, value, other] = parts.as_slice() else { return None };
+    let other = number(other)?;
+    let Node::Op(ScalarOp::Lt {}, sides) = &inside.node else { return None };
+    let [position, bound] = sides.as_slice() else { return None };
+    let Node::Iota(along, start) = &position.node else { return None };
+    let fits = arg.dtype == DType::F32 && along == axis && !bound.has(axis) && other == neutral;
+    fits.then(|| (value.clone(), *start, bound.clone()))
+}
+
 impl Emitter<'_> {
     /// `sum(arg, axis)` and the like.
     pub fn reduce(&mut self, kind: TileReduce, arg: &Rc<Tile>, axis: &Ident) -> Result<Rc<Tile>, Diagnostic> {
@@ -72,7 +102,11 @@ impl Emitter<'_> {
         frame.inner = Some((axis.clone(), [zero; 4]));
         frame.checked = true;
         let row = Row { axis, size, begin: zero, end, whole: true };
-        let arg = &self.strips(arg, &frame, &row, &mut BTreeMap::new())?;
+        let (arg, end) = match bounded(kind, arg, axis) {
+            Some((inside, start, bound)) => (inside, self.within(start, &bound, &frame, size)?),
+            None => (arg.clone(), end),
+        };
+        let arg = &self.strips(&arg, &frame, &row, &mut BTreeMap::new())?;
         self.prepare(arg, &mut frame)?;
         let Some(fold) = kind.fold() else { return self.position_row(kind, arg, frame, end) };
         let fold = fold.combine(arg.dtype);
@@ -87,7 +121,7 @@ impl Emitter<'_> {
         if low != zero {
             self.fold_each(&fold, arg, &frame, (zero, low), sum)?;
         }
-        let known = high == end && low == zero;
+        let known = high == end && low == zero && end == row.end;
         let whole = self.whole_quads(low, high, 4);
         let mut total = match self.fold_call(kind, arg, (&frame, size), (low, whole))? {
             Some(total) => total,
@@ -106,6 +140,15 @@ impl Emitter<'_> {
             self.fold_each(&fold, arg, &frame, (whole, end), sum)?;
         }
         Ok(self.b.use_var(sum))
+    }
+
+    /// How many of `size` positions from `start` on are below `bound`.
+    fn within(&mut self, start: Value, bound: &Rc<Tile>, frame: &Frame, size: i64) -> Result<Value, Diagnostic> {
+        let bound = self.element(bound, &mut frame.clone(), 0)?;
+        let (zero, size) = (self.b.ins().iconst(types::I64, 0), self.b.ins().iconst(types::I64, size));
+        let room = self.b.ins().isub(bound, start);
+        let room = self.b.ins().smin(room, size);
+        Ok(self.b.ins().smax(room, zero))
     }
 
     /// Elements `low..high`, a multiple of 4, by a micro-kernel, where they lie in memory side by side.

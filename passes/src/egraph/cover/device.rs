@@ -91,7 +91,7 @@ pub struct Device {
     pub vector: Rates,
     /// FLOP/s of a product in a plain loop, of f32.
     pub scalar: Positive,
-    /// Share of the matrix rate that attention reaches.
+    /// Share of the matrix rate that attention reaches with heads of 64.
     pub attention_share: Positive,
     /// Cost of a transcendental function in elementwise operations.
     pub special: Positive,

@@ -63,7 +63,7 @@ pub(super) struct Search<'p, 'a> {
     /// Kept bodies by class.
     pub kept: Vec<Vec<(Body, Price)>>,
     /// Seconds of the cheapest way to have a class in memory, everything below it included.
-    flow: Vec<f64>,
+    pub flow: Vec<f64>,
     /// Prices by the hash of [`canonical`]: a collision could only make a kernel look cheaper or dearer than it is.
     memo: HashMap<u64, (Price, bool)>,
     /// Space for the key of a body.

@@ -82,9 +82,29 @@ pub(super) fn inner_axes(problem: &Problem<'_>, written: &Written<'_>) -> Vec<Ax
     last.into_iter().collect()
 }
 
+/// Whether each element is a point of the grid: what is folded lies along the folds, and not along the innermost axis. As
+/// [`Schedule::choose`](crate::schedule::Schedule::choose) has it.
+fn are_points(written: &Written<'_>, inner: &[AxisId]) -> bool {
+    let &[last] = inner else { return false };
+    let has = |at: usize, axis: AxisId| written.locals[at].free & axis_bit(axis) != 0;
+    let lies = |at: usize, axis: AxisId| has(at, axis) && contiguous(written, at, axis);
+    let (mut along, mut across) = (false, false);
+    for at in 0..written.locals.len() {
+        let Some(Step::Fold(_, axis)) = written.step(at) else { continue };
+        if !has(at, last) {
+            return false;
+        }
+        along |= (0..written.locals.len()).any(|load| lies(load, *axis));
+        // What may lie either way lies along the fold.
+        across |= (0..written.locals.len()).any(|load| lies(load, last) && has(load, *axis) && !lies(load, *axis));
+    }
+    along && !across
+}
+
 /// Pointwise kernels and rows: everything runs in loops.
 pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) -> Load {
     let inner = inner_axes(problem, written);
+    let inner = if are_points(written, &inner) { Vec::new() } else { inner };
     let outer = written.grid & !inner.iter().fold(0, |s, &a| s | axis_bit(a));
     let points = problem.points(outer);
     let mut l = Loops { problem, frames: vec![Frame { parent: 0, axis: GATHERED, pass: 0, count: points }] };

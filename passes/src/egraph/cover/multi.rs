@@ -12,7 +12,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Cuts of a class that an inner value is exported from.
-const EXPORTERS: usize = 3;
+const EXPORTERS: usize = 6;
 /// Cuts of a class that siblings are merged from.
 const SIBLINGS: usize = 2;
 /// Cuts kept for one set of outputs.
@@ -65,8 +65,11 @@ impl<'s, 'p, 'a> Multi<'s, 'p, 'a> {
         multi.exports(&ways);
         multi.siblings(&ways, most);
         let mut out = Vec::new();
-        for (_, mut candidates) in multi.found {
-            candidates.sort_by(|a, b| a.price.rank.total_cmp(&b.price.rank).then_with(|| a.body.cmp(&b.body)));
+        let Multi { search, found } = multi;
+        // With what it takes to have the inputs.
+        let total = |c: &Candidate| c.price.rank + c.body.inputs.iter().map(|&i| search.flow[i]).sum::<f64>();
+        for (_, mut candidates) in found {
+            candidates.sort_by(|a, b| total(a).total_cmp(&total(b)).then_with(|| a.body.cmp(&b.body)));
             candidates.dedup_by(|a, b| a.body == b.body);
             candidates.truncate(KEPT);
             out.extend(candidates);

@@ -278,6 +278,10 @@ fn shown(problem: &Problem<'_>, written: &Written<'_>, mask: usize, axis: AxisId
     (0..PLACES).map(width).sum::<f64>() / f64::from(PLACES) / n
 }
 
+/// FLOPs of both products for a score where [`Device::attention_share`](super::device::Device) is measured.
+const SHARED_FLOPS: f64 = 256.0;
+/// Rows of a grid point, in those of a product, where no rows of values are summed.
+const LEAN_ROWS: f64 = 2.5;
 /// Rows of queries that a warp takes at a time.
 const WARP_QUERIES: f64 = 16.0;
 
@@ -298,7 +302,7 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key:
     let part = if kids.len() == 3 { shown(problem, written, kids[0], axis) } else { 1.0 };
     let cells = problem.points(scores) * part;
     let dtype = problem.classes[written.locals[score].class].dtype;
-    let rate = d.matrix.of(dtype) * d.attention_share.0;
+    let rate = d.matrix.of(dtype);
     load.flops += 2.0 * cells * problem.points(key.depth);
     load.vector += cells * elementwise(problem, 4.0, 1.0, dtype);
     for &f in folds {
@@ -306,12 +310,20 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key:
         let wide = problem.points(written.locals[weight].free & !scores);
         load.flops += 2.0 * cells * wide;
     }
-    load.matrix += load.flops / rate;
+    // What the share leaves is work on each score, however deep the products around it are.
+    let beside = cells * SHARED_FLOPS * (1.0 / d.attention_share.0 - 1.0);
+    load.matrix += (load.flops + beside.max(0.0)) / rate;
     // What a fold weighs with is converted when it is packed, or a product that micro-kernels compute.
     let weights: Vec<usize> = folds.iter().filter_map(|&f| written.locals[f].kids.last().copied()).collect();
     let queries = scores & !axis_bit(axis);
     // Those of a product, but for GPUs, whose warps have fewer.
-    let rows = if d.capabilities.prologue { WARP_QUERIES } else { d.tile.0.0 };
+    let lean =
+        folds.iter().all(|&f| written.locals[f].kids.last().is_some_and(|&w| written.locals[w].free & !scores == 0));
+    let rows = match d.capabilities.prologue {
+        true => WARP_QUERIES,
+        false if lean => d.tile.0.0 * LEAN_ROWS,
+        false => d.tile.0.0,
+    };
     let blocks = (problem.points(queries & key.rows) / rows).ceil().max(problem.points(queries & key.columns) / rows);
     load.items = problem.points(key.batch) * blocks.ceil();
     for (at, local) in written.locals.iter().enumerate() {

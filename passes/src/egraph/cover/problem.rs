@@ -346,14 +346,18 @@ impl<'a> Problem<'a> {
     /// A kernel may have room for one of the folds that an elementwise value combines (two products), so none of them has
     /// to be inside.
     fn part_folds(&mut self) {
+        let fold = |c: &Choice| matches!(c.step, Step::Fold(..));
+        let is_fold: Vec<bool> = self.classes.iter().map(|info| info.choices.iter().any(fold)).collect();
         let mut holds = vec![false; self.classes.len()];
         let mut apart = BTreeSet::new();
         for (class, info) in self.classes.iter().enumerate() {
             for choice in &info.choices {
                 let kids: BTreeSet<Class> =
                     choice.kids.iter().copied().filter(|&k| self.classes[k].chain && holds[k]).collect();
-                holds[class] |= matches!(choice.step, Step::Fold(..)) || !kids.is_empty();
-                if kids.len() > 1 {
+                holds[class] |= fold(choice) || !kids.is_empty();
+                // One that others read as well has room elsewhere, and may be what this kernel is for.
+                let shared = choice.kids.iter().any(|k| is_fold[*k] && !kids.contains(k));
+                if kids.len() > 1 || shared && !fold(choice) {
                     apart.extend(kids);
                 }
             }

@@ -110,8 +110,12 @@ fn more_budget_never_costs() {
     let budgets = (0..16).map(|n| n * 97).chain((0..12).map(|n| 1_600 << n));
     let budgets: Vec<usize> = budgets.collect();
     let mut cheaper = 0;
-    for (module, device) in [(blocks(2, DType::F32, 768, 12), "h100"), (random(17), "h100"), (random(5), "cpu-avx512")]
-    {
+    for (module, device) in [
+        (blocks(2, DType::F32, 768, 12), "h100"),
+        (random(17), "h100"),
+        (random(23), "h100"),
+        (random(5), "cpu-avx512"),
+    ] {
         let stage = stage(&module, &[("b", 1), ("s", 128)], Limits::default());
         let mut last = f64::INFINITY;
         for &budget in &budgets {
