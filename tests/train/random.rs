@@ -144,6 +144,9 @@ fn mistakes_are_told() {
     let bits = Key::of(&g.input("k", U32, [3])).bits([2]);
     assert_eq!(g.finish(&[&bits]).unwrap_err().code, "random-key");
     let g = Graph::new("main");
+    let dropped = g.input("x", F32, [3]).dropout(1.0, &g.key(0));
+    assert_eq!(g.finish(&[&dropped]).unwrap_err().code, "random-probability");
+    let g = Graph::new("main");
     let bits = g.key(0).bits((1 << 20, 1 << 13));
     assert_eq!(g.finish(&[&bits]).unwrap_err().code, "random-size");
 }

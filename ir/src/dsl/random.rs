@@ -1,5 +1,6 @@
 //! Random numbers as functions of a key and a counter, made of integer ops like any other composite: the same bits on every
-//! device, whatever the threads, the fusion and the order of the elements, and again where a value is computed again.
+//! device, whatever the threads, the fusion and the order of the elements, and again where a value is computed again. Normal
+//! numbers go on from these bits through a logarithm and a root, and differ between devices by what these differ.
 //!
 //! The generator is Threefry-2x32 with 20 rounds (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011). Keys, their
 //! splits and bits are those of `jax.random` with `jax_threefry_partitionable`. A key gives the same numbers each time it is used:
@@ -217,11 +218,16 @@ fn inverse_erf(x: &Tensor) -> Tensor {
 }
 
 impl Tensor {
-    /// Zero with `probability`, else divided by what is left of 1 (Srivastava et al. 2014). Derivatives have the same zeros.
+    /// Zero with `probability`, at least 0 and less than 1, else divided by what is left of 1 (Srivastava et al. 2014).
+    /// Derivatives have the same zeros. Errors: `random-probability`.
     #[track_caller]
     pub fn dropout(&self, probability: f64, key: &Key) -> Tensor {
         if self.is_poisoned() || probability == 0.0 {
             return self.clone();
+        }
+        if !(0.0..1.0).contains(&probability) {
+            let message = format!("dropout: expected a probability of at least 0 and less than 1, found {probability}");
+            return self.mistake(Diagnostic::new("random-probability", message), &[self]);
         }
         let stays = key.bernoulli(1.0 - probability, self.shape());
         stays.select(self * (1.0 / (1.0 - probability)), 0i64)
