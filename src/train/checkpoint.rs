@@ -31,19 +31,26 @@ impl Checkpoints {
     /// Makes the folder if there is none. Errors: `file`.
     pub fn new(folder: PathBuf, keep: usize, run: String) -> Result<Checkpoints, Diagnostic> {
         std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, format!("cannot make the folder: {e}")))?;
-        Ok(Checkpoints { folder, keep, run })
+        let all = Checkpoints { folder, keep, run };
+        // What a run left that was killed while it wrote.
+        for path in all.paths()? {
+            if name_of(&path).starts_with(PREFIX) && path.extension().is_some_and(|e| e == "part") {
+                std::fs::remove_file(&path).map_err(|e| failed(&path, format!("cannot remove the file: {e}")))?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn paths(&self) -> Result<Vec<PathBuf>, Diagnostic> {
+        let cannot = |e: std::io::Error| failed(&self.folder, format!("cannot read the folder: {e}"));
+        std::fs::read_dir(&self.folder).map_err(cannot)?.map(|entry| entry.map(|e| e.path()).map_err(cannot)).collect()
     }
 
     /// Steps and files of what is there, oldest first. Errors: `file`.
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>, Diagnostic> {
-        let cannot = |e: std::io::Error| failed(&self.folder, format!("cannot read the folder: {e}"));
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).map_err(cannot)? {
-            let path = entry.map_err(cannot)?.path();
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            let step = name.strip_prefix(PREFIX).and_then(|n| n.strip_suffix(".safetensors")?.parse().ok());
-            found.extend(step.map(|step| (step, path.clone())));
-        }
+        let step = |path: &Path| name_of(path).strip_prefix(PREFIX)?.strip_suffix(".safetensors")?.parse().ok();
+        let mut found: Vec<(u64, PathBuf)> =
+            self.paths()?.into_iter().filter_map(|path| Some((step(&path)?, path))).collect();
         found.sort();
         Ok(found)
     }
@@ -109,6 +116,10 @@ impl Checkpoints {
         }
         Ok(Resumed { step, state })
     }
+}
+
+fn name_of(path: &Path) -> &str {
+    path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
 }
 
 fn failed(path: &Path, message: String) -> Diagnostic {

@@ -33,6 +33,9 @@ pub struct Config {
     /// What is kept.
     #[serde(default)]
     pub save: SaveConfig,
+    /// See [`Config::fingerprint`].
+    #[serde(skip)]
+    run: serde_json::Value,
 }
 
 /// A model by its sizes, or one in a folder as it is.
@@ -266,7 +269,9 @@ impl Config {
 
     /// Like [`Config::open`], from text, with paths as they are.
     pub fn parse(name: &str, text: &str) -> Result<Config, Diagnostic> {
-        let config: Config = toml::from_str(text).map_err(|e| wrong(name, text, &e))?;
+        let mut config: Config = toml::from_str(text).map_err(|e| wrong(name, text, &e))?;
+        // With paths as the file has them, so that it does not matter from where it is named.
+        config.run = config.described()?;
         config.check().map_err(|d| d.at(Place::Named(name.into()), ""))?;
         Ok(config)
     }
@@ -324,8 +329,12 @@ impl Config {
 
     /// What must stay the same for a run to go on: everything but where it writes and how often.
     pub fn fingerprint(&self) -> Result<String, Diagnostic> {
+        Ok(self.run.to_string())
+    }
+
+    fn described(&self) -> Result<serde_json::Value, Diagnostic> {
         let same = Config { out: PathBuf::new(), save: SaveConfig::default(), ..self.clone() };
-        serde_json::to_string(&same).map_err(|e| Diagnostic::bug(format!("a configuration cannot be written: {e}")))
+        serde_json::to_value(&same).map_err(|e| Diagnostic::bug(format!("a configuration cannot be written: {e}")))
     }
 }
 
