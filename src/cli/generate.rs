@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
 
 fn answer(args: &Args) -> Result<(), Diagnostic> {
     let options = args.compile.options()?;
-    let (tokenizer, prompt, mut model, compiled) = opened(args, &options)?;
+    let Opened { tokenizer, prompt, mut model, compiled } = opened(args, &options)?;
     if args.profile {
         model.enable_profile();
     }
@@ -131,18 +131,26 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-/// The tokenizer, the tokens of the prompt, the compiled model, and how long it took to compile.
-fn opened(args: &Args, options: &Options) -> Result<(Tokenizer, Vec<u32>, LanguageModel, Duration), Diagnostic> {
+/// A model that is ready to read its prompt.
+struct Opened {
+    tokenizer: Tokenizer,
+    prompt: Vec<u32>,
+    model: LanguageModel,
+    /// How long it took to compile.
+    compiled: Duration,
+}
+
+fn opened(args: &Args, options: &Options) -> Result<Opened, Diagnostic> {
     progress::stage("reading the model");
     let capacity = |context: usize, prompt: &[u32]| context.min(prompt.len().saturating_add(args.max_tokens as usize));
     if args.model.is_dir() {
         let folder = ModelFolder::open(&args.model)?;
         let tokenizer = folder.tokenizer()?;
-        let prompt = tokenizer.encode(&args.prompt)?;
+        let prompt = tokenizer.encode_with_special(&args.prompt)?;
         progress::stage("compiling");
         let start = Instant::now();
         let model = folder.model(capacity(folder.context(), &prompt), options)?;
-        return Ok((tokenizer, prompt, model, start.elapsed()));
+        return Ok(Opened { tokenizer, prompt, model, compiled: start.elapsed() });
     }
     let gguf = Gguf::open(&args.model)?;
     let tokenizer = Tokenizer::from_gguf(&gguf)?;
@@ -153,7 +161,7 @@ fn opened(args: &Args, options: &Options) -> Result<(Tokenizer, Vec<u32>, Langua
     progress::stage("compiling");
     let start = Instant::now();
     let model = LanguageModel::open(&gguf, capacity, Outputs::default(), options)?;
-    Ok((tokenizer, prompt, model, start.elapsed()))
+    Ok(Opened { tokenizer, prompt, model, compiled: start.elapsed() })
 }
 
 fn print_profile(model: &LanguageModel, what: &str) {

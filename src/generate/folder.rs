@@ -51,9 +51,17 @@ impl ModelFolder {
         self.config.context
     }
 
-    /// Its tokenizer. Errors: `file`, `tokenizer`.
+    /// Its tokenizer. Errors: `file`, `tokenizer`; `vocabulary` for one with tokens that the model lacks.
     pub fn tokenizer(&self) -> Result<Tokenizer, Diagnostic> {
-        Tokenizer::open(self.folder.join("tokenizer.json"))
+        let path = self.folder.join("tokenizer.json");
+        let tokenizer = Tokenizer::open(&path)?;
+        let (tokens, rows) = (tokenizer.vocabulary_size(), self.config.vocabulary);
+        if tokens <= rows {
+            return Ok(tokenizer);
+        }
+        let message = format!("the tokenizer has {tokens} tokens, the model has embeddings for {rows} (vocab_size)");
+        let error = Diagnostic::new("vocabulary", message).at(Place::Named(path.display().to_string().into()), "");
+        Err(error.note("the tokenizer belongs to another model"))
     }
 
     /// The compiled model, for contexts of at most `capacity` tokens.

@@ -4,5 +4,6 @@
 
 mod cli;
 mod conformance;
+mod folder;
 mod optim;
 mod random;
