@@ -1,10 +1,14 @@
 //! Steps: composites and calls.
 
 use super::bound::{Bound, epsilon, wide};
+use super::data::Fill;
 use super::elementwise::holds;
+use super::fold::product;
 use super::machine::{Entry, Machine, Picks};
 use std::collections::BTreeMap;
 use tilewright_ir::dsl::{Attention, Tensor};
+use tilewright_ir::graph::Role;
+use tilewright_ir::op::DotDims;
 use tilewright_ir::types::{DType, Dim, Type};
 
 fn float(e: &Entry) -> bool {
@@ -117,6 +121,59 @@ pub fn attention(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
 }
 
 /// A call of the shared function, whose own size becomes one of ours.
+/// A few elements of a product with a bias, along its last axis and perhaps of some rows only, and its folds over that axis:
+/// what a loss over classes has.
+pub fn lookup(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
+    let x = m.pick_or_fresh(p, DType::F32, float)?;
+    let (dtype, depth) = (x.tensor.dtype(), x.tensor.shape().last()?.clone());
+    let classes = p.of(&[8i64, 17, 32, 40]);
+    let tied = p.one_in(2);
+    let w = m.fresh(
+        p,
+        dtype,
+        if tied { vec![classes.into(), depth.clone()] } else { vec![depth.clone(), classes.into()] },
+    )?;
+    let last = x.tensor.rank() - 1;
+    let dims = DotDims { contract: (vec![last], vec![usize::from(tied)]), ..DotDims::default() };
+    let logits = product(m, &x, &w, dims, m.high(&depth))?;
+    let logits = match p.below(3) {
+        0 => {
+            let bias = m.fresh(p, dtype, vec![classes.into()])?;
+            let shape = logits.tensor.shape().to_vec();
+            let sum = logits.bound.plus(bias.bound).rounded(dtype);
+            m.done(&logits.tensor + bias.tensor.broadcast_to(shape), sum)?
+        }
+        _ => logits,
+    };
+    let logits = match logits.tensor.shape().first().and_then(Dim::as_const) {
+        Some(rows) if last > 0 && rows > 1 && p.one_in(2) => {
+            let start = p.below(rows as usize) as i64;
+            m.done(logits.tensor.slice(0, start, rows), logits.bound)?
+        }
+        _ => logits,
+    };
+    let mut few = logits.tensor.shape().to_vec();
+    few[last] = Dim::constant(if p.one_in(4) { 2 } else { 1 });
+    let ids = m.parameter(Type { dtype: DType::I64, shape: few }, Role::Input, Fill::Below(classes.into()))?;
+    let chosen = logits.tensor.take_along(&ids.tensor, -1);
+    match p.below(3) {
+        0 => m.done(chosen, logits.bound),
+        1 => m.done(chosen - logits.tensor.max_keep(&[-1]), logits.bound.plus(logits.bound).rounded(dtype)),
+        _ => {
+            let n = classes as f64;
+            let error = softmax_error(&logits.bound, dtype, n);
+            let large = 2.0 * logits.bound.magnitude + n.ln() + 1.0;
+            let error = error + 4.0 * logits.bound.error + 6.0 * epsilon(dtype) * large;
+            let bound = Bound { magnitude: large, unit: None, error };
+            if logits.bound.error > 0.5 {
+                None
+            } else {
+                m.done(logits.tensor.log_softmax(-1).take_along(&ids.tensor, -1), bound)
+            }
+        }
+    }
+}
+
 pub fn call(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
     let callee = m.callee.clone()?;
     let size = p.of(&["m", "17", "4"]);

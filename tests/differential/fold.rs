@@ -124,7 +124,7 @@ pub fn dot(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
 }
 
 /// The dot and its bound, if it is not too much work.
-fn product(m: &mut Machine, x: &Entry, y: &Entry, dims: DotDims, depth: usize) -> Option<Entry> {
+pub fn product(m: &mut Machine, x: &Entry, y: &Entry, dims: DotDims, depth: usize) -> Option<Entry> {
     let dtype = x.tensor.dtype();
     let out: usize = {
         let free = |t: &Entry, used: [&Vec<usize>; 2]| {

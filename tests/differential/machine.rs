@@ -173,6 +173,7 @@ const ROWS: &[Row] = &[
     compose::softmax,
     compose::norm,
     compose::attention,
+    compose::lookup,
     compose::call,
     elementwise::binary,
     elementwise::unary,
