@@ -24,6 +24,7 @@ fn passes(device: Device, opt_level: u8) {
         let options = Options {
             device,
             grads: false,
+            checkpoint: false,
             opt_level,
             numerics,
             float: DType::F32,
@@ -80,6 +81,7 @@ fn wrong_results_are_failures() {
     let options = Options {
         device: Device::Interpreter,
         grads: false,
+        checkpoint: false,
         opt_level: 0,
         numerics: Numerics::default(),
         float: DType::F32,

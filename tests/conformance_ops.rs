@@ -22,6 +22,7 @@ fn passes(float: DType, grads: bool) {
     let options = Options {
         device: Device::Interpreter,
         grads,
+        checkpoint: false,
         opt_level: 0,
         numerics: Numerics::default(),
         float,
@@ -88,6 +89,7 @@ fn unknown_sets_and_absent_data_are_errors() {
     let options = Options {
         device: Device::Interpreter,
         grads: false,
+        checkpoint: false,
         opt_level: 0,
         numerics: Numerics::default(),
         float: DType::F64,

@@ -22,6 +22,7 @@ fn passes(opt_level: u8) {
     let options = conformance::Options {
         device: Device::Cpu,
         grads: false,
+        checkpoint: false,
         opt_level,
         numerics: Numerics::default(),
         float: DType::F32,

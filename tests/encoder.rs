@@ -344,6 +344,7 @@ fn a_trained_albert_gives_the_recorded_logits() {
         let options = conformance::Options {
             device,
             grads: false,
+            checkpoint: false,
             opt_level,
             numerics,
             float,

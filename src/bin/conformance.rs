@@ -26,6 +26,9 @@ struct Arguments {
     /// Compare gradients, too, where a set has them: ops, smollm2, rxn_albert
     #[arg(long)]
     grads: bool,
+    /// In the set train, keep nothing of a block for the way back but its input, and compute it again
+    #[arg(long)]
+    checkpoint: bool,
     #[command(flatten)]
     compile: CompileArgs,
     /// Dtype of floats where a set leaves it open: f64 or f32; the interpreter's default is f64, that of other devices f32
@@ -52,6 +55,7 @@ fn run(arguments: &Arguments) -> Result<bool, Diagnostic> {
     let options = Options {
         device: arguments.device,
         grads: arguments.grads,
+        checkpoint: arguments.checkpoint,
         opt_level: arguments.compile.opt_level,
         numerics: arguments.compile.numerics,
         float: arguments.float.unwrap_or(arguments.device.float()),

@@ -31,6 +31,8 @@ pub struct Options {
     pub device: Device,
     /// Whether gradients are compared, too.
     pub grads: bool,
+    /// Whether the blocks of models that are trained are computed again on the way back.
+    pub checkpoint: bool,
     /// Optimisation level, from 0.
     pub opt_level: u8,
     /// Which rewrites may fire.

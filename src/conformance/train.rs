@@ -126,7 +126,7 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn new(index: &'a Index, options: &Options) -> Result<Case<'a>, Diagnostic> {
-        let model = index.config.model(options.float)?;
+        let model = DecoderConfig { checkpoint: options.checkpoint, ..index.config.model(options.float)? };
         model.check()?;
         let mut entries = model.entries();
         entries.iter_mut().for_each(|e| e.weight.decays = index.decayed.contains(&e.weight.name));
@@ -297,6 +297,7 @@ impl Settings {
             names: DecoderNames::Short,
             float,
             lora: None,
+            checkpoint: false,
         })
     }
 

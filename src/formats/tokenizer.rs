@@ -100,6 +100,12 @@ impl Tokenizer {
         Ok(Tokenizer { inner, file: gguf.file.clone(), before, after, begin, end })
     }
 
+    /// The text of a `tokenizer.json` that makes the same ids. Errors: `tokenizer`.
+    pub fn to_json(&self) -> Result<String, Diagnostic> {
+        let text = guarded(&self.file, || self.inner.to_string(false))?;
+        text.map_err(|e| in_file("tokenizer", format!("the tokenizer cannot be written: {e}"), &self.file))
+    }
+
     /// Ids of `text`, nothing added; special tokens written in the text (`<|im_end|>`) become their ids.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
         self.encode_as(text, false)

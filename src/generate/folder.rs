@@ -20,20 +20,6 @@ pub struct ModelFolder {
     config: DecoderConfig,
 }
 
-/// What weights of Llama are called in GGUF files, as the model that generates has them, by role in a block.
-const LLAMA_BLOCK: [(&str, &str); 9] = [
-    ("ln1.w", "attn_norm"),
-    ("q.w", "attn_q"),
-    ("k.w", "attn_k"),
-    ("v.w", "attn_v"),
-    ("proj.w", "attn_output"),
-    ("ln2.w", "ffn_norm"),
-    ("gate.w", "ffn_gate"),
-    ("up.w", "ffn_up"),
-    ("down.w", "ffn_down"),
-];
-const LLAMA_REST: [(&str, &str); 3] = [("wte", "token_embd"), ("lnf.w", "output_norm"), ("head.w", "output")];
-
 impl ModelFolder {
     /// Reads the configuration. Errors: `file`, `model-config`.
     pub fn open(folder: &Path) -> Result<ModelFolder, Diagnostic> {
@@ -115,18 +101,9 @@ impl ModelFolder {
             dtypes: WeightTypes::new(),
             outputs,
         };
-        let name = |role: &str| {
-            let found =
-                |table: &[(&str, &'static str)], role: &str| table.iter().find(|(r, _)| *r == role).map(|(_, n)| *n);
-            match role.strip_prefix("h.").and_then(|rest| rest.split_once('.')) {
-                Some((layer, role)) => Some(format!("blk.{layer}.{}.weight", found(&LLAMA_BLOCK, role)?)),
-                None => Some(format!("{}.weight", found(&LLAMA_REST, role)?)),
-            }
-        };
         let mut named = BTreeMap::new();
         for (e, array) in c.entries().iter().zip(weights) {
-            let unknown = || Diagnostic::bug(format!("`{}` has no name in a Llama that generates", e.role));
-            named.insert(name(&e.role).ok_or_else(unknown)?, array);
+            named.insert(e.gguf_name()?, array);
         }
         let (cos, sin) = rope_tables(&config)?;
         named.extend([("rope.cos".to_string(), cos), ("rope.sin".to_string(), sin)]);

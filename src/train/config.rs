@@ -42,8 +42,8 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// A folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as one that a run wrote; beside `context`
-    /// nothing else is said then.
+    /// A folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as one that a run wrote, or a GGUF file of a
+    /// Llama; beside `context` nothing else is said then.
     pub from: Option<PathBuf>,
     /// `gpt` or `llama`.
     pub family: Option<Family>,
@@ -98,6 +98,9 @@ pub struct TrainConfig {
     /// Parts of a batch that are computed one after the other, to save memory.
     #[serde(default = "one")]
     pub parts: usize,
+    /// Whether blocks are computed again on the way back instead of kept, to save memory.
+    #[serde(default)]
+    pub checkpoint: bool,
     /// What is dropped after the embedding and at the end of each half of a block.
     #[serde(default)]
     pub dropout: f64,
@@ -373,6 +376,7 @@ impl ModelConfig {
             names: DecoderNames::HuggingFace,
             float: DType::F32,
             lora: None,
+            checkpoint: false,
         };
         config.check()?;
         Ok(config)

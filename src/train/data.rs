@@ -32,18 +32,17 @@ pub struct Data {
 }
 
 impl Data {
-    /// Reads what `config` names. `usual` is the tokenizer of the model that a run starts from.
+    /// Reads what `config` names. `usual` is the `tokenizer.json` of the model that a run starts from.
     ///
     /// Errors: `file`, `text`, `tokenizer`; `train-data` for files that are empty or no tokens.
-    pub fn open(config: &DataConfig, usual: Option<&Path>) -> Result<Data, Diagnostic> {
-        let own = config.tokenizer.as_deref().or(usual).filter(|t| t.as_os_str() != CHARACTERS);
-        let json = own.map(read_text).transpose()?;
-        let known = match (own, &json) {
-            (Some(path), Some(json)) => {
-                Some(Tokenizer::from_json(&path.display().to_string(), &Bytes::new(json.clone().into_bytes()))?)
-            }
-            _ => None,
+    pub fn open(config: &DataConfig, usual: Option<&str>) -> Result<Data, Diagnostic> {
+        let named = config.tokenizer.as_deref();
+        let (name, json) = match named.filter(|t| t.as_os_str() != CHARACTERS) {
+            Some(path) => (path.display().to_string(), Some(read_text(path)?)),
+            None => ("the tokenizer of the model".to_string(), usual.filter(|_| named.is_none()).map(str::to_string)),
         };
+        let read = |json: &String| Tokenizer::from_json(&name, &Bytes::new(json.clone().into_bytes()));
+        let known = json.as_ref().map(read).transpose()?;
         if !config.tokens.is_empty() {
             let tokens = Tokens::of(config.tokens.iter().map(|p| mapped(p)).collect::<Result<_, _>>()?);
             let vocabulary = known.as_ref().map_or_else(|| tokens.largest() + 1, Tokenizer::vocabulary_size);

@@ -24,7 +24,7 @@ use crate::compile::{Options, compile};
 use crate::formats::check_writable;
 use crate::optim::{Optimiser, Recipe};
 use metrics::Log;
-use model::{Learner, batch_shape};
+use model::{Learner, Origin, batch_shape};
 use prefetch::Prefetch;
 use std::sync::Arc;
 use std::time::Instant;
@@ -55,11 +55,11 @@ impl Run {
     ///
     /// Errors: those of the files, of the configuration and of the compiler; `checkpoint`.
     pub fn open(config: Config, options: &Options) -> Result<Run, Diagnostic> {
-        let usual = config.model.from.as_ref().map(|folder| folder.join("tokenizer.json")).filter(|p| p.exists());
-        let data = Data::open(&config.data, usual.as_deref())?;
+        let from = config.model.from.as_deref().map(Origin::open).transpose()?;
+        let data = Data::open(&config.data, from.as_ref().and_then(|m| m.tokenizer.as_deref()))?;
         let checkpoints = Checkpoints::new(config.out.join("checkpoints"), config.save.keep, config.fingerprint()?)?;
         check_writable(&config.out.join("model.safetensors"))?;
-        let learner = Learner::new(&config, &data, options)?;
+        let learner = Learner::new(&config, from, data.vocabulary, options)?;
         let shape = [config.train.batch, config.model.context];
         let batches = Batches::new(data.tokens, config.seed, shape, learner.model.vocabulary)?;
         let optimiser = config.optimiser.optimiser(&learner.model);

@@ -1,9 +1,9 @@
 //! The programs of a run: first weights, the step; and the model that it leaves.
 
 use super::config::Config;
-use super::data::Data;
 use crate::compile::{Options, compile};
-use crate::formats::{Safetensors, read_text, safetensors, write_whole};
+use crate::formats::tokenizer::Tokenizer;
+use crate::formats::{Gguf, Safetensors, read_text, safetensors, write_whole};
 use crate::models::decoder::{DecoderConfig, Entry, Start, Weights};
 use crate::optim::{Recipe, State, Weight, train_step};
 use std::collections::BTreeMap;
@@ -25,26 +25,58 @@ pub(super) struct Learner {
     pub(super) first: Vec<Array>,
 }
 
-impl Learner {
-    /// The model of `config` for `data`, with its first weights: drawn, or those of the folder that it is from.
+/// A model that a run starts from.
+pub(super) struct Origin {
+    model: DecoderConfig,
+    weights: Vec<Array>,
+    /// The text of its `tokenizer.json`, if it has one.
+    pub(super) tokenizer: Option<String>,
+}
+
+impl Origin {
+    /// Reads a folder, or a GGUF file, whose weights become f32.
     ///
-    /// Errors: `train-config`, `model-config`; those of the files and of the compiler.
-    pub(super) fn new(config: &Config, data: &Data, options: &Options) -> Result<Learner, Diagnostic> {
+    /// Errors: those of the files; `model-config`, `weight-mismatch`.
+    pub(super) fn open(path: &Path) -> Result<Origin, Diagnostic> {
+        if !path.is_dir() {
+            let gguf = Gguf::open(path)?;
+            let (model, weights) = DecoderConfig::from_gguf(&gguf)?;
+            return Ok(Origin { model, weights, tokenizer: Some(Tokenizer::from_gguf(&gguf)?.to_json()?) });
+        }
+        let config = path.join("config.json");
+        let model = DecoderConfig::from_json(&config.display().to_string(), &read_text(&config)?)?;
+        let weights = read_weights(&path.join(WEIGHTS), &model)?;
+        let tokenizer = path.join("tokenizer.json");
+        let tokenizer = if tokenizer.exists() { Some(read_text(&tokenizer)?) } else { None };
+        Ok(Origin { model, weights, tokenizer })
+    }
+}
+
+impl Learner {
+    /// The model of `config`, with its first weights: drawn, or those of the model that it is from.
+    ///
+    /// Errors: `train-config`, `model-config`; those of the compiler.
+    pub(super) fn new(
+        config: &Config,
+        from: Option<Origin>,
+        vocabulary: usize,
+        options: &Options,
+    ) -> Result<Learner, Diagnostic> {
         let key_of_weights = 0;
-        let Some(folder) = &config.model.from else {
-            let model = config.model.sized(data.vocabulary)?;
+        let checkpoint = config.train.checkpoint;
+        let Some(from) = from else {
+            let model = DecoderConfig { checkpoint, ..config.model.sized(vocabulary)? };
             let learns = model.entries();
             let first = draw(&learns, config.seed, key_of_weights, options)?;
             return Ok(Learner { model, learns, frozen: Vec::new(), first });
         };
-        let path = folder.join("config.json");
-        let mut model = DecoderConfig::from_json(&path.display().to_string(), &read_text(&path)?)?;
+        let Origin { mut model, weights, .. } = from;
+        model.checkpoint = checkpoint;
         config.model.nothing_but_from()?;
         if config.model.context > model.context {
             let message = format!("model.context: expected at most {}, found {}", model.context, config.model.context);
             return Err(Diagnostic::new("train-config", message));
         }
-        let weights = read_weights(&folder.join(WEIGHTS), &model)?;
         model.lora = config.lora();
         let entries = model.entries();
         if model.lora.is_none() {

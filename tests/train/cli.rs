@@ -170,6 +170,19 @@ fn adapters_learn_beside_weights_that_stay() {
 }
 
 #[test]
+fn blocks_that_are_computed_again_give_the_same_bits() {
+    let (kept, again) = (folder(CONFIG), folder(&CONFIG.replace("batch = 4", "batch = 4\ncheckpoint = true")));
+    done(&run(kept.path(), &["--until", "5"]));
+    done(&run(again.path(), &["--until", "5"]));
+    let tensors = |folder: &Path| {
+        let file = tilewright::formats::Safetensors::open(checkpoints(folder).last().unwrap()).unwrap();
+        let names: Vec<String> = file.names().map(str::to_string).collect();
+        names.into_iter().map(|n| (file.tensor(&n).unwrap(), n)).collect::<Vec<_>>()
+    };
+    assert!(tensors(kept.path()) == tensors(again.path()));
+}
+
+#[test]
 fn typos_are_told_with_the_nearest_key() {
     for (from, to, parts) in [
         ("layers = 2", "layres = 2", ["layres", "the nearest known one is `layers`", "run.toml:6"]),

@@ -9,6 +9,7 @@ fn options(device: Device, opt_level: u8) -> Options {
     Options {
         device,
         grads: false,
+        checkpoint: false,
         opt_level,
         numerics: Numerics::default(),
         float: device.float(),
@@ -36,6 +37,14 @@ fn runs_agree_as_machine_code_in_f32() {
     for level in [1, 2] {
         let report = run(&data(), &options(Device::Cpu, level));
         assert_eq!(report.to_string(), "train on cpu: 2 passed, 0 failed, 0 skipped", "{:?}", report.failures);
+    }
+}
+
+#[test]
+fn runs_agree_where_blocks_are_computed_again() {
+    for device in [Device::Interpreter, Device::Cpu] {
+        let report = run(&data(), &Options { checkpoint: true, ..options(device, 2) });
+        assert!(report.passed == 2 && report.failures.is_empty(), "{:?}", report.failures);
     }
 }
 

@@ -69,6 +69,9 @@ impl DecoderConfig {
             let x = &x + drop(given.attention(&given.norm("ln1", &x), &shared), 0);
             [&x + drop(given.feed_forward(&given.norm("ln2", &x)), 1)]
         });
+        if self.checkpoint {
+            g.checkpoint(BLOCK);
+        }
     }
 
     /// Cosines and sines `[seq, head_size / 2]` of the positions, computed in f64.

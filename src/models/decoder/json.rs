@@ -88,6 +88,7 @@ fn gpt(value: &Value) -> Result<DecoderConfig, Diagnostic> {
         names: DecoderNames::HuggingFace,
         float: DType::F32,
         lora: None,
+        checkpoint: false,
     })
 }
 
@@ -113,5 +114,6 @@ fn llama(value: &Value) -> Result<DecoderConfig, Diagnostic> {
         names: DecoderNames::HuggingFace,
         float: DType::F32,
         lora: None,
+        checkpoint: false,
     })
 }

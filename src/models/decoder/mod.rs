@@ -4,6 +4,7 @@
 //! once a layer, so that its gradient is one function too.
 
 mod forward;
+mod gguf;
 mod json;
 mod names;
 
@@ -75,6 +76,8 @@ pub struct DecoderConfig {
     pub float: DType,
     /// Adapters, if there are any.
     pub lora: Option<Lora>,
+    /// Whether the way back of a gradient keeps nothing of a block but its input, and computes the block again.
+    pub checkpoint: bool,
 }
 
 /// How a weight starts.
