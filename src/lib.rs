@@ -35,6 +35,7 @@
 
 #[cfg(feature = "cli")]
 pub mod bench;
+pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod compile;

@@ -42,9 +42,29 @@ fn others_seconds() -> Option<f64> {
 
 /// Largest resident set so far, in MB, where the system tells.
 pub fn peak_rss_mb() -> Option<u64> {
+    peak_rss_kb().map(|kb| kb / 1024)
+}
+
+/// Largest resident set since the start or [`reset_peak_rss`], in units of 1024 bytes, where the system tells.
+pub fn peak_rss_kb() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// Resident set, in units of 1024 bytes, where the system tells.
+pub fn rss_kb() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// Lets [`peak_rss_kb`] begin anew, where the system can.
+pub fn reset_peak_rss() {
+    // Elsewhere what is measured stays that of the whole process.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn status(key: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb / 1024)
+    let line = status.lines().find(|l| l.starts_with(key))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok()
 }
 
 /// The features of this processor that decide how fast it multiplies, and the instruction set that is used.

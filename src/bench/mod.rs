@@ -6,6 +6,7 @@
 mod attention;
 mod blocks;
 mod calibrate;
+mod checkpoint;
 mod elementwise;
 mod encoder;
 mod gemm;
@@ -19,6 +20,7 @@ mod train;
 pub use attention::attention;
 pub use blocks::{Block, Lora, Moe, Vit, blocks, lora, moe, vit};
 pub use calibrate::{Calibration, calibrate};
+pub use checkpoint::{CheckpointRow, checkpoint};
 pub use elementwise::elementwise;
 pub use encoder::encoder;
 pub use gemm::{Gemm, gemm};

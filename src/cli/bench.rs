@@ -5,6 +5,7 @@ use super::options::CompileArgs;
 use crate::bench::Block;
 use crate::bench::{self, Gemm, Row, Setup};
 use crate::compile::Target;
+use crate::formats::write_whole;
 use std::path::PathBuf;
 use std::time::Duration;
 use tilewright_ir::diag::Diagnostic;
@@ -48,6 +49,22 @@ enum Work {
     Attention,
     /// Training steps (forward, gradients, AdamW) of a GPT of 6 layers, 384 wide, on 8 texts of 256 tokens, f32
     Train,
+    /// The arena and the operations of forward pass and gradients of a GPT on 1024 tokens, f32: without checkpointing, with sqrt(n) segments,
+    /// within 50 % and 25 % of the memory, and with the least
+    Checkpoint {
+        /// Blocks
+        #[arg(long, default_value_t = 24)]
+        layers: usize,
+        /// Size of the hidden state, a multiple of 64
+        #[arg(long, default_value_t = 512)]
+        width: usize,
+        /// Only plan, run nothing
+        #[arg(long)]
+        plan_only: bool,
+        /// Write the curve of memory against operations to this file
+        #[arg(long)]
+        svg: Option<PathBuf>,
+    },
     /// Logits of GPT-2 small with random weights, 128 and 512 tokens
     Gpt2,
     /// Sentence embeddings, one text and 32, padded and not
@@ -102,6 +119,15 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         Work::Elementwise => bench::elementwise(&setup, show),
         Work::Attention => bench::attention(&setup, show),
         Work::Train => show(bench::train(&setup)?),
+        Work::Checkpoint { layers, width, plan_only, svg } => {
+            let progress = |done, of| super::progress::stage(&format!("costing {} of {of}", done + 1));
+            let mut show = |row: bench::CheckpointRow| {
+                let json = || serde_json::to_string(&row).map_err(|e| Diagnostic::bug(format!("no JSON: {e}")));
+                super::print(&if args.json { format!("{}\n", json()?) } else { format!("{row}\n") })
+            };
+            let picture = bench::checkpoint(&setup, (*layers, *width), !plan_only, &progress, &mut show)?;
+            svg.as_deref().map_or(Ok(()), |path| write_whole(path, |out| out.write_all(picture.as_bytes())))
+        }
         Work::Gpt2 => bench::gpt2(&setup, show),
         Work::Levels { files, set, target, seconds } => levels(args, &setup, files, set, (*target, *seconds)),
         Work::Encoder { model } => bench::encoder(model, &setup, show),

@@ -1,7 +1,7 @@
 //! `tilewright compile`: show a stage.
 
 use super::options::CompileArgs;
-use crate::compile::Target;
+use crate::compile::{Options, Target};
 use crate::emit::{Stage, emit_saying};
 use crate::formats::{check_writable, write_whole};
 use crate::snapshot::{Settings, take};
@@ -49,6 +49,11 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
 }
 
 impl Shown {
+    /// How to compile. Errors: those of the options.
+    pub(super) fn options(&self) -> Result<Options, Diagnostic> {
+        self.compile.options()
+    }
+
     /// Whether the output can be written, before any work. Errors: those of [`check_writable`].
     pub(super) fn check(&self) -> Result<(), Diagnostic> {
         self.output.as_deref().map_or(Ok(()), check_writable)

@@ -6,6 +6,7 @@ use super::progress::stage;
 use crate::compile::{MAX_WORK_INTERPRETED, Work};
 use crate::emit::Stage;
 use clap::ValueEnum;
+use std::sync::Arc;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
@@ -15,7 +16,7 @@ use tilewright_passes::autodiff::{self, check_module, differentiate};
 
 /// What the program computes.
 #[derive(Clone, Copy, ValueEnum)]
-enum Form {
+pub(super) enum Form {
     /// The gradients of the first result, a scalar
     Gradient,
     /// All results, then the gradients of the first, a scalar
@@ -24,6 +25,17 @@ enum Form {
     Pullback,
     /// Takes tangents of the parameters, too; gives the results, then the tangents of the float results (jvp)
     Pushforward,
+}
+
+impl From<Form> for autodiff::Form {
+    fn from(form: Form) -> autodiff::Form {
+        match form {
+            Form::Gradient => autodiff::Form::Gradient,
+            Form::ValueAndGradient => autodiff::Form::ValueAndGradient,
+            Form::Pullback => autodiff::Form::Pullback,
+            Form::Pushforward => autodiff::Form::Pushforward,
+        }
+    }
 }
 
 /// Arguments of `grad`.
@@ -62,27 +74,26 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     if args.check {
         return check(&module, &wrt, &args.input);
     }
-    let form = match args.form {
-        Form::Gradient => autodiff::Form::Gradient,
-        Form::ValueAndGradient => autodiff::Form::ValueAndGradient,
-        Form::Pullback => autodiff::Form::Pullback,
-        Form::Pushforward => autodiff::Form::Pushforward,
-    };
     args.shown.check()?;
     stage("differentiating");
-    let made = differentiate(&module, &wrt, form).map_err(|d| match d.code {
+    let made = differentiate(&module, &wrt, args.form.into()).map_err(|d| match d.code {
         "not-scalar" => d.note("`--form pullback` takes a cotangent for each result"),
         _ => d,
     })?;
-    if !made.unrelated.is_empty() {
-        let names: Vec<String> = made.unrelated.iter().map(|name| format!("`%{name}`")).collect();
-        super::note(&format!("warning[unrelated]: no result depends on {}: zeros\n", names.join(", ")));
-    }
+    unrelated(&made.unrelated);
     if args.nan_hunt {
         let (inputs, bindings) = chosen(&made.module, &args.input)?;
         return super::run::hunt(&made.module, &inputs, &bindings, Mode::Strict);
     }
     args.shown.show(&made.module, args.emit)
+}
+
+/// The warning that some parameters do not matter.
+pub(super) fn unrelated(names: &[Arc<str>]) {
+    if !names.is_empty() {
+        let names: Vec<String> = names.iter().map(|name| format!("`%{name}`")).collect();
+        super::note(&format!("warning[unrelated]: no result depends on {}: zeros\n", names.join(", ")));
+    }
 }
 
 /// `--check`. Errors: `wrong-gradient` where they differ.
@@ -107,7 +118,7 @@ fn chosen(module: &Module, args: &InputArgs) -> Result<(Vec<Array>, Bindings), D
 }
 
 /// The float parameters of the entry. Errors: `no-gradient` if there are none.
-fn floats(module: &Module) -> Result<Vec<String>, Diagnostic> {
+pub(super) fn floats(module: &Module) -> Result<Vec<String>, Diagnostic> {
     let f = module.entry()?;
     let names: Vec<String> = f.params.iter().filter(|p| p.ty.dtype.is_float()).map(|p| p.name.to_string()).collect();
     if names.is_empty() {

@@ -5,6 +5,7 @@ mod bench;
 mod bisect;
 mod calibrate;
 mod check_kernels;
+mod checkpoint;
 mod compare;
 mod compile;
 mod demo;
@@ -65,6 +66,8 @@ enum Command {
     Bisect(bisect::Args),
     /// Differentiate a .tw file, an op program or an ONNX graph: its gradients as a .tw file, or any stage
     Grad(grad::Args),
+    /// Differentiate within a budget of memory: what is kept of the way forward, and what is computed again
+    Checkpoint(checkpoint::Args),
     /// Make the program of many examples from that of one: as a .tw file, or any stage
     Vmap(vmap::Args),
     /// Measure products, fused operations, attention and models
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Bisect(args) => bisect::run(&args),
         Command::Grad(args) => grad::run(&args),
+        Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Vmap(args) => vmap::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Tune(args) => tune::run(&args),

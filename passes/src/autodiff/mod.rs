@@ -15,8 +15,10 @@ mod check;
 mod checkpoint;
 mod closures;
 mod custom;
+mod cut;
 mod forward;
 mod jvp;
+mod price;
 mod reverse;
 mod split;
 mod vjp;
@@ -26,6 +28,8 @@ pub use check::{GradCheck, ParameterCheck, check_grads, check_module};
 pub use checkpoint::checkpoint;
 pub use closures::{Linear, Pullback, grad, gradients, hvp, jvp, linearize, value_and_grad, vjp};
 pub(crate) use closures::{alias, pull, push};
+pub use cut::Keep;
+pub use split::{Kept, KeptValue};
 
 use self::jvp::Moved;
 use self::vjp::Shared;
@@ -61,6 +65,8 @@ pub struct Differentiated {
     pub module: Module,
     /// Parameters on which the results do not depend: their gradients are zeros.
     pub unrelated: Vec<Arc<str>>,
+    /// What the functions of the way forward keep for the way back.
+    pub kept: Vec<Kept>,
 }
 
 /// Differentiates the entry of `module` with respect to the parameters `wrt`, in this order.
@@ -70,15 +76,28 @@ pub struct Differentiated {
 /// Errors: `call-depth`; `unknown-parameter`; `no-gradient` for parameters that are not floats, and where no result is; `not-scalar` for
 /// gradients of a tensor; those of type inference, such as `dim-overflow`.
 pub fn differentiate(module: &Module, wrt: &[&str], form: Form) -> Result<Differentiated, Diagnostic> {
+    differentiate_keeping(module, wrt, form, Keep::default())
+}
+
+/// [`differentiate`], where functions that are called or looped over keep `keep` for the way back.
+///
+/// Errors: those of [`differentiate`].
+pub fn differentiate_keeping(
+    module: &Module,
+    wrt: &[&str],
+    form: Form,
+    keep: Keep,
+) -> Result<Differentiated, Diagnostic> {
     depth(module)?;
     let mut module = module.clone();
     let entry = module.entry()?.name.clone();
     let Some(f) = module.functions.shift_remove(&entry) else { return Err(Diagnostic::bug("an entry without a name")) };
     let f = entry_with_rule(&mut module, f)?;
     let wrt = wrt.iter().map(|name| parameter(&f, name)).collect::<Result<Vec<usize>, Diagnostic>>()?;
+    let mut shared = Shared::keeping(keep);
     let (joint, results, unrelated) = match form {
         Form::Pushforward => pushforward(&mut module, &f, &wrt)?,
-        Form::Gradient | Form::ValueAndGradient | Form::Pullback => backward(&mut module, &f, &wrt, form)?,
+        Form::Gradient | Form::ValueAndGradient | Form::Pullback => backward(&mut module, &mut shared, &f, &wrt, form)?,
     };
     let params: Vec<Value> = (0..joint.params.len()).map(|i| joint.param(i)).collect();
     let out = extract(&joint, &entry, &params, &results)?;
@@ -86,7 +105,8 @@ pub fn differentiate(module: &Module, wrt: &[&str], form: Form) -> Result<Differ
     let module = module.part(&entry)?;
     verify(&module)?;
     depth(&module)?;
-    Ok(Differentiated { module, unrelated })
+    let kept = shared.kept.into_iter().filter(|k| module.functions.contains_key(&k.backward)).collect();
+    Ok(Differentiated { module, unrelated, kept })
 }
 
 /// A function with what was added, the results that it shall have, and the parameters that do not matter.
@@ -110,12 +130,18 @@ fn pushforward(module: &mut Module, f: &Function, wrt: &[usize]) -> Result<Parts
     Ok((joint, results, Vec::new()))
 }
 
-fn backward(module: &mut Module, f: &Function, wrt: &[usize], form: Form) -> Result<Parts, Diagnostic> {
+fn backward(
+    module: &mut Module,
+    shared: &mut Shared,
+    f: &Function,
+    wrt: &[usize],
+    form: Form,
+) -> Result<Parts, Diagnostic> {
     let has_ct: Vec<bool> = f.results.iter().map(|&r| form == Form::Pullback && f.ty(r).dtype.is_float()).collect();
     let mut joint = kept(split::with_cotangents(f, &has_ct));
     let seeds = seeds(module, f, &mut joint, form)?;
     let asked: Vec<Value> = wrt.iter().map(|&i| joint.param(i)).collect();
-    let found = reverse(module, &mut Shared::default(), &mut joint, &seeds, &asked)?;
+    let found = reverse(module, shared, &mut joint, &seeds, &asked)?;
     let mut results = if form == Form::Gradient { Vec::new() } else { joint.results.clone() };
     let mut unrelated = Vec::new();
     for (&i, gradient) in wrt.iter().zip(found) {

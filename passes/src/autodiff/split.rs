@@ -1,15 +1,18 @@
 //! A function and its derivative as two functions: forward returns, after its results, what backward needs.
 
 use super::custom::with_rule;
+use super::cut::{Cut, Keep};
 use super::reverse::reverse;
 use super::vjp::Shared;
 use crate::build::{Build, add, fresh};
 use crate::extract::{extract, unused};
 use std::collections::BTreeSet;
-use tilewright_ir::diag::Diagnostic;
+use std::sync::Arc;
+use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::{Derivative, Function, Module, NodeId, Param, Role, Value};
-use tilewright_ir::op::{GraphOp, Name, ScalarOp};
-use tilewright_ir::types::{Dim, Type};
+use tilewright_ir::infer::shown_name;
+use tilewright_ir::op::Name;
+use tilewright_ir::types::Type;
 
 /// Most values that a function hands from forward to backward. Functions that call each other twice save twice as many at
 /// each level.
@@ -36,6 +39,40 @@ pub struct Split {
     pub saved: Vec<Saved>,
     /// Which parameters get a cotangent.
     pub gives: Vec<bool>,
+}
+
+/// What a way forward returns for the way back, beside its results.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// The function of the way forward.
+    pub forward: Name,
+    /// The function of the way back, which takes them.
+    pub backward: Name,
+    /// Values that it computes.
+    pub values: Vec<KeptValue>,
+    /// Operations of the way forward that the way back does again, for usual sizes; see [`Keep::PerByte`].
+    pub again: f64,
+}
+
+/// A value that is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptValue {
+    /// The op that makes it, as texts name it.
+    pub op: &'static str,
+    /// Its type.
+    pub ty: Type,
+    /// The name scope that it was made in.
+    pub scope: Arc<str>,
+    /// Where it was written, if that is known.
+    pub place: Option<Place>,
+}
+
+impl KeptValue {
+    fn of(f: &Function, v: Value) -> KeptValue {
+        let node = f.node(v);
+        let (ty, scope, place) = (f.ty(v).clone(), node.scope.clone(), node.places.first().cloned());
+        KeptValue { op: shown_name(&node.op), ty, scope, place }
+    }
 }
 
 /// What is asked of a function.
@@ -102,7 +139,9 @@ pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Spli
     let sums = wanted.iter().zip(&so_far).filter(|(i, _)| gives[**i]).filter_map(|(_, so_far)| *so_far);
     let given: Vec<Value> = (f.params.len()..results_end).map(|i| joint.param(i)).chain(sums).collect();
     let results: Vec<Value> = grads.into_iter().flatten().collect();
-    let cut = Cut { joint: &joint, forward_nodes, params: f.params.len(), lost: &ask.lost, again }.choose(&results);
+    let keep = if again { Keep::Nothing } else { shared.keep };
+    let (params, lost) = (f.params.len(), &ask.lost[..]);
+    let (cut, again_ops) = Cut { module, joint: &joint, forward_nodes, params, lost, keep }.choose(&results);
     let residuals: Vec<Value> = cut.iter().copied().filter(|&v| saved_param(v, &f, ask).is_none()).collect();
     few(&f, residuals.len())?;
     let saved = cut.iter().map(|&v| match saved_param(v, &f, ask) {
@@ -120,6 +159,8 @@ pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Spli
     let given: Vec<Value> = cut.into_iter().chain(given).collect();
     let made = extract(&joint, &backward, &given, &results)?;
     add(module, Function { derivative, ..made });
+    let values = residuals.iter().map(|&v| KeptValue::of(&joint, v)).collect();
+    shared.kept.push(Kept { forward: forward.clone(), backward: backward.clone(), values, again: again_ops });
     Ok(Split { forward, backward, saved, gives })
 }
 
@@ -187,72 +228,6 @@ pub fn with_parameters(f: &Function, more: Vec<(String, Type)>) -> Function {
     }));
     joint.results = f.results.iter().map(|&r| moved(r)).collect();
     joint
-}
-
-/// Decides what crosses from forward to backward.
-struct Cut<'a> {
-    joint: &'a Function,
-    forward_nodes: usize,
-    /// Parameters of the forward function; those after them are cotangents.
-    params: usize,
-    /// Parameters that the caller does not have any more.
-    lost: &'a [bool],
-    /// Whether backward computes everything again.
-    again: bool,
-}
-
-impl Cut<'_> {
-    /// The forward values that backward reads, in order; parameters among them.
-    fn choose(&self, results: &[Value]) -> BTreeSet<Value> {
-        let (mut cut, mut seen, mut open) = (BTreeSet::new(), BTreeSet::new(), results.to_vec());
-        while let Some(v) = open.pop() {
-            let i = v.node.index();
-            let cotangent = (self.params..self.joint.params.len()).contains(&i);
-            if cotangent || !seen.insert(v) {
-                continue;
-            }
-            if i < self.params || (i < self.forward_nodes && !self.cheap(v)) {
-                cut.insert(v);
-            } else {
-                open.extend(&self.joint.nodes[i].args);
-            }
-        }
-        self.bind_symbols(&mut cut, results);
-        cut
-    }
-
-    /// Whether backward computes the forward value again, as it costs no memory: what it is made of is not larger.
-    fn cheap(&self, v: Value) -> bool {
-        let node = self.joint.node(v);
-        let from_param = |v: &Value| v.node.index() < self.params && !self.lost[v.node.index()];
-        self.again
-            || match &node.op {
-                GraphOp::Constant { .. } | GraphOp::Iota { .. } | GraphOp::Size { .. } => true,
-                GraphOp::Broadcast { .. }
-                | GraphOp::Reshape { .. }
-                | GraphOp::Transpose { .. }
-                | GraphOp::Flip { .. } => true,
-                GraphOp::Map { op: ScalarOp::Cast { .. } } | GraphOp::Slice { .. } => node.args.iter().all(from_param),
-                _costly => false,
-            }
-    }
-
-    /// A symbol that the types of backward use is bound by one of its parameters, if one of forward binds it.
-    fn bind_symbols(&self, cut: &mut BTreeSet<Value>, results: &[Value]) {
-        let binds = |v: Value, s: &Dim| self.joint.ty(v).shape.contains(s);
-        let cts: Vec<Value> = (self.params..self.joint.params.len()).map(|i| self.joint.param(i)).collect();
-        if results.is_empty() {
-            return;
-        }
-        for symbol in &self.joint.symbols {
-            let dim = Dim::symbol(&symbol.name);
-            let bound = cut.iter().chain(&cts).any(|&v| binds(v, &dim));
-            let param = (0..self.params).map(|i| self.joint.param(i)).find(|&v| binds(v, &dim));
-            if let (false, Some(param)) = (bound, param) {
-                cut.insert(param);
-            }
-        }
-    }
 }
 
 /// A value of `ty`'s dtype that is zero everywhere, for a cotangent that a function must return though it has none.

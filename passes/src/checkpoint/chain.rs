@@ -4,11 +4,11 @@
 //! and of what depends on integers alone, such as a mask. Between two waists is a link; a block is what repeats, one link or
 //! several. Blocks that a user wrote as calls of a function are links of one node.
 
-use super::{Segments, region};
+use super::{Segments, declared};
 use crate::extract::extract;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, Node, NodeId, Value};
+use tilewright_ir::graph::{Derivative, Function, Module, Node, NodeId, Value};
 use tilewright_ir::op::GraphOp;
 
 /// Where a value comes from.
@@ -59,12 +59,22 @@ impl Chain {
         self.ends.len() - 1
     }
 
-    /// The function with calls of segments in the place of blocks.
+    /// Whether each block is one call, on what the one before gives.
+    pub(super) fn is_of_calls(&self, f: &Function) -> bool {
+        let call = |pair: &[Value]| {
+            let node = f.node(pair[1]);
+            matches!(node.op, GraphOp::Call { .. }) && node.args.contains(&pair[0])
+        };
+        self.ends.windows(2).all(call)
+    }
+
+    /// The function with calls of segments in the place of blocks. They are differentiated by `derivative`.
     pub(super) fn segmented(
         &self,
         module: &mut Module,
         f: &Function,
         segments: Segments,
+        derivative: Derivative,
     ) -> Result<Function, Diagnostic> {
         let (blocks, count) = (self.blocks(), segments.of(self.blocks()));
         let bounds: Vec<Value> = (0..=count).map(|i| self.ends[i * blocks / count]).collect();
@@ -72,8 +82,9 @@ impl Chain {
         let mut arguments = BTreeMap::new();
         for pair in bounds.windows(2) {
             let given = given(f, &self.origins, pair[0], pair[1]);
-            let made = extract(f, "segment", &given, &[pair[1]])?;
-            calls.insert(pair[1], GraphOp::Call { function: region(module, made, &f.name) });
+            let name = if derivative == Derivative::Checkpoint { "segment" } else { "block" };
+            let made = Function { derivative: derivative.clone(), ..extract(f, name, &given, &[pair[1]])? };
+            calls.insert(pair[1], GraphOp::Call { function: declared(module, made, &f.name) });
             arguments.insert(pair[1], given);
         }
         let mut out = f.clone();

@@ -5,10 +5,10 @@
 //!         `%xs` as 3 times 4 rows. What does not divide is one more call of a region, of fewer steps; then cotangents of `%xs` are
 //!         sums with zeros, and those of -0 are 0.
 
-use super::{Segments, region};
+use super::{Segments, declared};
 use crate::build::Build;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, Node, NodeId, Param, Role, Value};
+use tilewright_ir::graph::{Derivative, Function, Module, Node, NodeId, Param, Role, Value};
 use tilewright_ir::op::{GraphOp, Name};
 use tilewright_ir::types::{Dim, Type};
 
@@ -121,7 +121,8 @@ impl Split<'_> {
         let mut inner = Build::new(b.module, &mut f);
         let op = GraphOp::Scan { body: self.body.clone(), carries: self.carries, length: Dim::constant(steps) };
         f.results = inner.push_all(op, &given)?;
-        Ok(region(b.module, f, self.user))
+        f.derivative = Derivative::Checkpoint;
+        Ok(declared(b.module, f, self.user))
     }
 }
 

@@ -5,12 +5,15 @@
 //! after:  `%1 = call %0, %w0, %w1, %w2 function=@segment`, .., with `func @segment(..) checkpoint`, which calls `@block` three times
 //! keeps: results and gradients bit for bit, types, parameters, places.    cost: O(nodes), O(blocks^2) to find repetitions.
 //!
-//! It runs before differentiation. `chain` finds blocks in a function, called or written out; `loops` splits scans.
+//! It runs before differentiation. `budget` offers more of them, from which whoever compiles takes what fits. `chain` finds blocks in a function, called or written out; `loops` splits scans.
 
+mod budget;
 mod chain;
 mod loops;
 
 use crate::build::fresh;
+pub use budget::{Candidate, Segmented, candidates};
+
 use chain::Chain;
 use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
@@ -59,7 +62,7 @@ pub fn segmented(module: &Module, segments: Segments) -> Result<Module, Diagnost
     let mut module = module.clone();
     let mut f = module.functions.get(&name).cloned().ok_or_else(|| Diagnostic::bug("a name without a function"))?;
     if let Some(chain) = Chain::of(&f) {
-        f = chain.segmented(&mut module, &f, segments)?;
+        f = chain.segmented(&mut module, &f, segments, Derivative::Checkpoint)?;
     }
     f = loops::segmented(&mut module, &f, segments)?;
     module.functions.insert(name, f);
@@ -81,14 +84,27 @@ fn home(module: &Module) -> Option<Name> {
     None
 }
 
-/// The name of a region with these ops, which is declared before `user` if there is none.
-fn region(module: &mut Module, f: Function, user: &str) -> Name {
-    let f = Function { derivative: Derivative::Checkpoint, ..f };
+/// The module with each block of its chain a function, differentiated by its ops: shared by blocks that are alike. A program without a
+/// chain, or with scans only, stays as it is.
+fn outlined(module: &Module) -> Result<Module, Diagnostic> {
+    let mut module = module.clone();
+    let Some(name) = home(&module) else { return Ok(module) };
+    let mut f = module.functions.get(&name).cloned().ok_or_else(|| Diagnostic::bug("a name without a function"))?;
+    if let Some(chain) = Chain::of(&f).filter(|chain| !chain.is_of_calls(&f)) {
+        f = chain.segmented(&mut module, &f, Segments::Number(usize::MAX), Derivative::OfOps)?;
+    }
+    module.functions.insert(name, f);
+    verify(&module)?;
+    Ok(module)
+}
+
+/// The name of a function with these ops, which is declared before `user` if there is none.
+fn declared(module: &mut Module, f: Function, user: &str) -> Name {
     let at = module.functions.get_index_of(user).unwrap_or(module.functions.len());
     if let Some(known) = module.functions.values().take(at).find(|known| known.same_ops(&f)) {
         return known.name.clone();
     }
-    let name = fresh(module, "segment");
+    let name = fresh(module, &f.name);
     module.functions.shift_insert(at, name.clone(), Function { name: name.clone(), ..f });
     name
 }

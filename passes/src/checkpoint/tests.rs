@@ -1,9 +1,10 @@
 //! Segments: which blocks are found, what is kept, and that nothing changes.
 
-use super::{Segments, blocks, segmented};
-use crate::autodiff::{Form, differentiate};
+use super::{Candidate, Segmented, Segments, blocks, candidates, segmented};
+use crate::autodiff::{Form, Keep, differentiate, differentiate_keeping};
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Attention, Graph, Tensor};
+use tilewright_ir::flops::type_bytes;
 use tilewright_ir::graph::{Derivative, Module};
 use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::op::GraphOp;
@@ -154,4 +155,75 @@ fn without_a_chain_there_is_an_error() {
     );
     let d = segmented(&m.unwrap(), Segments::Sqrt).unwrap_err();
     assert_eq!(d.code, "no-chain", "{d}");
+}
+
+#[test]
+fn candidates_keep_less_and_less_and_have_the_same_bits() {
+    for called in [true, false] {
+        let plain = gpt(5, called);
+        let names: Vec<String> = plain.entry().unwrap().params.iter().map(|p| p.name.to_string()).collect();
+        let wrt: Vec<&str> = names[1..].iter().map(String::as_str).collect();
+        let all = candidates(&plain, &wrt, Form::ValueAndGradient).unwrap();
+        assert!((8..=32).contains(&all.len()), "{}", all.len());
+        let inputs = numbers(&all[0].made.module, 0.1);
+        let expected = bits(&all[0].made.module, &inputs);
+        for c in &all {
+            assert_eq!(expected, bits(&c.made.module, &inputs), "{:?} {:?}", c.keep, c.segments);
+        }
+        let bytes = |c: &Candidate| {
+            let values = c.made.kept.iter().flat_map(|k| &k.values);
+            values.map(|v| type_bytes(&v.ty).unwrap().as_const().unwrap()).sum::<i64>()
+        };
+        let again = |c: &Candidate| c.made.kept.iter().map(|k| k.again).sum::<f64>();
+        let priced = all.iter().filter(|c| c.segments == Segmented::No && c.keep != Keep::Costly);
+        let priced: Vec<&Candidate> = priced.collect();
+        // A dearer byte: fewer of them, and more done again.
+        for pair in priced.windows(2) {
+            assert!(bytes(pair[1]) < bytes(pair[0]) && again(pair[1]) > again(pair[0]), "{:?}", pair[1].keep);
+        }
+        // What a kernel makes of values that are kept anyway is free, so less is kept at no price.
+        assert!(!called || bytes(priced[0]) < bytes(&all[0]));
+        assert_eq!(again(priced[0]), 0.0);
+        assert_eq!(bytes(priced[priced.len() - 1]), 0);
+    }
+}
+
+/// Of all choices of what is run again, the cut has the least price: a graph small enough to try them all.
+#[test]
+fn a_cut_is_the_best_of_all_choices() {
+    let m = parse(
+        "t.tw",
+        "func @f(%x: f64[4, 6], %w: f64[6, 3], %v: f64[3, 8]) -> f64[4, 8] {
+          %0 = dot %x, %w contract=[1]x[0]
+          %1 = sin %0
+          %2 = sum %1 axes=[1]
+          %3 = broadcast %2 shape=[4, 3] dims=[0]
+          %4 = mul %1, %3
+          %5 = dot %4, %v contract=[1]x[0]
+          %6 = exp %5
+          return %6
+        }
+        func @main(%x: f64[4, 6], %w: f64[6, 3], %v: f64[3, 8]) -> f64[] {
+          %0 = call %x, %w, %v function=@f
+          %1 = sum %0 axes=[0, 1]
+          return %1
+        }",
+    );
+    // Bytes and operations of what may be kept: `0` or not, `2` or not, `5` or not; elementwise values follow from these.
+    let (dot, sum, exp) = ((4 * 3 * 8, 4 * 3 * 2 * 6), (4 * 8, 4 * 3), (4 * 8 * 8, 4 * 8 * 2 * 3));
+    for price in [0.25, 0.4, 0.5, 1.0, 1.6, 4.0] {
+        let best = (0..8u32).map(|kept| {
+            let one = |bit: u32, (bytes, again): (i32, i32)| {
+                if kept & (1 << bit) != 0 { price * f64::from(bytes) } else { f64::from(again) }
+            };
+            one(0, dot) + one(1, sum) + one(2, exp)
+        });
+        let best = best.fold(f64::MAX, f64::min);
+        let made = differentiate_keeping(m.as_ref().unwrap(), &["x", "w", "v"], Form::Gradient, Keep::PerByte(price));
+        let kept = made.unwrap().kept;
+        let bytes: i64 =
+            kept.iter().flat_map(|k| &k.values).map(|v| type_bytes(&v.ty).unwrap().as_const().unwrap()).sum();
+        let found = price * bytes as f64 + kept.iter().map(|k| k.again).sum::<f64>();
+        assert!((found - best).abs() < 1e-9, "{price}: {found} and {best}");
+    }
 }

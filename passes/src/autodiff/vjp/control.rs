@@ -1,7 +1,8 @@
 //! Reverse rules of calls, conditionals and loops: the derivative of a call is a call of a shared function.
 
 use super::super::custom;
-use super::super::split::{Ask, Saved, Split, split, with_cotangents, zeros};
+use super::super::cut::Keep;
+use super::super::split::{Ask, Kept, Saved, Split, split, with_cotangents, zeros};
 use super::Question;
 use crate::build::{Build, add, fresh};
 use std::collections::BTreeMap;
@@ -17,9 +18,18 @@ pub struct Shared {
     made: BTreeMap<Ask, Split>,
     /// What is being made.
     open: Vec<Ask>,
+    /// What functions keep: the same for all.
+    pub keep: Keep,
+    /// What they kept.
+    pub kept: Vec<Kept>,
 }
 
 impl Shared {
+    /// Nothing made yet.
+    pub fn keeping(keep: Keep) -> Shared {
+        Shared { keep, ..Shared::default() }
+    }
+
     /// Errors: those of [`split`]; `custom-rule` for a derivative that needs itself.
     pub fn split(&mut self, module: &mut Module, ask: Ask) -> Result<Split, Diagnostic> {
         if let Some(known) = self.made.get(&ask) {
