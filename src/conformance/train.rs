@@ -34,8 +34,9 @@ struct Tolerances {
 }
 
 const F64: Tolerances = Tolerances { loss: 1e-9, norm: 1e-9, weight: 1e-7, gradient: 1e-10, moment: 1e-8, logit: 1e-6 };
-/// Torch's own f32 run is off by 5e-7 in the losses, 2e-5 in a weight, 6e-6 in a norm.
-const F32: Tolerances = Tolerances { loss: 5e-6, norm: 2e-5, weight: 5e-5, gradient: 1e-5, moment: 1e-4, logit: 5e-4 };
+/// Torch's own f32 run is off by 5e-7 in the losses, 2e-5 in a weight, 6e-6 in a norm. The latter is at step 12 of the GPT, where
+/// the norm jumps to fifteen times that of its neighbours: there it moves by 1e-5 to 3e-5 with the order of sums, else by 3e-7.
+const F32: Tolerances = Tolerances { loss: 5e-6, norm: 1e-4, weight: 5e-5, gradient: 1e-5, moment: 1e-4, logit: 5e-4 };
 
 /// Of a rate, as a part of it, by dtype.
 const RATE_F64: f64 = 1e-12;
