@@ -34,6 +34,7 @@ pub fn config(layers: usize, width: usize, tokens: usize) -> DecoderConfig {
         names: DecoderNames::Short,
         float: DType::F32,
         lora: None,
+        checkpoint: false,
     }
 }
 
