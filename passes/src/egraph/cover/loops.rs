@@ -103,8 +103,7 @@ fn are_points(written: &Written<'_>, inner: &[AxisId]) -> bool {
 
 /// Pointwise kernels and rows: everything runs in loops.
 pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) -> Load {
-    let inner = inner_axes(problem, written);
-    let inner = if are_points(written, &inner) { Vec::new() } else { inner };
+    let inner = Some(inner_axes(problem, written)).filter(|inner| !are_points(written, inner)).unwrap_or_default();
     let outer = written.grid & !inner.iter().fold(0, |s, &a| s | axis_bit(a));
     let points = problem.points(outer);
     let mut l = Loops { problem, frames: vec![Frame { parent: 0, axis: GATHERED, pass: 0, count: points }] };
