@@ -91,7 +91,7 @@ impl Learner {
         self.learns.iter().map(|e| e.weight.clone()).collect()
     }
 
-    /// The step as a program. Parameters: inputs and targets i64[batch, context], or [parts, batch / parts, context]; the state;
+    /// The step as a program. Parameters: inputs and targets `i64[batch, context]`, or `[parts, batch / parts, context]`; the state;
     /// frozen weights. Results: the new state, the loss, the norm, the rate.
     pub(super) fn step(&self, config: &Config, recipe: &Recipe) -> Result<Module, Diagnostic> {
         let g = Graph::new("main");

@@ -12,7 +12,7 @@ use crate::diag::Diagnostic;
 use crate::types::{DType, Dim};
 use std::f64::consts::SQRT_2;
 
-/// A key of random numbers: two words, u32[2].
+/// A key of random numbers: two words, `u32[2]`.
 #[derive(Clone, Debug)]
 pub struct Key(Tensor);
 
@@ -58,7 +58,7 @@ impl Graph {
 }
 
 impl Key {
-    /// A key from its words, u32[2]. Errors: `random-key`.
+    /// A key from its words, `u32[2]`. Errors: `random-key`.
     #[track_caller]
     pub fn of(words: &Tensor) -> Key {
         if words.is_poisoned() || (words.dtype() == DType::U32 && words.shape() == [Dim::constant(2)]) {
@@ -68,7 +68,7 @@ impl Key {
         Key(words.mistake(error, &[words]))
     }
 
-    /// Its words, u32[2].
+    /// Its words, `u32[2]`.
     pub fn words(&self) -> &Tensor {
         &self.0
     }

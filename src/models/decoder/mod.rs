@@ -1,6 +1,6 @@
 //! GPT and Llama as they are trained: whole batches of sequences, without caches, from weights that are values of the graph.
 //!
-//! [`gpt2`](super::gpt2) and [`llama`](super::llama()) are the same models as they generate. A block is one function, called
+//! [`gpt2`](super::gpt2()) and [`llama`](super::llama()) are the same models as they generate. A block is one function, called
 //! once a layer, so that its gradient is one function too.
 
 mod forward;
