@@ -9,6 +9,7 @@
 //! It pays where a loss over classes then needs its logits for folds along the classes alone: a kernel of level 2 makes
 //! these on the way, and nobody stores them. A product that is stored anyway stays.
 
+use super::rewrite::Rewrite;
 use std::collections::BTreeSet;
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::Diagnostic;
@@ -36,20 +37,21 @@ pub(super) fn moved(module: &Module, f: &Function, reorders: bool) -> Result<Opt
     if moving.is_empty() {
         return Ok(None);
     }
-    let out = Function { nodes: Vec::new(), results: Vec::new(), ..f.clone() };
-    let mut rewrite = Rewrite { module, f, folded: &folded, out, moved: Vec::with_capacity(f.nodes.len()) };
+    let mut lookups = Lookups { f, folded: &folded, new: Rewrite::of(module, f) };
     for (id, node) in (0u32..).map(NodeId).zip(&f.nodes) {
-        let base = match node.args[..] {
+        let new = match node.args[..] {
             [x, ids] if moving.contains(&id) => {
-                let ids = rewrite.at(ids)?;
-                rewrite.look(x, ids, node)?.node
+                let ids = lookups.new.at(ids)?;
+                lookups.look(x, ids, node)?.node
             }
-            _ => rewrite.copy(node)?,
+            _ => {
+                let args = lookups.new.operands(node)?;
+                lookups.new.copy(node, args)?
+            }
         };
-        rewrite.moved.push(base);
+        lookups.new.became(new);
     }
-    rewrite.out.results = f.results.iter().map(|&r| rewrite.at(r)).collect::<Result<_, _>>()?;
-    Ok(Some(rewrite.out))
+    lookups.new.finish(f).map(Some)
 }
 
 fn last(f: &Function, v: Value) -> Option<(usize, &Dim)> {
@@ -64,7 +66,7 @@ fn is_few(f: &Function, node: &Node) -> bool {
     at == *axis && matches!(sizes, (Some(all), Some(few)) if few.checked_mul(FEWEST).is_some_and(|n| n <= all))
 }
 
-/// The operands of a node that keeps the last axis of its first operand whole, and works at each position of it alone.
+/// Whether a node keeps the last axis of its first operand whole, and works at each position of it alone.
 fn keeps_last(f: &Function, node: &Node) -> bool {
     let (Some(&x), Some(ty)) = (node.args.first(), node.types.first()) else { return false };
     let whole = || last(f, x).zip(ty.shape.last()).is_some_and(|((_, from), to)| from == to);
@@ -179,78 +181,55 @@ fn step(f: &Function, folded: &BTreeSet<NodeId>, v: Value) -> Step {
     }
 }
 
-struct Rewrite<'a> {
-    module: &'a Module,
+struct Lookups<'a> {
     f: &'a Function,
     folded: &'a BTreeSet<NodeId>,
-    out: Function,
-    /// The new node of each node.
-    moved: Vec<NodeId>,
+    new: Rewrite<'a>,
 }
 
-impl Rewrite<'_> {
-    fn at(&self, v: Value) -> Result<Value, Diagnostic> {
-        let node = self.moved.get(v.node.index()).ok_or_else(|| Diagnostic::bug("an operand after its user"))?;
-        Ok(Value { node: *node, index: v.index })
-    }
-
-    fn copy(&mut self, node: &Node) -> Result<NodeId, Diagnostic> {
-        let args = node.args.iter().map(|&a| self.at(a)).collect::<Result<Vec<Value>, Diagnostic>>()?;
-        let id = u32::try_from(self.out.nodes.len());
-        let id = id.map_err(|_| Diagnostic::new("graph-size", "more than 2^32 nodes"))?;
-        self.out.nodes.push(Node { args, ..node.clone() });
-        Ok(NodeId(id))
-    }
-
-    /// A new node in the name of `of`.
-    fn push(&mut self, op: GraphOp, args: &[Value], of: &Node) -> Result<Value, Diagnostic> {
-        let node = self.out.push(self.module, op, args, None, &of.scope)?;
-        self.out.nodes[node.index()].places.clone_from(&of.places);
-        Ok(Value { node, index: 0 })
-    }
-
+impl Lookups<'_> {
     /// `v` at the positions `ids`, a new value, along its last axis; `of` is the lookup that moves.
     fn look(&mut self, v: Value, ids: Value, of: &Node) -> Result<Value, Diagnostic> {
         let (f, node) = (self.f, self.f.node(v));
-        let shape = self.out.ty(ids).shape.clone();
+        let shape = self.new.out.ty(ids).shape.clone();
         let axis = shape.len().saturating_sub(1);
         match step(f, self.folded, v) {
             Step::Through(args) => match &node.op {
                 GraphOp::Map { op } => {
                     let args = args.into_iter().map(|a| self.look(a, ids, of)).collect::<Result<Vec<_>, _>>()?;
-                    self.push(GraphOp::Map { op: op.clone() }, &args, node)
+                    self.new.push(GraphOp::Map { op: op.clone() }, &args, node)
                 }
                 GraphOp::Slice { start, .. } => self.sliced((args[0], start), ids, (node, of)),
                 _reshape => {
                     let mut wide = f.ty(args[0]).shape.clone();
                     wide.pop();
                     wide.extend(shape.last().cloned());
-                    let ids = self.push(GraphOp::Reshape { shape: wide }, &[ids], of)?;
+                    let ids = self.new.push(GraphOp::Reshape { shape: wide }, &[ids], of)?;
                     let there = self.look(args[0], ids, of)?;
-                    self.push(GraphOp::Reshape { shape }, &[there], node)
+                    self.new.push(GraphOp::Reshape { shape }, &[there], node)
                 }
             },
             Step::Beside => match &node.op {
                 GraphOp::Iota { axis: along, dtype, .. } if *along == axis => {
-                    self.push(GraphOp::Map { op: ScalarOp::Cast { to: *dtype } }, &[ids], node)
+                    self.new.push(GraphOp::Map { op: ScalarOp::Cast { to: *dtype } }, &[ids], node)
                 }
                 GraphOp::Iota { axis, dtype, .. } => {
-                    self.push(GraphOp::Iota { axis: *axis, shape, dtype: *dtype }, &[], node)
+                    self.new.push(GraphOp::Iota { axis: *axis, shape, dtype: *dtype }, &[], node)
                 }
                 other => {
                     let dims = if let GraphOp::Broadcast { dims, .. } = other { dims.clone() } else { Vec::new() };
-                    let x = self.at(node.args[0])?;
-                    self.push(GraphOp::Broadcast { shape, dims }, &[x], node)
+                    let x = self.new.at(node.args[0])?;
+                    self.new.push(GraphOp::Broadcast { shape, dims }, &[x], node)
                 }
             },
             Step::Product(class) => self.product(node, class, ids, of),
             Step::Row => {
-                let x = self.at(node.args[0])?;
-                self.push(GraphOp::Take { axis: 0 }, &[x, ids], of)
+                let x = self.new.at(node.args[0])?;
+                self.new.push(GraphOp::Take { axis: 0 }, &[x, ids], of)
             }
             Step::Here => {
-                let x = self.at(v)?;
-                self.push(GraphOp::TakeAlong { axis }, &[x, ids], of)
+                let x = self.new.at(v)?;
+                self.new.push(GraphOp::TakeAlong { axis }, &[x, ids], of)
             }
         }
     }
@@ -262,7 +241,7 @@ impl Rewrite<'_> {
         ids: Value,
         (node, of): (&Node, &Node),
     ) -> Result<Value, Diagnostic> {
-        let (shape, mut wide) = (self.out.ty(ids).shape.clone(), self.f.ty(x).shape.clone());
+        let (shape, mut wide) = (self.new.out.ty(ids).shape.clone(), self.f.ty(x).shape.clone());
         wide.pop();
         let overflow = || Diagnostic::new("dim-overflow", "a size does not fit in 64 bits");
         let mut amounts = Vec::with_capacity(shape.len());
@@ -273,25 +252,25 @@ impl Rewrite<'_> {
         amounts.push((Dim::constant(0), Dim::constant(0)));
         let starts: Vec<Dim> = amounts.iter().map(|a| a.0.clone()).collect();
         let ends = starts.iter().zip(&shape).map(|(s, n)| s.checked_add(n)).collect::<Option<Vec<Dim>>>();
-        let dtype = self.out.ty(ids).dtype;
+        let dtype = self.new.out.ty(ids).dtype;
         let zero = Array::new(dtype, &[], Bytes::new(vec![0; dtype.bytes(1).unwrap_or(0)]))?;
-        let zero = self.push(GraphOp::Constant { value: zero.into() }, &[], of)?;
-        let ids = self.push(GraphOp::Pad { amounts }, &[ids, zero], of)?;
+        let zero = self.new.push(GraphOp::Constant { value: zero.into() }, &[], of)?;
+        let ids = self.new.push(GraphOp::Pad { amounts }, &[ids, zero], of)?;
         let there = self.look(x, ids, of)?;
         let stride = vec![1; shape.len()];
-        self.push(GraphOp::Slice { start: starts, limit: ends.ok_or_else(overflow)?, stride }, &[there], node)
+        self.new.push(GraphOp::Slice { start: starts, limit: ends.ok_or_else(overflow)?, stride }, &[there], node)
     }
 
     /// Of a product: `ids` choose the columns, and each row meets its own.
     fn product(&mut self, node: &Node, class: usize, ids: Value, of: &Node) -> Result<Value, Diagnostic> {
         let GraphOp::Dot { dims } = &node.op else { return Err(Diagnostic::bug("a product that is none")) };
-        let (x, w) = (self.at(node.args[0])?, self.at(node.args[1])?);
-        let columns = self.push(GraphOp::Take { axis: class }, &[w, ids], of)?;
-        let rank = self.out.ty(ids).shape.len();
-        let rows = (0..self.out.ty(x).shape.len()).filter(|d| !dims.contract.0.contains(d)).collect();
+        let (x, w) = (self.new.at(node.args[0])?, self.new.at(node.args[1])?);
+        let columns = self.new.push(GraphOp::Take { axis: class }, &[w, ids], of)?;
+        let rank = self.new.out.ty(ids).shape.len();
+        let rows = (0..self.new.out.ty(x).shape.len()).filter(|d| !dims.contract.0.contains(d)).collect();
         let over = dims.contract.1.iter().map(|&d| if d < class { d } else { d + rank - 1 }).collect();
         let batch = (rows, (class..class + rank - 1).collect());
         let dims = DotDims { batch, contract: (dims.contract.0.clone(), over) };
-        self.push(GraphOp::Dot { dims }, &[x, columns], node)
+        self.new.push(GraphOp::Dot { dims }, &[x, columns], node)
     }
 }

@@ -8,6 +8,7 @@ mod integer;
 mod launch;
 mod level2;
 mod lookups;
+mod rewrite;
 mod slices;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,9 @@
 //! before: `%1 = dot %x, %w`, `%2 = add %1, %b`, `%3 = slice %2`      after: slices of `%x`, `%w`, `%b` first
 //! keeps: types, places, values bit for bit.    cost: O(nodes), and a visit of what is above each slice.
 
+use super::rewrite::Rewrite;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, Node, NodeId, Value};
+use tilewright_ir::graph::{Function, Module, Node, Value};
 use tilewright_ir::op::GraphOp;
 use tilewright_ir::types::Dim;
 
@@ -27,20 +28,21 @@ pub(super) fn moved(module: &Module, f: &Function) -> Result<Option<Function>, D
     if !moving.contains(&true) {
         return Ok(None);
     }
-    let out = Function { nodes: Vec::new(), results: Vec::new(), ..f.clone() };
-    let mut rewrite = Rewrite { module, f, uses: &uses, out, moved: Vec::with_capacity(f.nodes.len()) };
+    let mut slices = Slices { f, uses: &uses, new: Rewrite::of(module, f) };
     for (node, moves) in f.nodes.iter().zip(moving) {
-        let made = match &node.op {
+        let new = match &node.op {
             GraphOp::Slice { start, limit, stride } if moves => {
                 let ranges = start.iter().zip(limit).zip(stride).map(|((s, l), d)| (s.clone(), l.clone(), *d));
-                rewrite.part(node.args[0], &ranges.collect::<Vec<Range>>(), node)?.node
+                slices.part(node.args[0], &ranges.collect::<Vec<Range>>(), node)?.node
             }
-            _other => rewrite.copy(node)?,
+            _other => {
+                let args = slices.new.operands(node)?;
+                slices.new.copy(node, args)?
+            }
         };
-        rewrite.moved.push(made);
+        slices.new.became(new);
     }
-    rewrite.out.results = f.results.iter().map(|&r| rewrite.at(r)).collect::<Result<_, _>>()?;
-    Ok(Some(rewrite.out))
+    slices.new.finish(f).map(Some)
 }
 
 /// How often each node's values are read or returned.
@@ -77,36 +79,13 @@ fn finds_product(f: &Function, uses: &[usize], v: Value, visits: &mut usize) -> 
     }
 }
 
-struct Rewrite<'a> {
-    module: &'a Module,
+struct Slices<'a> {
     f: &'a Function,
     uses: &'a [usize],
-    out: Function,
-    /// The new node of each node.
-    moved: Vec<NodeId>,
+    new: Rewrite<'a>,
 }
 
-impl Rewrite<'_> {
-    fn at(&self, v: Value) -> Result<Value, Diagnostic> {
-        let node = self.moved.get(v.node.index()).ok_or_else(|| Diagnostic::bug("an operand after its user"))?;
-        Ok(Value { node: *node, index: v.index })
-    }
-
-    fn copy(&mut self, node: &Node) -> Result<NodeId, Diagnostic> {
-        let args = node.args.iter().map(|&a| self.at(a)).collect::<Result<Vec<Value>, Diagnostic>>()?;
-        let id = u32::try_from(self.out.nodes.len());
-        let id = id.map_err(|_| Diagnostic::new("graph-size", "more than 2^32 nodes"))?;
-        self.out.nodes.push(Node { args, ..node.clone() });
-        Ok(NodeId(id))
-    }
-
-    /// A new node in the name of `of`.
-    fn push(&mut self, op: GraphOp, args: &[Value], of: &Node) -> Result<Value, Diagnostic> {
-        let node = self.out.push(self.module, op, args, None, &of.scope)?;
-        self.out.nodes[node.index()].places.clone_from(&of.places);
-        Ok(Value { node, index: 0 })
-    }
-
+impl Slices<'_> {
     /// The `ranges` of `v`; `of` is the slice that moves.
     fn part(&mut self, v: Value, ranges: &[Range], of: &Node) -> Result<Value, Diagnostic> {
         let (f, node) = (self.f, self.f.node(v));
@@ -114,16 +93,16 @@ impl Rewrite<'_> {
         match &node.op {
             GraphOp::Map { op } if alone => {
                 let args = node.args.iter().map(|&a| self.part(a, ranges, of)).collect::<Result<Vec<_>, _>>()?;
-                self.push(GraphOp::Map { op: op.clone() }, &args, node)
+                self.new.push(GraphOp::Map { op: op.clone() }, &args, node)
             }
             GraphOp::Broadcast { dims, .. } => {
                 let shape = &f.ty(node.args[0]).shape;
                 let own = |(&d, n): (&usize, &Dim)| if *n == f.ty(v).shape[d] { ranges[d].clone() } else { whole(n) };
                 let own: Vec<Range> = dims.iter().zip(shape).map(own).collect();
-                let x = self.at(node.args[0])?;
+                let x = self.new.at(node.args[0])?;
                 let x = self.sliced(x, &own, of)?;
                 let shape = self.size(f.ty(v).shape.as_slice(), ranges)?;
-                self.push(GraphOp::Broadcast { shape, dims: dims.clone() }, &[x], node)
+                self.new.push(GraphOp::Broadcast { shape, dims: dims.clone() }, &[x], node)
             }
             GraphOp::Dot { dims } if alone => {
                 let (x, w) = (node.args[0], node.args[1]);
@@ -140,12 +119,12 @@ impl Rewrite<'_> {
                 }
                 let places = left.into_iter().map(|d| (0, d)).chain(right.into_iter().map(|d| (1, d)));
                 places.zip(own).for_each(|((side, d), range)| sides[side][d] = range.clone());
-                let (x, w) = (self.at(x)?, self.at(w)?);
+                let (x, w) = (self.new.at(x)?, self.new.at(w)?);
                 let args = [self.sliced(x, &sides[0], of)?, self.sliced(w, &sides[1], of)?];
-                self.push(GraphOp::Dot { dims: dims.clone() }, &args, node)
+                self.new.push(GraphOp::Dot { dims: dims.clone() }, &args, node)
             }
             _other => {
-                let x = self.at(v)?;
+                let x = self.new.at(v)?;
                 self.sliced(x, ranges, of)
             }
         }
@@ -154,14 +133,14 @@ impl Rewrite<'_> {
     /// Sizes of a slice of a value of this shape.
     fn size(&mut self, shape: &[Dim], ranges: &[Range]) -> Result<Vec<Dim>, Diagnostic> {
         let ty = tilewright_ir::types::Type { dtype: tilewright_ir::types::DType::F32, shape: shape.to_vec() };
-        let types = tilewright_ir::infer::infer(self.module, &slice(ranges), &[&ty])?;
+        let types = tilewright_ir::infer::infer(self.new.module(), &slice(ranges), &[&ty])?;
         Ok(types.into_iter().next().map(|t| t.shape).unwrap_or_default())
     }
 
     /// A slice of a new value, if it leaves something out.
     fn sliced(&mut self, x: Value, ranges: &[Range], of: &Node) -> Result<Value, Diagnostic> {
-        let all = self.out.ty(x).shape.iter().map(whole).eq(ranges.iter().cloned());
-        if all { Ok(x) } else { self.push(slice(ranges), &[x], of) }
+        let all = self.new.out.ty(x).shape.iter().map(whole).eq(ranges.iter().cloned());
+        if all { Ok(x) } else { self.new.push(slice(ranges), &[x], of) }
     }
 }
 

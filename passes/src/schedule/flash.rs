@@ -19,9 +19,9 @@ use tilewright_ir::op::{ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, SymbolDecl};
 
 /// Row tiles of a grid point.
-const ROW_TILES: i64 = 4;
+pub(crate) const ROW_TILES: i64 = 4;
 /// The same where no rows of values are summed: little is held for a row, and fewer passes read the columns.
-const LEAN_ROW_TILES: i64 = 10;
+pub(crate) const LEAN_ROW_TILES: i64 = 10;
 /// Positions of `j` in a tile.
 pub(crate) const KEYS: i64 = 128;
 

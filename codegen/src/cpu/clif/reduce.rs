@@ -30,16 +30,21 @@ fn number(tile: &Rc<Tile>) -> Option<f64> {
     }
 }
 
+/// What a fold of floats starts from.
+fn neutral_float(kind: TileReduce) -> Option<f64> {
+    match kind {
+        TileReduce::Sum => Some(0.0),
+        TileReduce::Prod => Some(1.0),
+        TileReduce::Max => Some(f64::NEG_INFINITY),
+        TileReduce::Min => Some(f64::INFINITY),
+        TileReduce::Argmax | TileReduce::Argmin => None,
+    }
+}
+
 /// What a row is where its positions, from a start on, are below a bound, if it is the fold's neutral element elsewhere: in
 /// f32, whose order of sums is that of the rows' sizes anyway.
 fn bounded(kind: TileReduce, arg: &Rc<Tile>, axis: &Ident) -> Option<(Rc<Tile>, Value, Rc<Tile>)> {
-    let neutral = match kind {
-        TileReduce::Sum => 0.0,
-        TileReduce::Prod => 1.0,
-        TileReduce::Max => f64::NEG_INFINITY,
-        TileReduce::Min => f64::INFINITY,
-        TileReduce::Argmax | TileReduce::Argmin => return None,
-    };
+    let neutral = neutral_float(kind)?;
     let Node::Op(ScalarOp::Select {}, parts) = &arg.node else { return None };
     let [inside, value, other] = parts.as_slice() else { return None };
     let other = number(other)?;
@@ -79,13 +84,13 @@ impl Emitter<'_> {
             (false, 64) => (0, -1),
             (false, _) => (0, (1i64 << bits.min(62)) - 1),
         };
-        match kind {
-            TileReduce::Sum => self.literal(dtype, Some(0), 0.0),
-            TileReduce::Prod => self.literal(dtype, Some(1), 1.0),
-            TileReduce::Max => self.literal(dtype, Some(least), f64::NEG_INFINITY),
-            TileReduce::Min => self.literal(dtype, Some(most), f64::INFINITY),
-            TileReduce::Argmax | TileReduce::Argmin => self.literal(dtype, Some(0), 0.0),
-        }
+        let whole = match kind {
+            TileReduce::Sum | TileReduce::Argmax | TileReduce::Argmin => 0,
+            TileReduce::Prod => 1,
+            TileReduce::Max => least,
+            TileReduce::Min => most,
+        };
+        self.literal(dtype, Some(whole), neutral_float(kind).unwrap_or(0.0))
     }
 
     /// One row. Numerics: f32 in four vectors of partial sums over groups of 16, the rest of the groups of 4 onto the first,

@@ -7,7 +7,7 @@ use super::loops::loops;
 use super::problem::{Class, Problem, Step, each};
 use super::{Bound, Price};
 use crate::region::{Affine as Position, Values, limits};
-use crate::schedule::is_half;
+use crate::schedule::{LEAN_ROW_TILES, ROW_TILES, is_half};
 use std::collections::BTreeSet;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::{DType, Dim};
@@ -281,7 +281,7 @@ fn shown(problem: &Problem<'_>, written: &Written<'_>, mask: usize, axis: AxisId
 /// FLOPs of both products for a score where [`Device::attention_share`](super::device::Device) is measured.
 const SHARED_FLOPS: f64 = 256.0;
 /// Rows of a grid point, in those of a product, where no rows of values are summed.
-const LEAN_ROWS: f64 = 2.5;
+const LEAN_ROWS: f64 = LEAN_ROW_TILES as f64 / ROW_TILES as f64;
 /// Rows of queries that a warp takes at a time.
 const WARP_QUERIES: f64 = 16.0;
 
@@ -312,7 +312,7 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key:
     }
     // What the share leaves is work on each score, however deep the products around it are.
     let beside = cells * SHARED_FLOPS * (1.0 / d.attention_share.0 - 1.0);
-    load.matrix += (load.flops + beside.max(0.0)) / rate;
+    load.matrix += (load.flops + beside) / rate;
     // What a fold weighs with is converted when it is packed, or a product that micro-kernels compute.
     let weights: Vec<usize> = folds.iter().filter_map(|&f| written.locals[f].kids.last().copied()).collect();
     let queries = scores & !axis_bit(axis);
