@@ -7,6 +7,7 @@ pub mod egraph;
 mod extract;
 pub mod fuse;
 pub mod lower;
+pub mod mixed;
 pub mod region;
 pub mod schedule;
 pub mod tuned;
