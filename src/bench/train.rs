@@ -11,6 +11,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Attention, Graph, Tensor};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::{Bindings, DType, Type};
+use tilewright_passes::mixed::Policy;
 
 const LAYERS: usize = 6;
 const WIDTH: usize = 384;
@@ -24,16 +25,16 @@ const RATE: f64 = 1e-3;
 const ADAMW: AdamW = AdamW { betas: [0.9, 0.95], epsilon: 1e-8, decay: 0.1 };
 
 /// Measures steps on the same batch, one after the other. `check` is the loss after two steps. The time to the first result is that
-/// of making the graph, compiling it and the first step.
+/// of making the graph, compiling it and the first step. With a policy the products are in its dtype.
 ///
 /// Errors: `out-of-memory`; those of the compiler.
-pub fn train(setup: &Setup) -> Result<Row, Diagnostic> {
+pub fn train(setup: &Setup, mixed: Option<&Policy>) -> Result<Row, Diagnostic> {
     let weights = weights()?;
     let mut random = NumpyRandom::new(1);
     let mut tokens = || Array::from_i64(&[BATCH, TOKENS], &random.integers(0, VOCABULARY as i64, BATCH * TOKENS));
     let data = [tokens()?, tokens()?];
     let start = Instant::now();
-    let mut code = compile(&step()?, &setup.options)?;
+    let mut code = compile(&step(mixed)?, &setup.options)?;
     if setup.profile {
         code.enable_profile();
     }
@@ -65,6 +66,7 @@ pub fn train(setup: &Setup) -> Result<Row, Diagnostic> {
     }
     let per_token = 2 * (12 * LAYERS * WIDTH * WIDTH + WIDTH * VOCABULARY) + 4 * LAYERS * TOKENS * WIDTH;
     let more = More {
+        dtype: mixed.map(|policy| policy.compute().to_string()),
         gflops: giga((3 * BATCH * TOKENS * per_token) as f64, times.median),
         first_result_s: Some(digits(first, 3)),
         peak_rss_mb: peak_rss_mb(),
@@ -113,7 +115,7 @@ fn weights() -> Result<Vec<Array>, Diagnostic> {
 }
 
 /// The step. Parameters: tokens and targets, the state. Results: the new state, the loss before the step.
-fn step() -> Result<Module, Diagnostic> {
+fn step(mixed: Option<&Policy>) -> Result<Module, Diagnostic> {
     let g = Graph::new("main");
     let batch = ["ids", "targets"].map(|name| g.input(name, DType::I64, (BATCH, TOKENS)));
     let weight = |(name, shape): (String, Vec<usize>)| Weight {
@@ -121,7 +123,7 @@ fn step() -> Result<Module, Diagnostic> {
         ..Weight::new(name, Type::new(DType::F32, shape))
     };
     let weights: Vec<Weight> = shapes().into_iter().map(weight).collect();
-    let recipe = Recipe { schedule: Schedule::Constant { peak: RATE, warmup: 0 }, ..Recipe::of(&ADAMW) };
+    let recipe = Recipe { schedule: Schedule::Constant { peak: RATE, warmup: 0 }, mixed, ..Recipe::of(&ADAMW) };
     let state = State::declare(&g, &recipe, &weights);
     let loss = |w: &[Tensor], _: &[Tensor], [ids, targets]: &[Tensor; 2]| match logits(ids, w) {
         Ok(logits) => logits.cross_entropy(targets),

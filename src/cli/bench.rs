@@ -1,7 +1,7 @@
 //! `tilewright bench`: measure the work of the peers' scripts.
 
 use super::inputs;
-use super::options::CompileArgs;
+use super::options::{CompileArgs, Compute};
 use crate::bench::Block;
 use crate::bench::{self, Gemm, Row, Setup};
 use crate::compile::Target;
@@ -47,8 +47,12 @@ enum Work {
     Elementwise,
     /// Attention of prompts and of single tokens, f32
     Attention,
-    /// Training steps (forward, gradients, AdamW) of a GPT of 6 layers, 384 wide, on 8 texts of 256 tokens, f32
-    Train,
+    /// Training steps (forward, gradients, AdamW) of a GPT of 6 layers, 384 wide, on 8 texts of 256 tokens
+    Train {
+        /// Of contractions; all else is f32
+        #[arg(long, value_enum, default_value_t = Compute::F32)]
+        compute: Compute,
+    },
     /// The arena and the operations of forward pass and gradients of a GPT on 1024 tokens, f32: without checkpointing, with sqrt(n) segments,
     /// within 50 % and 25 % of the memory, and with the least
     Checkpoint {
@@ -118,7 +122,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         }
         Work::Elementwise => bench::elementwise(&setup, show),
         Work::Attention => bench::attention(&setup, show),
-        Work::Train => show(bench::train(&setup)?),
+        Work::Train { compute } => show(bench::train(&setup, compute.policy()?.as_ref())?),
         Work::Checkpoint { layers, width, plan_only, svg } => {
             let progress = |done, of| super::progress::stage(&format!("costing {} of {of}", done + 1));
             let mut show = |row: bench::CheckpointRow| {

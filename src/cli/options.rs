@@ -5,8 +5,32 @@ use crate::formats::read_text;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::types::DType;
 use tilewright_passes::egraph::{Device, Numerics};
+use tilewright_passes::mixed::Policy;
 use tilewright_passes::tuned::Tuned;
+
+/// The dtype of contractions: of programs that are all in f32, or of mixed precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Compute {
+    /// f32
+    F32,
+    /// bf16
+    Bf16,
+    /// f16
+    F16,
+}
+
+impl Compute {
+    /// The policy; none for f32.
+    pub fn policy(self) -> Result<Option<Policy>, Diagnostic> {
+        match self {
+            Compute::F32 => Ok(None),
+            Compute::Bf16 => Policy::new(DType::Bf16).map(Some),
+            Compute::F16 => Policy::new(DType::F16).map(Some),
+        }
+    }
+}
 
 /// More threads a core than this are a warning.
 const MANY: usize = 4;

@@ -36,7 +36,8 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     progress::steps("training", usize::try_from(steps).unwrap_or(usize::MAX));
     let mut printed = Ok(());
     let done = run.finish(args.until, |m| {
-        let text = format!("step {:>6}  loss {:.4}  {:.0} tokens/s", m.step, m.loss, m.tokens_per_s);
+        let scale = m.loss_scale.map_or(String::new(), |scale| format!("  scale {scale}"));
+        let text = format!("step {:>6}  loss {:.4}  {:.0} tokens/s{scale}", m.step, m.loss, m.tokens_per_s);
         progress::reached(&text, m.step, steps);
         if m.step.is_multiple_of(every) || m.step == 1 || m.step == steps {
             let line = if args.json { serde_json::to_string(m).unwrap_or_default() } else { text };

@@ -1,12 +1,13 @@
 //! A whole training step, as part of a graph.
 
-use super::{At, Optimiser, Schedule, Weight, accumulated, average, clip_factor, global_norm};
+use super::{At, LossScale, Optimiser, Scaled, Schedule, Weight, accumulated, average, clip_factor, global_norm};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Graph, Tensor, Tensors};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::{DType, Type};
 use tilewright_passes::autodiff::value_and_grad;
+use tilewright_passes::mixed::{Policy, mixed};
 
 /// How to train.
 #[derive(Clone, Copy)]
@@ -22,10 +23,15 @@ pub struct Recipe<'a> {
     /// Parts of a batch whose gradients are computed one after the other, to save memory. From 2 on tensors of the batch
     /// have them as their first axis.
     pub parts: usize,
+    /// How the contractions of the loss and of its gradient compute; in the dtype that they have without. Weights, moments,
+    /// statistics and the update stay in f32.
+    pub mixed: Option<&'a Policy>,
+    /// How the loss is scaled, which gradients in f16 need.
+    pub scale: Option<LossScale>,
 }
 
 impl<'a> Recipe<'a> {
-    /// Without clipping, averages and parts, at the rate 1e-3.
+    /// Without clipping, averages, parts, mixed precision and scaling, at the rate 1e-3.
     pub fn of(optimiser: &'a dyn Optimiser) -> Recipe<'a> {
         Recipe {
             optimiser,
@@ -33,11 +39,13 @@ impl<'a> Recipe<'a> {
             clip: None,
             average: None,
             parts: 1,
+            mixed: None,
+            scale: None,
         }
     }
 
     /// Names and types of the tensors of the state, in the order of [`State::list`]: `step`, `w.NAME`, `SLOT.NAME`,
-    /// `average.NAME`. The step and slots start as zeros, averages as the weights.
+    /// `average.NAME`, those of [`LossScale`]. The step and slots start as zeros, averages as the weights.
     pub fn state(&self, weights: &[Weight]) -> Vec<(String, Type)> {
         let named = |what: &str, w: &Weight| (format!("{what}.{}", w.name), w.ty.clone());
         let mut all = vec![(STEP.to_string(), Type::scalar(DType::I64))];
@@ -48,11 +56,19 @@ impl<'a> Recipe<'a> {
         if self.average.is_some() {
             all.extend(weights.iter().map(|w| named("average", w)));
         }
+        if self.scale.is_some() {
+            all.extend(LossScale::state(dtype(weights)));
+        }
         all
     }
 }
 
 const STEP: &str = "step";
+
+/// The dtype of the weights, of moments, and of scalars of a step.
+fn dtype(weights: &[Weight]) -> DType {
+    weights.first().map_or(DType::F32, |w| w.ty.dtype)
+}
 
 /// What a run keeps from step to step.
 #[derive(Clone)]
@@ -65,6 +81,8 @@ pub struct State {
     pub slots: Vec<Vec<Tensor>>,
     /// Averages of the weights, or none.
     pub averages: Vec<Tensor>,
+    /// The scale of the loss, if the recipe has one.
+    pub scaled: Option<Scaled>,
 }
 
 impl State {
@@ -76,13 +94,18 @@ impl State {
         let step = next(1).pop().unwrap_or_else(|| g.fail(Diagnostic::bug("a state without a step")));
         let values = next(weights.len());
         let slots = weights.iter().map(|w| next(recipe.optimiser.slots(w).len())).collect();
-        State { step, weights: values, slots, averages: next(weights.len()) }
+        let averages = next(if recipe.average.is_some() { weights.len() } else { 0 });
+        let scaled: Option<[Tensor; 2]> = next(2).try_into().ok();
+        let scaled = scaled.map(|[scale, good]| Scaled { scale, good });
+        State { step, weights: values, slots, averages, scaled }
     }
 
     /// All its tensors.
     pub fn list(&self) -> Vec<Tensor> {
         let slots = self.slots.iter().flatten();
-        [&self.step].into_iter().chain(&self.weights).chain(slots).chain(&self.averages).cloned().collect()
+        let scaled = self.scaled.iter().flat_map(|s| [&s.scale, &s.good]);
+        let all = [&self.step].into_iter().chain(&self.weights).chain(slots).chain(&self.averages);
+        all.chain(scaled).cloned().collect()
     }
 }
 
@@ -123,18 +146,28 @@ pub fn train_step<B: Tensors>(
     batch: &B,
     loss: impl Fn(&[Tensor], &[Tensor], &B) -> Tensor,
 ) -> Stepped {
-    let (loss, gradients) = if recipe.parts > 1 {
-        accumulated(g, "part_of_batch", recipe.parts as i64, [&state.weights, frozen], batch, loss)
-    } else {
-        value_and_grad(|w: &Vec<Tensor>| loss(w, frozen, batch))(&state.weights)
-    };
-    let dtype = weights.first().map_or(DType::F32, |w| w.ty.dtype);
-    let norm = global_norm(&gradients).unwrap_or_else(|| g.scalar(dtype, 0.0));
+    let (loss, gradients) = derivative(g, recipe, state, frozen, batch, loss);
+    let dtype = dtype(weights);
+    let inverse = state.scaled.as_ref().map(|s| 1.0 / &s.scale);
+    let unscaled = |x: &Tensor| inverse.as_ref().map_or(x.clone(), |inverse| x * inverse.cast(x.dtype()));
+    let loss = unscaled(&loss);
+    let norm = global_norm(&gradients.iter().map(unscaled).collect::<Vec<_>>());
+    let norm = norm.unwrap_or_else(|| g.scalar(dtype, 0.0));
+    let clip = recipe.clip.map(|limit| clip_factor(&norm, limit));
     let rate = recipe.schedule.rate(&state.step, dtype);
     let step = &state.step + 1;
-    let scalars = [rate.clone(), step.cast(dtype)].into_iter();
-    let scalars: Vec<Tensor> = scalars.chain(recipe.clip.map(|limit| clip_factor(&norm, limit))).collect();
-    let mut next = State { step, weights: Vec::new(), slots: Vec::new(), averages: Vec::new() };
+    // The sum of all squares is finite where all gradients are.
+    let finite = recipe.scale.map(|_| norm.lt(f64::INFINITY));
+    let factor = inverse.into_iter().chain(clip).reduce(|a, b| a * b);
+    let scalars: Vec<Tensor> =
+        [rate.clone(), step.cast(dtype)].into_iter().chain(factor).chain(finite.clone()).collect();
+    let (step, scaled) = match (&recipe.scale, &state.scaled, &finite) {
+        (Some(rule), Some(before), Some(finite)) => {
+            (finite.select(&step, &state.step), Some(rule.update(before, finite)))
+        }
+        _unscaled => (step, None),
+    };
+    let mut next = State { step, weights: Vec::new(), slots: Vec::new(), averages: Vec::new(), scaled };
     let mut known = BTreeMap::new();
     let before = state.weights.iter().zip(&state.slots);
     for (i, ((weight, gradient), (value, slots))) in weights.iter().zip(&gradients).zip(before).enumerate() {
@@ -155,8 +188,37 @@ pub fn train_step<B: Tensors>(
     Stepped { state: next, loss, norm, rate }
 }
 
+/// The loss and its gradients, both times the scale, if there is one.
+#[track_caller]
+fn derivative<B: Tensors>(
+    g: &Graph,
+    recipe: &Recipe,
+    state: &State,
+    frozen: &[Tensor],
+    batch: &B,
+    loss: impl Fn(&[Tensor], &[Tensor], &B) -> Tensor,
+) -> (Tensor, Vec<Tensor>) {
+    // The scale is the last of what stays as it is.
+    let scale = state.scaled.iter().map(|s| &s.scale);
+    let fixed: Vec<Tensor> = frozen.iter().chain(scale).cloned().collect();
+    let scaled = |weights: &[Tensor], fixed: &[Tensor], batch: &B| {
+        let (frozen, scale) = fixed.split_at(frozen.len());
+        let loss = match recipe.mixed {
+            Some(policy) => mixed(policy, |w: &Vec<Tensor>| loss(w, frozen, batch))(&weights.to_vec()),
+            None => loss(weights, frozen, batch),
+        };
+        scale.first().map_or(loss.clone(), |scale| &loss * scale.cast(loss.dtype()))
+    };
+    if recipe.parts > 1 {
+        accumulated(g, "part_of_batch", recipe.parts as i64, [&state.weights, &fixed], batch, scaled)
+    } else {
+        value_and_grad(|w: &Vec<Tensor>| scaled(w, &fixed, batch))(&state.weights)
+    }
+}
+
 /// The update of one weight as a function: the weight, its slots and average, which are donated, its gradient, the rate, the
-/// number of the step and perhaps the factor that clips.
+/// number of the step, perhaps the factor that clips and takes the scale away, and whether gradients are finite: where they are
+/// not, all stays.
 fn update(g: &Graph, recipe: &Recipe, weight: &Weight) -> Vec<Tensor> {
     let (dtype, shape) = (weight.ty.dtype, &weight.ty.shape);
     let value = g.donated("weight", dtype, shape);
@@ -165,10 +227,16 @@ fn update(g: &Graph, recipe: &Recipe, weight: &Weight) -> Vec<Tensor> {
     let before = recipe.average.map(|keep| (g.donated("average", dtype, shape), keep));
     let gradient = g.input("gradient", dtype, shape);
     let at = At { rate: g.input("rate", dtype, ()), step: g.input("step", dtype, ()) };
-    let gradient = if recipe.clip.is_some() { gradient * g.input("factor", dtype, ()) } else { gradient };
+    let factored = recipe.clip.is_some() || recipe.scale.is_some();
+    let gradient = if factored { gradient * g.input("factor", dtype, ()) } else { gradient };
     let mut results = recipe.optimiser.update(&at, weight, &value, &gradient, &slots);
-    if let (Some((before, keep)), Some(value)) = (before, results.first()) {
-        results.push(average(&before, value, keep));
+    if let (Some((before, keep)), Some(value)) = (&before, results.first()) {
+        results.push(average(before, value, *keep));
+    }
+    if recipe.scale.is_some() {
+        let finite = g.input("finite", DType::Bool, ());
+        let before = [&value].into_iter().chain(&slots).chain(before.iter().map(|(average, _)| average));
+        results = results.iter().zip(before).map(|(after, before)| finite.select(after, before)).collect();
     }
     results
 }

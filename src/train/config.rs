@@ -1,5 +1,6 @@
 //! What `tilewright train` is told: a TOML file.
 
+use super::precision::{LossScaleConfig, Precision};
 use crate::formats::{read_text, shown};
 use crate::models::decoder::{DecoderConfig, DecoderFamily, DecoderNames, Lora};
 use crate::optim::{Adam, AdamW, Muon, Optimiser, Schedule, Sgd};
@@ -30,6 +31,9 @@ pub struct Config {
     pub schedule: ScheduleConfig,
     /// Adapters instead of all weights.
     pub lora: Option<LoraConfig>,
+    /// How the loss is scaled where products are f16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScaleConfig>,
     /// What is kept.
     #[serde(default)]
     pub save: SaveConfig,
@@ -109,6 +113,9 @@ pub struct TrainConfig {
     pub clip: f64,
     /// What averages of the weights keep at a step; no averages if absent.
     pub average: Option<f64>,
+    /// In what products of matrices compute; weights, moments and statistics are f32. f32 if absent.
+    #[serde(default, skip_serializing_if = "Precision::is_full")]
+    pub precision: Precision,
 }
 
 fn one() -> usize {
@@ -307,6 +314,7 @@ impl Config {
         let rank = self.lora.as_ref().map_or(1, |l| l.rank);
         number("lora.rank", (1..=1 << 16).contains(&rank), "1 to 2^16", rank.to_string())?;
         number("lora", self.lora.is_none() || self.model.from.is_some(), "model.from beside it", "none".into())?;
+        self.loss_scale.as_ref().map_or(Ok(()), |scale| scale.check(train.precision))?;
         let kinds = usize::from(self.data.text.is_empty()) + usize::from(self.data.tokens.is_empty());
         number("data", kinds == 1, "either text or tokens", if kinds == 2 { "neither" } else { "both" }.into())
     }

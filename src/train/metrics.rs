@@ -12,12 +12,21 @@ pub struct Metrics {
     pub step: u64,
     /// The loss before it.
     pub loss: f64,
-    /// The norm over all gradients before clipping.
+    /// The norm over all gradients before clipping. No number in a step that was skipped, see [`LossScale`](crate::optim::LossScale).
+    #[serde(deserialize_with = "number")]
     pub norm: f64,
     /// The rate.
     pub rate: f64,
     /// Tokens a second of this step.
     pub tokens_per_s: f64,
+    /// What the loss of this step was multiplied by, in f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
+}
+
+/// JSON has no infinities and no NaN: they are written as null.
+fn number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// The file `metrics.jsonl` of a run.

@@ -9,6 +9,7 @@ mod data;
 mod metrics;
 mod model;
 mod plot;
+mod precision;
 mod prefetch;
 
 pub use checkpoint::{Checkpoints, Resumed};
@@ -19,10 +20,11 @@ pub use config::{
 pub use data::{Batches, Data, Tokens};
 pub use metrics::Metrics;
 pub(crate) use model::read_weights;
+pub use precision::{LossScaleConfig, Precision};
 
 use crate::compile::{Options, compile};
 use crate::formats::check_writable;
-use crate::optim::{Optimiser, Recipe};
+use crate::optim::{LossScale, Optimiser, Recipe};
 use metrics::Log;
 use model::{Learner, Origin, batch_shape};
 use prefetch::Prefetch;
@@ -31,6 +33,7 @@ use std::time::Instant;
 use tilewright_ir::array::{Array, Bytes, element_count};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::{Bindings, Type};
+use tilewright_passes::mixed::Policy;
 use tilewright_runtime::buffer::Buffer;
 use tilewright_runtime::executable::Executable;
 
@@ -63,12 +66,13 @@ impl Run {
         let shape = [config.train.batch, config.model.context];
         let batches = Batches::new(data.tokens, config.seed, shape, learner.model.vocabulary)?;
         let optimiser = config.optimiser.optimiser(&learner.model);
-        let recipe = recipe(&config, &*optimiser);
+        let policy = config.train.precision.policy()?;
+        let recipe = recipe(&config, &*optimiser, policy.as_ref());
         let names = recipe.state(&learner.weights());
         let code = compile(&learner.step(&config, &recipe)?, options)?;
         let (step, state) = match checkpoints.resume(&names)? {
             Some(resumed) => (resumed.step, resumed.state),
-            None => (0, first_state(&names, &learner)?),
+            None => (0, first_state(&names, &learner, recipe.scale)?),
         };
         // What is resumed lies in a mapped file, and the state is written.
         let state = state.iter().map(|a| code.copy_in(a)).collect::<Result<_, _>>()?;
@@ -110,15 +114,22 @@ impl Run {
         while self.step < end {
             let start = Instant::now();
             let batch = ahead.next()?;
+            let loss_scale = self.loss_scale();
             let [loss, norm, rate] = self.run(&batch)?;
             self.step += 1;
             let tokens_per_s = tokens as f64 / start.elapsed().as_secs_f64().max(1e-9);
-            let metrics = Metrics { step: self.step, loss, norm, rate, tokens_per_s };
+            let metrics = Metrics { step: self.step, loss, norm, rate, tokens_per_s, loss_scale };
             seen(&metrics);
             if !loss.is_finite() {
                 let message = format!("the loss of step {} is {loss}; checkpoints before it stay", self.step);
                 return Err(
                     Diagnostic::new("diverged", message).note("a lower schedule.peak or a longer warm-up may help")
+                );
+            }
+            if loss_scale.is_some_and(|scale| scale < LEAST_SCALE) {
+                let message = format!("the gradients of step {} are not finite at any loss scale", self.step);
+                return Err(
+                    Diagnostic::new("diverged", message).note("train.precision = \"bf16\" has the range of f32")
                 );
             }
             let last = self.step == end;
@@ -149,14 +160,16 @@ impl Run {
         let mut results = self.code.run_buffers(&inputs, &Bindings::new())?;
         let metrics = results.split_off(self.names.len());
         self.state = results;
-        let number = |b: &Buffer| {
-            let bytes = b.bytes(4).and_then(|b| <[u8; 4]>::try_from(&b[..]).ok());
-            bytes.map_or(f64::NAN, |b| f64::from(f32::from_le_bytes(b)))
-        };
         match &metrics[..] {
             [loss, norm, rate] => Ok([number(loss), number(norm), number(rate)]),
             _other => Err(Diagnostic::bug("a step without its metrics")),
         }
+    }
+
+    /// What the next step multiplies the loss by.
+    fn loss_scale(&self) -> Option<f64> {
+        let at = self.names.iter().position(|(name, _)| name == LossScale::NAME)?;
+        self.state.get(at).map(number)
     }
 
     /// The state as arrays, which share its memory until the next step.
@@ -174,25 +187,42 @@ impl Run {
     }
 }
 
-fn recipe<'a>(config: &Config, optimiser: &'a dyn Optimiser) -> Recipe<'a> {
+/// Where the loss scale is below the least normal f16, it is not too large a scale that makes gradients infinite.
+const LEAST_SCALE: f64 = 6.104e-5;
+
+/// A scalar of f32.
+fn number(buffer: &Buffer) -> f64 {
+    let bytes = buffer.bytes(4).and_then(|b| <[u8; 4]>::try_from(&b[..]).ok());
+    bytes.map_or(f64::NAN, |b| f64::from(f32::from_le_bytes(b)))
+}
+
+fn recipe<'a>(config: &Config, optimiser: &'a dyn Optimiser, mixed: Option<&'a Policy>) -> Recipe<'a> {
     Recipe {
         optimiser,
         schedule: config.schedule(),
         clip: Some(config.train.clip).filter(|limit| *limit > 0.0),
         average: config.train.average,
         parts: config.train.parts,
+        mixed,
+        scale: config.train.precision.loss_scale(config.loss_scale.as_ref()),
     }
 }
 
-/// Zeros but for the weights, and for averages, which start as these.
-fn first_state(names: &[(String, Type)], learner: &Learner) -> Result<Vec<Array>, Diagnostic> {
+/// Zeros but for the weights, averages, which start as these, and the scale of the loss.
+fn first_state(
+    names: &[(String, Type)],
+    learner: &Learner,
+    scale: Option<LossScale>,
+) -> Result<Vec<Array>, Diagnostic> {
     let weights = |name: &str| {
         let own = name.strip_prefix("w.").or_else(|| name.strip_prefix("average."))?;
         learner.learns.iter().position(|e| e.weight.name == own).map(|i| learner.first[i].clone())
     };
-    let one = |(name, ty): &(String, Type)| match weights(name) {
-        Some(array) => Ok(array),
-        None => {
+    let scale = |name: &str| scale.filter(|_| name == LossScale::NAME).map(|scale| scale.first);
+    let one = |(name, ty): &(String, Type)| match (weights(name), scale(name)) {
+        (Some(array), _) => Ok(array),
+        (None, Some(first)) => Array::from_number(ty.dtype, first),
+        (None, None) => {
             let shape = ty.concrete(&Bindings::new()).map_err(Diagnostic::bug)?;
             let bytes = element_count(&shape).and_then(|n| ty.dtype.bytes(n));
             let bytes = bytes.ok_or_else(|| Diagnostic::bug("a state that overflows"))?;

@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_plot_has_its_points_and_ticks_inside() {
-        let metrics = |step, loss| Metrics { step, loss, norm: 1.0, rate: 1.0, tokens_per_s: 1.0 };
+        let metrics = |step, loss| Metrics { step, loss, norm: 1.0, rate: 1.0, tokens_per_s: 1.0, loss_scale: None };
         let all: Vec<Metrics> = (1..=100).map(|i| metrics(i, 4.0 / i as f64)).collect();
         let text = draw(&all);
         assert!(text.contains(">4</text>") && text.contains(">100</text>"), "{text}");

@@ -191,6 +191,13 @@ fn typos_are_told_with_the_nearest_key() {
         ("steps = 12", "steps = 0", ["train.steps: expected 1 to 2^40, found 0", "", ""]),
         ("parts = 2", "parts = 3", ["train.parts: expected a divisor of the batch 4, found 3", "", ""]),
         ("heads = 2", "heads = 3", ["heads: expected a divisor of the width 16, found 3", "", ""]),
+        (
+            "parts = 2",
+            "precision = \"fp16\"",
+            ["unknown variant `fp16`", "the nearest known one is `f16`", "run.toml:15"],
+        ),
+        ("parts = 2", "precision = \"bfloat16\"", ["bfloat16", "the nearest known one is `bf16`", ""]),
+        ("[save]", "[loss_scale]\n[save]", ["loss_scale: expected train.precision = \"f16\" beside it", "", ""]),
         ("context = 16", "context = 5000", ["expected 10001 tokens for sequences of 5000", "", ""]),
         ("text.txt", "texts.txt", ["texts.txt", "cannot open", ""]),
     ] {
@@ -263,4 +270,58 @@ fn the_configuration_of_the_example_is_one() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/char_gpt/char_gpt.toml");
     let config = tilewright::train::Config::open(Path::new(path)).unwrap_or_else(|d| panic!("{d}"));
     assert_eq!((config.model.layers, config.model.width, config.train.steps), (Some(6), Some(384), 2000));
+}
+
+/// The metrics of a run, line by line.
+fn metrics(folder: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();
+    text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+/// The scale of the loss starts so large that the first steps are skipped; it is part of what goes on.
+#[test]
+fn a_run_in_f16_goes_on_with_its_scale() {
+    let config =
+        CONFIG.replace("average = 0.5\n", "precision = \"f16\"\n") + "[loss_scale]\nfirst = 4194304\ninterval = 2\n";
+    let (whole, stopped) = (folder(&config), folder(&config));
+    let printed = done(&run(whole.path(), &["--threads", "1"]));
+    assert!(printed.contains("  scale 4194304\n"), "{printed}");
+    let all = metrics(whole.path());
+    let scales: Vec<f64> = all.iter().map(|m| m["loss_scale"].as_f64().unwrap()).collect();
+    let skipped: Vec<bool> = all.iter().map(|m| m["norm"].is_null()).collect();
+    assert!(skipped[0] && !skipped[11], "{all:?}");
+    for i in 1..scales.len() {
+        let factor = scales[i] / scales[i - 1];
+        assert!(if skipped[i - 1] { factor == 0.5 } else { factor == 1.0 || factor == 2.0 }, "step {i}: {scales:?}");
+    }
+    // The rate is that of the steps that moved something.
+    let first = skipped.iter().position(|skipped| !skipped).unwrap();
+    assert!((1..9).contains(&first) && all[first]["rate"] == all[0]["rate"], "{all:?}");
+    assert!(scales.windows(2).any(|pair| pair[1] > pair[0]), "it never grows: {scales:?}");
+    // Before and behind a skipped step.
+    for until in ["1", "4", "9"] {
+        done(&run(stopped.path(), &["--until", until]));
+    }
+    done(&run(stopped.path(), &["--threads", "2"]));
+    assert!(model(whole.path()) == model(stopped.path()), "the models differ");
+    let without_times = |folder: &Path| {
+        let line = |mut m: serde_json::Value| {
+            m.as_object_mut().unwrap().remove("tokens_per_s");
+            m
+        };
+        metrics(folder).into_iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(without_times(whole.path()), without_times(stopped.path()));
+    generates(whole.path(), "in the");
+}
+
+#[test]
+fn a_run_in_bf16_learns_as_one_in_f32_does() {
+    let config = CONFIG.replace("average = 0.5\n", "").replace("dropout = 0.1\n", "");
+    let (full, half) = (folder(&config), folder(&config.replace("parts = 2", "parts = 2\nprecision = \"bf16\"")));
+    done(&run(full.path(), &[]));
+    done(&run(half.path(), &[]));
+    let (a, b) = (losses(full.path()), losses(half.path()));
+    assert!(a.iter().zip(&b).all(|(a, b)| (a.1 - b.1).abs() < 0.01), "{a:?} {b:?}");
+    assert!(a != b && metrics(half.path()).iter().all(|m| m.get("loss_scale").is_none()));
 }

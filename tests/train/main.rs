@@ -7,3 +7,4 @@ mod conformance;
 mod folder;
 mod optim;
 mod random;
+mod scale;
