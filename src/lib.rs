@@ -48,6 +48,7 @@ pub mod explain;
 pub mod formats;
 #[cfg(feature = "models")]
 pub mod generate;
+pub mod ledger;
 pub mod models;
 pub mod optim;
 pub mod programs;

@@ -16,5 +16,5 @@ pub mod walk;
 
 #[cfg(feature = "ilp")]
 pub use lower::integer;
-pub use lower::{Explained, ExplainedKernel, Lowered, Options as LowerOptions, Origin, Second};
-pub use lower::{Target, explained, fired, lower_module, optimized, regions, tunables};
+pub use lower::{Explained, ExplainedKernel, Lowered, Options as LowerOptions, Origin, Priced, PricedKernel, Second};
+pub use lower::{Target, explained, fired, lower_module, optimized, priced, regions, tunables};

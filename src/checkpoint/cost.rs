@@ -30,17 +30,21 @@ impl Cost {
     /// Errors: those of the compiler; `symbol` for sizes that are missing.
     pub fn of(module: &Module, options: &Options, sizes: &Bindings) -> Result<Cost, Diagnostic> {
         let programs = lower(module, options)?;
-        let plans = plan_programs(&programs)?;
         let target = tilewright_passes::Target { isa: options.isa.name() };
         let device = target.device(&options.lowering())?;
         let entry = &module.entry()?.name;
-        let at = programs.iter().position(|p| *p.name == **entry);
-        let at = at.ok_or_else(|| Diagnostic::bug("an entry without a program"))?;
-        let peak = Layouts::default().get(&plans, at, sizes)?.peak;
+        let peak = arena(&programs, entry, sizes)?;
         let by_name = programs.iter().map(|p| (&*p.name, p)).collect();
         let mut walk = Walk { by_name, device, known: BTreeMap::new() };
         Ok(Cost { peak, ..walk.program(entry, sizes)? })
     }
+}
+
+/// Bytes of the planned arena of the program `entry`. Errors: those of the planner; `symbol` for sizes that are missing.
+pub(crate) fn arena(programs: &[Program], entry: &str, sizes: &Bindings) -> Result<usize, Diagnostic> {
+    let at = programs.iter().position(|p| *p.name == *entry);
+    let at = at.ok_or_else(|| Diagnostic::bug("an entry without a program"))?;
+    Ok(Layouts::default().get(&plan_programs(programs)?, at, sizes)?.peak)
 }
 
 type Sizes = Vec<(Symbol, i64)>;

@@ -4,6 +4,7 @@ mod cost;
 mod report;
 
 pub use cost::Cost;
+pub(crate) use cost::arena;
 pub use report::{Point, svg};
 
 use crate::compile::Options;

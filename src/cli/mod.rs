@@ -16,6 +16,7 @@ mod generate;
 mod grad;
 mod indices;
 mod inputs;
+mod ledger;
 mod ops;
 pub mod options;
 mod progress;
@@ -68,6 +69,8 @@ enum Command {
     Grad(grad::Args),
     /// Differentiate within a budget of memory: what is kept of the way forward, and what is computed again
     Checkpoint(checkpoint::Args),
+    /// Count what a model computes and moves beside the formulas of textbooks, and predict its time
+    Ledger(ledger::Args),
     /// Make the program of many examples from that of one: as a .tw file, or any stage
     Vmap(vmap::Args),
     /// Measure products, fused operations, attention and models
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Bisect(args) => bisect::run(&args),
         Command::Grad(args) => grad::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
+        Command::Ledger(args) => ledger::run(&args),
         Command::Vmap(args) => vmap::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Tune(args) => tune::run(&args),

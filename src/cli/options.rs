@@ -142,7 +142,7 @@ fn measured(path: &Path, host: &Options) -> Result<Tuned, Diagnostic> {
 }
 
 /// A shipped description, or one in a file.
-fn machine(name: &str) -> Result<Device, Diagnostic> {
+pub(super) fn machine(name: &str) -> Result<Device, Diagnostic> {
     let path = Path::new(name);
     if Device::names().any(|shipped| shipped == name) || !path.exists() {
         return Device::named(name).map_err(|d| d.note("no file has this name either"));

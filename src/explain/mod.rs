@@ -18,6 +18,7 @@ use tilewright_passes::Explained;
 use tilewright_passes::egraph::explain::Replay;
 use tilewright_runtime::plan::plan_programs;
 
+pub(crate) use html::escaped;
 pub use html::page;
 pub use text::text;
 

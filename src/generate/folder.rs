@@ -4,14 +4,12 @@ use super::LanguageModel;
 use crate::compile::Options;
 use crate::formats::{read_text, tokenizer::Tokenizer};
 use crate::models::decoder::{DecoderConfig, DecoderFamily};
-use crate::models::gpt2::Gpt2Names;
-use crate::models::{Gpt2Config, LlamaConfig, Outputs, WeightTypes, gpt2, llama, rope_tables};
+use crate::models::{Outputs, gpt2, llama, rope_tables};
 use crate::train::read_weights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::{Diagnostic, Place};
-use tilewright_ir::dsl::RopeLayout;
 use tilewright_ir::graph::Module;
 
 /// A folder with `config.json`, `model.safetensors` and `tokenizer.json` of a GPT-2 or a Llama, by the names of Hugging Face.
@@ -57,50 +55,22 @@ impl ModelFolder {
         let outputs = Outputs::default();
         let weights = read_weights(&self.folder.join("model.safetensors"), &self.config)?;
         let (module, weights) = match self.config.family {
-            DecoderFamily::Gpt => self.gpt(capacity, outputs, weights)?,
-            DecoderFamily::Llama => self.llama(capacity, outputs, weights)?,
+            DecoderFamily::Gpt => self.gpt(capacity, weights)?,
+            DecoderFamily::Llama => self.llama(capacity, weights)?,
         };
         let sizes = [self.config.vocabulary, self.config.width];
         LanguageModel::new(&module, &weights, sizes, capacity, outputs, options)
     }
 
-    fn gpt(&self, capacity: usize, outputs: Outputs, weights: Vec<Array>) -> Result<Parts, Diagnostic> {
+    fn gpt(&self, capacity: usize, weights: Vec<Array>) -> Result<Parts, Diagnostic> {
         let c = &self.config;
-        let module = gpt2(&Gpt2Config {
-            layers: c.layers,
-            width: c.width,
-            heads: c.heads,
-            feed_forward: c.feed_forward,
-            vocabulary: c.vocabulary,
-            context: c.context,
-            epsilon: c.epsilon,
-            capacity,
-            names: Gpt2Names::HuggingFace,
-            dtypes: WeightTypes::new(),
-            outputs,
-        })?;
+        let module = gpt2(&c.as_gpt2(capacity))?;
         Ok((module, c.entries().into_iter().map(|e| e.weight.name).zip(weights).collect()))
     }
 
-    fn llama(&self, capacity: usize, outputs: Outputs, weights: Vec<Array>) -> Result<Parts, Diagnostic> {
+    fn llama(&self, capacity: usize, weights: Vec<Array>) -> Result<Parts, Diagnostic> {
         let c = &self.config;
-        let config = LlamaConfig {
-            layers: c.layers,
-            width: c.width,
-            heads: c.heads,
-            kv_heads: c.kv_heads,
-            head_size: c.head_size,
-            feed_forward: c.feed_forward,
-            vocabulary: c.vocabulary,
-            rope_base: c.rope_base,
-            rope_factors: Vec::new(),
-            rope_layout: RopeLayout::Half,
-            epsilon: c.epsilon,
-            tied: c.tied,
-            capacity,
-            dtypes: WeightTypes::new(),
-            outputs,
-        };
+        let config = c.as_llama(capacity);
         let mut named = BTreeMap::new();
         for (e, array) in c.entries().iter().zip(weights) {
             named.insert(e.gguf_name()?, array);

@@ -64,6 +64,8 @@ impl<'a> Recipe<'a> {
 }
 
 const STEP: &str = "step";
+/// The scope of what a step does beside the gradients.
+const SCOPE: &str = "optimiser";
 
 /// The dtype of the weights, of moments, and of scalars of a step.
 fn dtype(weights: &[Weight]) -> DType {
@@ -151,7 +153,7 @@ pub fn train_step<B: Tensors>(
     let inverse = state.scaled.as_ref().map(|s| 1.0 / &s.scale);
     let unscaled = |x: &Tensor| inverse.as_ref().map_or(x.clone(), |inverse| x * inverse.cast(x.dtype()));
     let loss = unscaled(&loss);
-    let norm = global_norm(&gradients.iter().map(unscaled).collect::<Vec<_>>());
+    let norm = g.scope(SCOPE, || global_norm(&gradients.iter().map(unscaled).collect::<Vec<_>>()));
     let norm = norm.unwrap_or_else(|| g.scalar(dtype, 0.0));
     let clip = recipe.clip.map(|limit| clip_factor(&norm, limit));
     let rate = recipe.schedule.rate(&state.step, dtype);
@@ -180,7 +182,7 @@ pub fn train_step<B: Tensors>(
             g.function(&name, |g| update(g, recipe, weight));
             name
         });
-        let mut results = g.call_all(function, &args).into_iter();
+        let mut results = g.scope(SCOPE, || g.call_all(function, &args)).into_iter();
         next.weights.extend(results.next());
         next.slots.push(results.by_ref().take(slots.len()).collect());
         next.averages.extend(results.next());

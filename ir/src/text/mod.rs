@@ -23,7 +23,7 @@ mod same;
 
 pub use literal::element_text;
 pub(crate) use names::is_ident;
-pub use names::value as value_name;
+pub use names::{nearest, value as value_name};
 pub use parse::parse;
 pub use print::{print, print_node, print_noted};
 pub use same::difference;

@@ -74,7 +74,7 @@ pub fn value(f: &Function, v: Value) -> String {
 }
 
 /// The candidate with the fewest edits from `name`, if that is less than half of its letters.
-pub(super) fn nearest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+pub fn nearest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     if name.len() > 64 {
         return None;
     }

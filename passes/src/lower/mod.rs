@@ -18,7 +18,7 @@ pub(crate) use control::depth;
 #[cfg(feature = "ilp")]
 pub use integer::integer;
 pub use launch::lower_region;
-pub use level2::{Explained, ExplainedKernel, Second};
+pub use level2::{Explained, ExplainedKernel, Priced, PricedKernel, Second, priced};
 
 use crate::egraph::{self, DEFAULT_BUDGET, Device, Numerics, UserRules};
 use crate::fuse;

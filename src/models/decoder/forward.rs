@@ -12,7 +12,8 @@ const BLOCK: &str = "block";
 impl DecoderConfig {
     /// Logits `[batch, seq, vocabulary]` of tokens `[batch, seq]`, from the weights by their roles, which may be those of the
     /// adapters, too. With a probability and a key, elements are [dropped](Tensor::dropout) after the embedding and at the end of
-    /// each half of a block. It declares the function `block`, so it stands once in a graph.
+    /// each half of a block. It declares the function `block`, so it stands once in a graph. Its parts have scopes: `embedding`, `h.N`
+    /// and in it `ln1`, `attn.q`, `attn.scores`, `mlp.up` and so on, `lnf`, `head`.
     ///
     /// Errors, when the graph is finished: `model-weight` for weights that are missing; `model-config` for sequences longer than
     /// the context; those of the DSL.
@@ -27,14 +28,20 @@ impl DecoderConfig {
         };
         let given = Given { g, config: self, weights };
         let table = given.get("wte");
-        let mut x = table.embedding(ids);
         let mut shared = Vec::new();
-        match self.family {
-            DecoderFamily::Gpt => x = x + given.get("wpe").slice(0, 0, seq),
-            DecoderFamily::Llama => shared.extend(self.rope(g, seq)),
-        }
-        if let Some((probability, key)) = dropped {
-            x = x.dropout(probability, &key.numbered(0));
+        let mut x = g.scope("embedding", || {
+            let x = table.embedding(ids);
+            let x = match self.family {
+                DecoderFamily::Gpt => x + given.get("wpe").slice(0, 0, seq),
+                DecoderFamily::Llama => x,
+            };
+            match dropped {
+                Some((probability, key)) => x.dropout(probability, &key.numbered(0)),
+                None => x,
+            }
+        });
+        if self.family == DecoderFamily::Llama {
+            shared.extend(self.rope(g, seq));
         }
         self.declare_block(g, &x, &shared, weights, dropped.map(|(probability, _)| probability));
         for layer in 0..self.layers {
@@ -42,11 +49,11 @@ impl DecoderConfig {
             let own = weights.iter().filter(|(role, _)| role.starts_with(&scope)).map(|(_, t)| t);
             let key = dropped.map(|(_, key)| key.numbered(layer as u32 + 1).words().clone());
             let args: Vec<&Tensor> = [&x].into_iter().chain(&shared).chain(own).chain(&key).collect();
-            let [next] = g.call(BLOCK, &args);
+            let [next] = g.scope(&format!("h.{layer}"), || g.call(BLOCK, &args));
             x = next;
         }
         let x = given.norm("lnf", &x);
-        if self.tied { x.linear(&table) } else { given.output(&x) }
+        g.scope("head", || if self.tied { x.linear(&table) } else { given.output(&x) })
     }
 
     /// The function of a block: `x`, what all layers share, the weights of a layer in the order of their roles, the key of what is
@@ -66,8 +73,10 @@ impl DecoderConfig {
                 Some((probability, keys)) => x.dropout(*probability, &keys[half]),
                 None => x,
             };
-            let x = &x + drop(given.attention(&given.norm("ln1", &x), &shared), 0);
-            [&x + drop(given.feed_forward(&given.norm("ln2", &x)), 1)]
+            let n = given.norm("ln1", &x);
+            let x = g.scope("attn", || &x + drop(given.attention(&n, &shared), 0));
+            let n = given.norm("ln2", &x);
+            [g.scope("mlp", || &x + drop(given.feed_forward(&n), 1))]
         });
         if self.checkpoint {
             g.checkpoint(BLOCK);
@@ -111,16 +120,20 @@ impl Given<'_> {
 
     fn norm(&self, role: &str, x: &Tensor) -> Tensor {
         let weight = self.get(&format!("{role}.w"));
-        match self.config.family {
+        self.g.scope(role, || match self.config.family {
             DecoderFamily::Gpt => {
                 x.layer_norm(Some(&weight), Some(&self.get(&format!("{role}.b"))), self.config.epsilon)
             }
             DecoderFamily::Llama => x.rms_norm(&weight, self.config.epsilon),
-        }
+        })
     }
 
     /// The product with a matrix and its adapters, and its bias where there is one.
     fn linear(&self, role: &str, x: &Tensor) -> Tensor {
+        self.g.scope(role, || self.product(role, x))
+    }
+
+    fn product(&self, role: &str, x: &Tensor) -> Tensor {
         let weight = self.get(&format!("{role}.w"));
         let mut y = if self.config.inputs_first() { x.matmul(&weight) } else { x.linear(&weight) };
         let part = |part: &str| self.weights.get(&format!("{role}.w.{part}"));
@@ -160,7 +173,8 @@ impl Given<'_> {
             _none => x,
         };
         let causal = Attention { causal: true, ..Attention::default() };
-        let attended = turned(q).attention(&turned(k), &v, causal).rearrange("b h s d -> b s (h d)", &[]);
+        let scores = || turned(q).attention(&turned(k), &v, causal).rearrange("b h s d -> b s (h d)", &[]);
+        let attended = self.g.scope("scores", scores);
         self.linear("proj", &attended)
     }
 

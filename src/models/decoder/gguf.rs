@@ -35,10 +35,10 @@ impl Entry {
 }
 
 impl DecoderConfig {
-    /// The model of a GGUF file, and its weights in the order of [`DecoderConfig::entries`], dequantised.
+    /// The model of a GGUF file, without its weights.
     ///
-    /// Errors: those of [`LlamaConfig::from_gguf`]; `model-config` for scaled frequencies; `weight-mismatch`.
-    pub fn from_gguf(gguf: &Gguf) -> Result<(DecoderConfig, Vec<Array>), Diagnostic> {
+    /// Errors: those of [`LlamaConfig::from_gguf`]; `model-config` for scaled frequencies.
+    pub fn of_gguf(gguf: &Gguf) -> Result<DecoderConfig, Diagnostic> {
         let llama = LlamaConfig::from_gguf(gguf, 1)?;
         if !llama.rope_factors.is_empty() {
             return Err(config_error("rope_freqs.weight", "no factors of frequencies"));
@@ -62,6 +62,14 @@ impl DecoderConfig {
             checkpoint: false,
         };
         config.check()?;
+        Ok(config)
+    }
+
+    /// The model of a GGUF file, and its weights in the order of [`DecoderConfig::entries`], dequantised.
+    ///
+    /// Errors: those of [`DecoderConfig::of_gguf`]; `weight-mismatch`.
+    pub fn from_gguf(gguf: &Gguf) -> Result<(DecoderConfig, Vec<Array>), Diagnostic> {
+        let config = DecoderConfig::of_gguf(gguf)?;
         let one = |e: &Entry| {
             let name = e.gguf_name()?;
             let array = dequantise(&gguf.tensor(&name)?)?;

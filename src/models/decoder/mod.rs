@@ -4,6 +4,7 @@
 //! once a layer, so that its gradient is one function too.
 
 mod forward;
+mod generating;
 mod gguf;
 mod json;
 mod names;

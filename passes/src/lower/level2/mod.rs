@@ -5,6 +5,7 @@ mod choice;
 mod explain;
 mod layout;
 mod order;
+mod priced;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -21,6 +22,7 @@ use choice::{Choice, choose};
 use egg::Id;
 pub use explain::{Explained, ExplainedKernel, Second};
 use order::Place;
+pub use priced::{Priced, PricedKernel, priced};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Role, Value};

@@ -1,0 +1,106 @@
+//! `tilewright ledger`: what a model computes, moves and holds, beside formulas; how long it takes; scaling laws.
+
+use super::inputs::sizes_of;
+use super::options::machine;
+use super::progress::stage;
+use crate::formats::{check_writable, write_whole};
+use crate::ledger::{Machine, Question, Subject, ledger, optima, roofline};
+use std::path::{Path, PathBuf};
+use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::types::DType;
+use tilewright_passes::egraph::Device;
+
+/// Arguments of `ledger`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A model by name (gpt2, smollm2-135m, llama-3-8b, ..), a folder with a config.json, a GGUF file, a .tw file, or an op program or
+    /// an ONNX graph in a .safetensors file; none with --budget alone
+    model: Option<String>,
+    /// Count a step of training (gradients, clipping, AdamW) instead of the way forward
+    #[arg(long)]
+    train: bool,
+    /// Sequences of a batch
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Tokens of a sequence; if absent 1024, or the most of the model
+    #[arg(long)]
+    seq: Option<usize>,
+    /// Dtype of the weights and of what is computed
+    #[arg(long, default_value = "f32", value_parser = dtype)]
+    dtype: DType,
+    /// Compute blocks again on the way back instead of keeping what is in them
+    #[arg(long, requires = "train")]
+    checkpoint: bool,
+    /// What predictions are for: a name (h200, cpu-avx512, ..) or a file that `calibrate` wrote. This machine's kind if absent
+    #[arg(long, value_name = "NAME|FILE")]
+    machine: Option<String>,
+    /// Operations to be spent on training, such as 5.76e23: what scaling laws say of them
+    #[arg(long, value_name = "FLOPS", allow_negative_numbers = true)]
+    budget: Option<f64>,
+    /// Value of a symbol of a program, such as seq=16; may be repeated
+    #[arg(long = "set", value_name = "SYMBOL=VALUE")]
+    set: Vec<String>,
+    /// Write a roofline to this file
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// JSON, with all layers
+    #[arg(long)]
+    json: bool,
+}
+
+fn dtype(text: &str) -> Result<DType, String> {
+    let found = text.parse::<DType>().ok().filter(|d| d.is_float());
+    found.ok_or_else(|| "expected f32, bf16, f16 or f64".into())
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
+    let Some(model) = &args.model else {
+        let budget = args.budget.ok_or_else(|| Diagnostic::new("usage", "expected a model, or --budget"))?;
+        let found = optima(budget)?;
+        return super::print(&if args.json { json(&found)? } else { found.to_string() });
+    };
+    args.svg.as_deref().map_or(Ok(()), check_writable)?;
+    let machine = match args.machine.as_deref() {
+        None => Machine::host()?,
+        Some(name) if Device::names().any(|n| n == name) || !Path::new(name).exists() => Machine::named(name)?,
+        Some(file) => Machine::of(machine(file)?)?,
+    };
+    let subject = subject(model, args)?;
+    let most = match &subject {
+        Subject::Decoder { config, .. } => config.context,
+        Subject::Program { .. } => usize::MAX,
+    };
+    let question = Question {
+        train: args.train,
+        batch: args.batch,
+        seq: args.seq.unwrap_or(most.min(1024)),
+        dtype: args.dtype,
+        checkpoint: args.checkpoint,
+        budget: args.budget,
+    };
+    let found = ledger(&subject, &question, &machine, &stage)?;
+    if let Some(path) = &args.svg {
+        write_whole(path, |out| out.write_all(roofline(&found).as_bytes()))?;
+    }
+    super::print(&if args.json { json(&found)? } else { found.to_string() })
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Diagnostic> {
+    let text = serde_json::to_string_pretty(value);
+    text.map(|t| t + "\n").map_err(|e| Diagnostic::bug(format!("a ledger cannot be written: {e}")))
+}
+
+/// A model by its name, its files, or a program.
+fn subject(name: &str, args: &Args) -> Result<Subject, Diagnostic> {
+    let path = Path::new(name);
+    if Subject::names().any(|n| n == name) || !path.exists() {
+        return Subject::named(name);
+    }
+    if path.is_dir() || path.extension().is_some_and(|e| e == "gguf") {
+        return Subject::open(path);
+    }
+    let module = super::load_module(path, None)?;
+    tilewright_ir::verify::verify(&module)?;
+    let sizes = sizes_of(&args.set, &module, module.entry()?)?;
+    Ok(Subject::Program { name: name.into(), module, sizes })
+}
