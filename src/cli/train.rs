@@ -37,9 +37,12 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let mut printed = Ok(());
     let done = run.finish(args.until, |m| {
         let scale = m.loss_scale.map_or(String::new(), |scale| format!("  scale {scale}"));
-        let text = format!("step {:>6}  loss {:.4}  {:.0} tokens/s{scale}", m.step, m.loss, m.tokens_per_s);
+        let tested = m.validation.map_or(String::new(), |loss| format!("  validation {loss:.4}"));
+        let used = m.mfu.map_or(String::new(), |part| format!("  MFU {:.1} %", 100.0 * part));
+        let text =
+            format!("step {:>6}  loss {:.4}{tested}  {:.0} tokens/s{used}{scale}", m.step, m.loss, m.tokens_per_s);
         progress::reached(&text, m.step, steps);
-        if m.step.is_multiple_of(every) || m.step == 1 || m.step == steps {
+        if m.step.is_multiple_of(every) || m.step == 1 || m.step == steps || m.validation.is_some() {
             let line = if args.json { serde_json::to_string(m).unwrap_or_default() } else { text };
             let told = super::print(&(line + "\n"));
             if printed.is_ok() {

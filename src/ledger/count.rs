@@ -3,6 +3,7 @@
 //! Operations are those of [`flops::cost`] for each live node of the graph, so they do not depend on which kernels there are; bytes and
 //! seconds are those of the kernels that the compiler chooses.
 
+use super::kind::Kind;
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -85,6 +86,15 @@ pub fn count(module: &Module, prices: &[Priced], sizes: &Bindings) -> Result<Tal
     let mut walk = Walk { module, prices, known: BTreeMap::new() };
     let all = walk.function(module.entry()?, sizes, 0)?;
     Ok(Arc::unwrap_or_clone(all))
+}
+
+/// Operations of matrix products in a step of training, but for those of its optimiser: what the model itself takes.
+///
+/// Errors: those of [`count`].
+pub fn model_flops(step: &Module) -> Result<f64, Diagnostic> {
+    let all = count(step, &[], &Bindings::new())?;
+    let model = all.iter().filter(|(scope, _)| Kind::of(scope) != Kind::Optimiser);
+    Ok(sum(model.map(|(_, tally)| tally)).products)
 }
 
 /// A function, and sizes of its symbols.

@@ -26,7 +26,7 @@ mod svg;
 mod text;
 mod textbook;
 
-pub use count::{Tallies, Tally, count};
+pub use count::{Tallies, Tally, count, model_flops};
 pub use kind::{Kind, layer};
 pub use machine::Machine;
 pub use memory::{Activations, Memory};

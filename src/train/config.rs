@@ -1,6 +1,7 @@
 //! What `tilewright train` is told: a TOML file.
 
 use super::precision::{LossScaleConfig, Precision};
+use super::validation::ValidationConfig;
 use crate::formats::{read_text, shown};
 use crate::models::decoder::{DecoderConfig, DecoderFamily, DecoderNames, Lora};
 use crate::optim::{Adam, AdamW, Muon, Optimiser, Schedule, Sgd};
@@ -89,6 +90,9 @@ pub struct DataConfig {
     pub tokens: Vec<PathBuf>,
     /// `characters` (those of the text), or a `tokenizer.json`. If absent that of the folder that the model is from, else characters.
     pub tokenizer: Option<PathBuf>,
+    /// What the model is tested on: a part of the data, or files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationConfig>,
 }
 
 /// Batches and steps.
@@ -250,11 +254,15 @@ pub struct SaveConfig {
     pub keep: usize,
     /// Steps between lines of metrics.
     pub metrics: u64,
+    /// Steps between losses on `data.validation`.
+    // Of no run's description, as some began before it was.
+    #[serde(skip_serializing)]
+    pub validation: u64,
 }
 
 impl Default for SaveConfig {
     fn default() -> SaveConfig {
-        SaveConfig { every: 200, keep: 2, metrics: 10 }
+        SaveConfig { every: 200, keep: 2, metrics: 10, validation: 100 }
     }
 }
 
@@ -267,7 +275,11 @@ impl Config {
         let name = path.display().to_string();
         let mut config = Config::parse(&name, &read_text(path)?)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let data = config.data.text.iter_mut().chain(&mut config.data.tokens);
+        let tested = match &mut config.data.validation {
+            Some(ValidationConfig::Files(files)) => files.iter_mut(),
+            _none => Default::default(),
+        };
+        let data = config.data.text.iter_mut().chain(&mut config.data.tokens).chain(tested);
         for p in data.chain([&mut config.out]).chain(&mut config.model.from) {
             *p = folder.join(&*p);
         }
@@ -299,6 +311,7 @@ impl Config {
             ("save.every", save.every),
             ("save.keep", save.keep as u64),
             ("save.metrics", save.metrics),
+            ("save.validation", save.validation),
         ] {
             number(key, (1..=1 << 40).contains(&n), "1 to 2^40", n.to_string())?;
         }
@@ -315,6 +328,7 @@ impl Config {
         number("lora.rank", (1..=1 << 16).contains(&rank), "1 to 2^16", rank.to_string())?;
         number("lora", self.lora.is_none() || self.model.from.is_some(), "model.from beside it", "none".into())?;
         self.loss_scale.as_ref().map_or(Ok(()), |scale| scale.check(train.precision))?;
+        self.data.validation.as_ref().map_or(Ok(()), ValidationConfig::check)?;
         let kinds = usize::from(self.data.text.is_empty()) + usize::from(self.data.tokens.is_empty());
         number("data", kinds == 1, "either text or tokens", if kinds == 2 { "neither" } else { "both" }.into())
     }

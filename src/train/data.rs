@@ -1,10 +1,11 @@
 //! What a model learns: tokens, in an order that follows from a seed and the number of the step alone.
 
 use super::config::{CHARACTERS, DataConfig};
+use super::validation::ValidationConfig;
 use crate::formats::tokenizer::Tokenizer;
 use crate::formats::{map_file, read_text};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::{Diagnostic, Place};
 
@@ -25,6 +26,8 @@ enum Part {
 pub struct Data {
     /// The tokens.
     pub tokens: Tokens,
+    /// Those that the model is tested on, if any.
+    pub validation: Option<Tokens>,
     /// The tokenizer; none for tokens of unknown origin.
     pub tokenizer: Option<String>,
     /// Number of different tokens.
@@ -44,18 +47,13 @@ impl Data {
         let read = |json: &String| Tokenizer::from_json(&name, &Bytes::new(json.clone().into_bytes()));
         let known = json.as_ref().map(read).transpose()?;
         if !config.tokens.is_empty() {
-            let tokens = Tokens::of(config.tokens.iter().map(|p| mapped(p)).collect::<Result<_, _>>()?);
-            let vocabulary = known.as_ref().map_or_else(|| tokens.largest() + 1, Tokenizer::vocabulary_size);
-            return Ok(Data { tokens, tokenizer: json, vocabulary });
+            let all = |files: &[PathBuf]| Ok(Tokens::of(files.iter().map(|p| mapped(p)).collect::<Result<_, _>>()?));
+            let (tokens, validation) = apart(all(&config.tokens)?, config, all)?;
+            let largest = tokens.largest().max(validation.as_ref().map_or(0, Tokens::largest));
+            let vocabulary = known.as_ref().map_or(largest + 1, Tokenizer::vocabulary_size);
+            return Ok(Data { tokens, validation, tokenizer: json, vocabulary });
         }
-        let mut texts = Vec::new();
-        for path in &config.text {
-            let text = read_text(path)?;
-            if text.is_empty() {
-                return Err(in_file(path, "expected text, found an empty file".into()));
-            }
-            texts.push(text);
-        }
+        let texts = read_texts(&config.text)?;
         let (tokenizer, json) = match (known, json) {
             (Some(tokenizer), Some(json)) => (tokenizer, json),
             _ => {
@@ -63,15 +61,45 @@ impl Data {
                 (Tokenizer::from_json("the characters of the text", &Bytes::new(json.clone().into_bytes()))?, json)
             }
         };
-        // The crate's offsets of a text of many megabytes at once take far more memory than the tokens.
-        let lines = texts.iter().flat_map(|t| t.split_inclusive('\n'));
-        let mut ids = Vec::new();
-        for line in lines {
-            ids.extend(tokenizer.encode(line)?);
-        }
         let vocabulary = tokenizer.vocabulary_size();
-        Ok(Data { tokens: Tokens::of(vec![Part::Known(ids)]), tokenizer: Some(json), vocabulary })
+        let all = |files: &[PathBuf]| encoded(&tokenizer, &read_texts(files)?);
+        let (tokens, validation) = apart(encoded(&tokenizer, &texts)?, config, all)?;
+        Ok(Data { tokens, validation, tokenizer: Some(json), vocabulary })
     }
+}
+
+/// What the model learns, and what it is tested on: the end of that, or what `read` makes of other files.
+fn apart(
+    tokens: Tokens,
+    config: &DataConfig,
+    read: impl Fn(&[PathBuf]) -> Result<Tokens, Diagnostic>,
+) -> Result<(Tokens, Option<Tokens>), Diagnostic> {
+    match &config.validation {
+        None => Ok((tokens, None)),
+        Some(ValidationConfig::Files(files)) => Ok((tokens, Some(read(files)?))),
+        Some(ValidationConfig::Part(part)) => {
+            let at = ((1.0 - part) * tokens.len() as f64) as usize;
+            let (learned, tested) = tokens.split(at)?;
+            Ok((learned, Some(tested)))
+        }
+    }
+}
+
+fn read_texts(files: &[PathBuf]) -> Result<Vec<String>, Diagnostic> {
+    let one = |path: &PathBuf| match read_text(path)? {
+        text if text.is_empty() => Err(in_file(path, "expected text, found an empty file".into())),
+        text => Ok(text),
+    };
+    files.iter().map(one).collect()
+}
+
+fn encoded(tokenizer: &Tokenizer, texts: &[String]) -> Result<Tokens, Diagnostic> {
+    // The crate's offsets of a text of many megabytes at once take far more memory than the tokens.
+    let mut ids = Vec::new();
+    for line in texts.iter().flat_map(|t| t.split_inclusive('\n')) {
+        ids.extend(tokenizer.encode(line)?);
+    }
+    Ok(Tokens::of(vec![Part::Known(ids)]))
 }
 
 fn in_file(path: &Path, message: String) -> Diagnostic {
@@ -114,6 +142,55 @@ impl Tokens {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// The first `at`, and the rest. Errors: `bug` for fewer.
+    fn split(self, at: usize) -> Result<(Tokens, Tokens), Diagnostic> {
+        let few = || Diagnostic::bug("tokens that are split behind their end");
+        let (mut first, mut rest, mut left) = (Vec::new(), Vec::new(), at);
+        for part in self.parts {
+            let here = left.min(part.len());
+            left -= here;
+            match part {
+                Part::Known(mut ids) => {
+                    rest.push(Part::Known(ids.split_off(here)));
+                    first.push(Part::Known(ids));
+                }
+                Part::Mapped(bytes) => {
+                    let more = bytes.len() - 2 * here;
+                    first.push(Part::Mapped(bytes.slice(0, 2 * here).ok_or_else(few)?));
+                    rest.push(Part::Mapped(bytes.slice(2 * here, more).ok_or_else(few)?));
+                }
+            }
+        }
+        if left == 0 { Ok((Tokens::of(first), Tokens::of(rest))) } else { Err(few()) }
+    }
+
+    /// Errors: `train-data` for tokens outside of a vocabulary.
+    pub(super) fn check(&self, vocabulary: usize) -> Result<(), Diagnostic> {
+        let largest = self.largest();
+        if largest < vocabulary {
+            return Ok(());
+        }
+        let message = format!("expected tokens below the vocabulary {vocabulary}, found {largest}");
+        Err(Diagnostic::new("train-data", message))
+    }
+
+    /// Inputs and targets i64 of the windows of `context` tokens that begin at `starts`, in the shape `shape`.
+    ///
+    /// Errors: `array-size` where the shape has another number of tokens.
+    pub(super) fn windows(
+        &self,
+        starts: impl Iterator<Item = usize>,
+        context: usize,
+        shape: &[usize],
+    ) -> Result<[Array; 2], Diagnostic> {
+        let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+        for start in starts {
+            self.copy(start, context, &mut inputs);
+            self.copy(start + 1, context, &mut targets);
+        }
+        Ok([Array::from_i64(shape, &inputs)?, Array::from_i64(shape, &targets)?])
     }
 
     fn largest(&self) -> usize {
@@ -171,10 +248,7 @@ impl Batches {
                 format!("expected {} tokens for sequences of {context}, found {}", 2 * context + 1, tokens.len());
             return Err(Diagnostic::new("train-data", message));
         }
-        if tokens.largest() >= vocabulary {
-            let message = format!("expected tokens below the vocabulary {vocabulary}, found {}", tokens.largest());
-            return Err(Diagnostic::new("train-data", message));
-        }
+        tokens.check(vocabulary)?;
         Ok(Batches { tokens, seed, shape, windows: windows as u64 })
     }
 
@@ -183,17 +257,13 @@ impl Batches {
     /// Errors: `array-size` where the shape has another number of tokens.
     pub fn batch(&self, step: u64, shape: &[usize]) -> Result<[Array; 2], Diagnostic> {
         let [batch, context] = self.shape;
-        let mut inputs = Vec::with_capacity(batch * context);
-        let mut targets = Vec::with_capacity(batch * context);
-        for i in 0..batch as u64 {
+        let start = |i: u64| {
             let number = step * batch as u64 + i;
             let (epoch, place) = (number / self.windows, number % self.windows);
             let offset = (mix(self.seed ^ mix(epoch)) % context as u64) as usize;
-            let start = permuted(place, self.windows, mix(self.seed).wrapping_add(epoch)) as usize * context + offset;
-            self.tokens.copy(start, context, &mut inputs);
-            self.tokens.copy(start + 1, context, &mut targets);
-        }
-        Ok([Array::from_i64(shape, &inputs)?, Array::from_i64(shape, &targets)?])
+            permuted(place, self.windows, mix(self.seed).wrapping_add(epoch)) as usize * context + offset
+        };
+        self.tokens.windows((0..batch as u64).map(start), context, shape)
     }
 }
 
@@ -254,6 +324,22 @@ mod tests {
             seen.insert(x[8] as u64);
         }
         assert_eq!(seen.len(), 10, "windows of an epoch differ");
+    }
+
+    #[test]
+    fn the_end_of_the_data_is_split_off_inside_of_parts() {
+        let mapped = |range: std::ops::Range<u16>| {
+            Part::Mapped(Bytes::new(range.flat_map(u16::to_le_bytes).collect::<Vec<u8>>()))
+        };
+        for at in [0, 5, 10, 17, 30] {
+            let all = Tokens::of(vec![Part::Known((0..10).collect()), mapped(10..20), mapped(20..30)]);
+            let (first, rest) = all.split(at).unwrap();
+            assert_eq!((first.len(), rest.len()), (at, 30 - at));
+            let (mut one, mut two) = (Vec::new(), Vec::new());
+            first.copy(0, at, &mut one);
+            rest.copy(0, 30 - at, &mut two);
+            assert!(one.into_iter().chain(two).eq(0..30), "{at}");
+        }
     }
 
     #[test]

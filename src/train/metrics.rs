@@ -19,6 +19,13 @@ pub struct Metrics {
     pub rate: f64,
     /// Tokens a second of this step.
     pub tokens_per_s: f64,
+    /// Model FLOPs utilisation (Chowdhery et al., PaLM, 2022): products of the model a second as a part of what the machine's description
+    /// has. What checkpointing computes again does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+    /// The loss after it on data that the model does not learn, in steps that measure it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
     /// What the loss of this step was multiplied by, in f16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f64>,

@@ -11,6 +11,7 @@ mod model;
 mod plot;
 mod precision;
 mod prefetch;
+mod validation;
 
 pub use checkpoint::{Checkpoints, Resumed};
 pub use config::{
@@ -21,6 +22,7 @@ pub use data::{Batches, Data, Tokens};
 pub use metrics::Metrics;
 pub(crate) use model::read_weights;
 pub use precision::{LossScaleConfig, Precision};
+pub use validation::ValidationConfig;
 
 use crate::compile::{Options, compile};
 use crate::formats::check_writable;
@@ -33,9 +35,11 @@ use std::time::Instant;
 use tilewright_ir::array::{Array, Bytes, element_count};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::{Bindings, Type};
+use tilewright_passes::Target;
 use tilewright_passes::mixed::Policy;
 use tilewright_runtime::buffer::Buffer;
 use tilewright_runtime::executable::Executable;
+use validation::Validation;
 
 /// A run that is ready to go on.
 pub struct Run {
@@ -51,6 +55,9 @@ pub struct Run {
     state: Vec<Buffer>,
     frozen: Vec<Buffer>,
     step: u64,
+    /// Operations of the model in a step, and those of the machine in a second.
+    flops: [f64; 2],
+    validation: Option<Validation>,
 }
 
 impl Run {
@@ -70,6 +77,11 @@ impl Run {
         let recipe = recipe(&config, &*optimiser, policy.as_ref());
         let names = recipe.state(&learner.weights());
         let code = compile(&learner.step(&config, &recipe)?, options)?;
+        let device = Target { isa: options.isa.name() }.device(&options.lowering())?;
+        let flops = [learner.flops(&config, &recipe)?, device.matrix.of(config.train.precision.dtype())];
+        let part = [config.train.batch / config.train.parts, config.model.context];
+        let tested = data.validation.map(|tokens| Validation::new(&learner, &tokens, part, policy.as_ref(), options));
+        let validation = tested.transpose()?;
         let (step, state) = match checkpoints.resume(&names)? {
             Some(resumed) => (resumed.step, resumed.state),
             None => (0, first_state(&names, &learner, recipe.scale)?),
@@ -79,7 +91,21 @@ impl Run {
         let frozen = learner.frozen.iter().map(|(_, a)| code.share(a)).collect::<Result<_, _>>()?;
         let (options, tokenizer) = (options.clone(), data.tokenizer);
         let batches = Arc::new(batches);
-        Ok(Run { config, options, learner, tokenizer, checkpoints, batches, code, names, state, frozen, step })
+        Ok(Run {
+            config,
+            options,
+            learner,
+            tokenizer,
+            checkpoints,
+            batches,
+            code,
+            names,
+            state,
+            frozen,
+            step,
+            flops,
+            validation,
+        })
     }
 
     /// Steps done.
@@ -117,8 +143,13 @@ impl Run {
             let loss_scale = self.loss_scale();
             let [loss, norm, rate] = self.run(&batch)?;
             self.step += 1;
-            let tokens_per_s = tokens as f64 / start.elapsed().as_secs_f64().max(1e-9);
-            let metrics = Metrics { step: self.step, loss, norm, rate, tokens_per_s, loss_scale };
+            let seconds = start.elapsed().as_secs_f64().max(1e-9);
+            let [model, machine] = self.flops;
+            let (tokens_per_s, mfu) = (tokens as f64 / seconds, Some(model / seconds / machine));
+            let last = self.step == end;
+            let validation = self.tested(last)?;
+            let step = self.step;
+            let metrics = Metrics { step, loss, norm, rate, tokens_per_s, mfu, validation, loss_scale };
             seen(&metrics);
             if !loss.is_finite() {
                 let message = format!("the loss of step {} is {loss}; checkpoints before it stay", self.step);
@@ -132,8 +163,8 @@ impl Run {
                     Diagnostic::new("diverged", message).note("train.precision = \"bf16\" has the range of f32")
                 );
             }
-            let last = self.step == end;
-            if self.step.is_multiple_of(self.config.save.metrics) || self.step == 1 || last {
+            let told = self.step.is_multiple_of(self.config.save.metrics) || self.step == 1 || last;
+            if told || validation.is_some() {
                 log.add(&metrics)?;
             }
             if self.step.is_multiple_of(self.config.save.every) || last {
@@ -143,8 +174,7 @@ impl Run {
         if self.step < self.config.train.steps {
             return Ok(false);
         }
-        // Averages, where they are kept, are what the run is for.
-        let prefix = if self.config.train.average.is_some() { "average." } else { "w." };
+        let prefix = self.prefix();
         let values = self.names.iter().zip(self.values()?).filter(|((name, _), _)| name.starts_with(prefix));
         let weights: Vec<Array> = values.map(|(_, value)| value).collect();
         self.learner.export(&self.config.out, &weights, self.tokenizer.as_deref(), &self.options)?;
@@ -164,6 +194,23 @@ impl Run {
             [loss, norm, rate] => Ok([number(loss), number(norm), number(rate)]),
             _other => Err(Diagnostic::bug("a step without its metrics")),
         }
+    }
+
+    /// What names of the weights begin with that the run is for: averages, where they are kept.
+    fn prefix(&self) -> &'static str {
+        if self.config.train.average.is_some() { "average." } else { "w." }
+    }
+
+    /// The loss on other data, in steps that measure it.
+    fn tested(&self, last: bool) -> Result<Option<f64>, Diagnostic> {
+        let Some(validation) = &self.validation else { return Ok(None) };
+        if !(self.step.is_multiple_of(self.config.save.validation) || last) {
+            return Ok(None);
+        }
+        let prefix = self.prefix();
+        let weights = self.names.iter().zip(&self.state).filter(|((name, _), _)| name.starts_with(prefix));
+        let weights: Vec<Buffer> = weights.map(|(_, buffer)| buffer.clone()).collect();
+        validation.loss(&weights, &self.frozen).map(Some)
     }
 
     /// What the next step multiplies the loss by.

@@ -4,6 +4,7 @@ use super::config::Config;
 use crate::compile::{Options, compile};
 use crate::formats::tokenizer::Tokenizer;
 use crate::formats::{Gguf, Safetensors, read_text, safetensors, write_whole};
+use crate::ledger::model_flops;
 use crate::models::decoder::{DecoderConfig, Entry, Start, Weights};
 use crate::optim::{Recipe, State, Weight, train_step};
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::dsl::{Graph, Initial, Key, Tensor, Tensors, stack};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::{Bindings, DType, Type};
+use tilewright_passes::mixed::{Policy, mixed};
 
 /// A model that learns: its weights, or adapters beside weights that stay.
 pub(super) struct Learner {
@@ -94,6 +96,16 @@ impl Learner {
     /// The step as a program. Parameters: inputs and targets `i64[batch, context]`, or `[parts, batch / parts, context]`; the state;
     /// frozen weights. Results: the new state, the loss, the norm, the rate.
     pub(super) fn step(&self, config: &Config, recipe: &Recipe) -> Result<Module, Diagnostic> {
+        self.step_of(&self.model, config, recipe)
+    }
+
+    /// Operations of products in a step, but for the optimiser's, and for what is computed again to save memory.
+    pub(super) fn flops(&self, config: &Config, recipe: &Recipe) -> Result<f64, Diagnostic> {
+        let plain = DecoderConfig { checkpoint: false, ..self.model.clone() };
+        model_flops(&self.step_of(&plain, config, recipe)?)
+    }
+
+    fn step_of(&self, model: &DecoderConfig, config: &Config, recipe: &Recipe) -> Result<Module, Diagnostic> {
         let g = Graph::new("main");
         let shape = batch_shape(config);
         let (x, y) = (g.input("inputs", DType::I64, shape.clone()), g.input("targets", DType::I64, shape));
@@ -107,14 +119,36 @@ impl Learner {
         let parts: Vec<Tensor> = (0..config.train.parts as u32).map(|i| key.numbered(i).words().clone()).collect();
         let keys = stack(&parts.iter().collect::<Vec<_>>(), 0).filter(|_| parts.len() > 1);
         let key = keys.map_or(key.clone(), |keys| key.rebuilt(vec![keys]));
-        let roles: Vec<String> =
-            self.learns.iter().chain(self.frozen.iter().map(|(e, _)| e)).map(|e| e.role.clone()).collect();
+        let roles = self.roles();
         let dropout = config.train.dropout;
         let loss = |weights: &[Tensor], frozen: &[Tensor], (x, y, key): &(Tensor, Tensor, Key)| {
             let all: Weights = roles.iter().cloned().zip(weights.iter().chain(frozen).cloned()).collect();
-            self.model.logits(x, &all, Some((dropout, key)).filter(|(p, _)| *p > 0.0)).cross_entropy(y)
+            let logits = model.logits(x, &all, Some((dropout, key)).filter(|(p, _)| *p > 0.0));
+            g.scope(LOSS, || logits.cross_entropy(y))
         };
         train_step(&g, recipe, &weights, &state, &frozen, &(x, y, key), loss).finish(&g)
+    }
+
+    /// The mean loss of `shape`, sequences and their tokens, as a program, without dropout. Parameters: inputs, targets, weights that
+    /// learn, frozen ones.
+    pub(super) fn loss(&self, shape: [usize; 2], policy: Option<&Policy>) -> Result<Module, Diagnostic> {
+        let g = Graph::new("main");
+        let (x, y) = (g.input("inputs", DType::I64, shape), g.input("targets", DType::I64, shape));
+        let learns = self.learns.iter().map(|e| g.input(&e.weight.name, DType::F32, &e.weight.ty.shape));
+        let learns: Vec<Tensor> = learns.collect();
+        let frozen = self.frozen.iter().map(|(e, _)| g.weight(&e.weight.name, DType::F32, &e.weight.ty.shape));
+        let frozen: Vec<Tensor> = frozen.collect();
+        let roles = self.roles();
+        let loss = |weights: &Vec<Tensor>| {
+            let all = roles.iter().cloned().zip(weights.iter().chain(&frozen).cloned()).collect();
+            self.model.logits(&x, &all, None).cross_entropy(&y)
+        };
+        g.finish(&[&policy.map_or_else(|| loss(&learns), |policy| mixed(policy, loss)(&learns))])
+    }
+
+    /// Roles of what learns, then of what stays.
+    fn roles(&self) -> Vec<String> {
+        self.learns.iter().chain(self.frozen.iter().map(|(e, _)| e)).map(|e| e.role.clone()).collect()
     }
 
     /// The weights of the model with `values` for what learns: with their products where those are adapters.
@@ -161,6 +195,9 @@ impl Learner {
         tokenizer.map_or(Ok(()), |json| text("tokenizer.json", json))
     }
 }
+
+/// The scope of the loss behind the logits.
+const LOSS: &str = "loss";
 
 /// The file of the weights in the folder of a model.
 const WEIGHTS: &str = "model.safetensors";

@@ -25,6 +25,15 @@ impl Precision {
         *self == Precision::F32
     }
 
+    /// The dtype of products.
+    pub(super) fn dtype(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::Bf16,
+            Precision::F16 => DType::F16,
+        }
+    }
+
     /// How contractions compute; none for f32.
     pub(super) fn policy(self) -> Result<Option<Policy>, Diagnostic> {
         match self {

@@ -306,7 +306,8 @@ fn a_run_in_f16_goes_on_with_its_scale() {
     assert!(model(whole.path()) == model(stopped.path()), "the models differ");
     let without_times = |folder: &Path| {
         let line = |mut m: serde_json::Value| {
-            m.as_object_mut().unwrap().remove("tokens_per_s");
+            let all = m.as_object_mut().unwrap();
+            all.retain(|key, _| key != "tokens_per_s" && key != "mfu");
             m
         };
         metrics(folder).into_iter().map(line).collect::<Vec<_>>()
@@ -324,4 +325,85 @@ fn a_run_in_bf16_learns_as_one_in_f32_does() {
     let (a, b) = (losses(full.path()), losses(half.path()));
     assert!(a.iter().zip(&b).all(|(a, b)| (a.1 - b.1).abs() < 0.01), "{a:?} {b:?}");
     assert!(a != b && metrics(half.path()).iter().all(|m| m.get("loss_scale").is_none()));
+}
+
+#[derive(Debug, PartialEq)]
+struct Seen {
+    step: u64,
+    validation: Option<f64>,
+    mfu: f64,
+}
+
+fn seen(folder: &Path) -> Vec<Seen> {
+    let text = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();
+    let line = |l: &str| {
+        let value: serde_json::Value = serde_json::from_str(l).unwrap();
+        let (step, mfu) = (value["step"].as_u64().unwrap(), value["mfu"].as_f64().unwrap());
+        Seen { step, validation: value["validation"].as_f64(), mfu }
+    };
+    text.lines().map(line).collect()
+}
+
+/// A run with a validation loss, on a part of the data or on a file, learns as one without on the same text; the loss is that of the
+/// weights after the step, and the same where the run goes on.
+#[test]
+fn a_validation_loss_changes_nothing_and_goes_on() {
+    // A text that is not learned, of the same characters.
+    let other = TEXT.repeat(2).chars().rev().collect::<String>();
+    let text = TEXT.repeat(8);
+    let plain = folder(CONFIG);
+    done(&run(plain.path(), &[]));
+    let config = CONFIG.replace("metrics = 1", "metrics = 5\nvalidation = 4");
+    let tested = folder(&config.replace("[\"text.txt\"]", "[\"text.txt\"]\nvalidation = [\"other.txt\"]"));
+    std::fs::write(tested.path().join("other.txt"), &other).unwrap();
+    let printed = done(&run(tested.path(), &["--until", "7"]));
+    assert!(printed.contains("validation ") && printed.contains("MFU "), "{printed}");
+    done(&run(tested.path(), &[]));
+    assert!(model(plain.path()) == model(tested.path()), "the models differ");
+    let all = seen(tested.path());
+    // Lines of metrics at 1, 5, 10 and the ends; losses at each fourth and at the ends.
+    let steps = |with: bool| all.iter().filter(|s| s.validation.is_some() == with).map(|s| s.step).collect::<Vec<_>>();
+    assert_eq!((steps(true), steps(false)), (vec![4, 7, 8, 12], vec![1, 5, 10]));
+    assert!(all.iter().all(|s| s.mfu > 0.0 && s.mfu < 1.0), "{all:?}");
+    let whole = folder(&config.replace("[\"text.txt\"]", "[\"text.txt\"]\nvalidation = [\"other.txt\"]"));
+    std::fs::write(whole.path().join("other.txt"), &other).unwrap();
+    done(&run(whole.path(), &["--threads", "1"]));
+    let of = |all: &[Seen], step: u64| all.iter().find(|s| s.step == step).and_then(|s| s.validation).unwrap();
+    let whole = seen(whole.path());
+    assert_eq!((of(&whole, 8), of(&whole, 12)), (of(&all, 8), of(&all, 12)));
+    // The text backwards is not learned, and the same text is.
+    let same = folder(&config.replace("[\"text.txt\"]", "[\"text.txt\"]\nvalidation = [\"other.txt\"]"));
+    std::fs::write(same.path().join("other.txt"), &text).unwrap();
+    done(&run(same.path(), &[]));
+    let same = seen(same.path());
+    assert!(of(&same, 12) < of(&same, 4) && of(&same, 12) < of(&all, 12) - 0.1, "{same:?} {all:?}");
+    assert!(std::fs::read_to_string(tested.path().join("out/loss.svg")).unwrap().contains("<circle"));
+}
+
+/// The end of the data is not learned: the run is that on the text without it.
+#[test]
+fn a_part_of_the_data_is_kept_apart() {
+    let text = TEXT.repeat(8);
+    let (whole, cut) = (folder(&CONFIG.replace("[\"text.txt\"]", "[\"text.txt\"]\nvalidation = 0.25")), folder(CONFIG));
+    std::fs::write(cut.path().join("text.txt"), &text[..text.len() / 4 * 3]).unwrap();
+    done(&run(whole.path(), &[]));
+    done(&run(cut.path(), &[]));
+    assert!(model(whole.path()) == model(cut.path()), "the models differ");
+    assert!(seen(whole.path()).last().unwrap().validation.is_some());
+}
+
+#[test]
+fn validation_that_cannot_be_is_said() {
+    for (value, words) in [
+        ("0.9", &["train-config", "data.validation", "at most 0.5"][..]),
+        ("0", &["train-config", "above 0", "found 0"]),
+        ("[]", &["train-config", "at least one file"]),
+        ("\"other.txt\"", &["train-config", "expected a part of the data such as 0.05, or a list of files"]),
+        ("[\"none.txt\"]", &["file", "none.txt"]),
+        ("[\"short.txt\"]", &["train-data", "data.validation", "17 tokens"]),
+    ] {
+        let folder = folder(&CONFIG.replace("[\"text.txt\"]", &format!("[\"text.txt\"]\nvalidation = {value}")));
+        std::fs::write(folder.path().join("short.txt"), "in the").unwrap();
+        fails(&run(folder.path(), &[]), words);
+    }
 }
