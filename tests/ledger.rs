@@ -118,8 +118,10 @@ fn predictions_are_between_what_must_be_and_what_is_summed() {
     for sum in [rows(&found.kinds), rows(&found.layers)] {
         assert!((sum / found.prediction.seconds - 1.0).abs() < 1e-9, "{sum}");
     }
-    // Every kernel of a decoder works for a part of it.
+    // Every kernel of a decoder works for a part of it, and those of products for the part whose products they are: norms, which the
+    // rules move into and behind them, take no time of theirs.
     assert_eq!(found.of(Kind::Other).kernels, 0.0);
+    assert!(found.of(Kind::Norm).seconds < 0.2 * found.of(Kind::AttentionProjections).seconds, "{:?}", found.kinds);
     let model = Subject::named("smollm2-135m").unwrap();
     let slow = ledger(&model, &question, &Machine::named("cpu-avx2").unwrap(), &|_| {}).unwrap();
     assert!(slow.prediction.seconds > 20.0 * found.prediction.seconds);
@@ -141,8 +143,9 @@ fn the_picture_has_each_kind_under_the_roof() {
         assert!(picture.contains(&format!(">{name}</text>")), "{name}");
     }
     assert!(!picture.contains("NaN") && !picture.contains("inf"), "{picture}");
-    // A row above the roof would be faster than the machine.
-    for row in found.kinds.iter().filter(|r| r.seconds > 0.0 && r.flops > 0.0) {
+    // A row above the roof would be faster than the machine, or have the operations of others' kernels.
+    let step = counted("smollm2-135m", Question { seq: 256, train: true, ..Question::default() });
+    for row in found.kinds.iter().chain(&step.kinds).filter(|r| r.seconds > 0.0 && r.flops > 0.0) {
         let rate = row.flops / row.seconds;
         assert!(rate <= 1.001 * found.roof.at(row.intensity.unwrap()), "{row:?}");
     }

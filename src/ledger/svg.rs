@@ -4,9 +4,9 @@ use super::text::short;
 use super::{Ledger, Limit, Row};
 use std::fmt::Write;
 
-const SIZE: [f64; 2] = [760.0, 460.0];
+const SIZE: [f64; 2] = [1060.0, 460.0];
 /// Room on the left, above, on the right, below.
-const MARGIN: [f64; 4] = [84.0, 40.0, 24.0, 56.0];
+const MARGIN: [f64; 4] = [84.0, 40.0, 350.0, 56.0];
 
 /// Both axes, in powers of ten.
 struct Axes {
@@ -46,9 +46,11 @@ fn colour(limit: Option<Limit>) -> &'static str {
     }
 }
 
-/// Draws a ledger. The area of a point is its part of the time.
+/// Draws a ledger. The area of a point is its part of the time; what takes less than a thousandth is left out.
 pub fn roofline(ledger: &Ledger) -> String {
+    let all = ledger.total.seconds.max(f64::MIN_POSITIVE);
     let mut points: Vec<Point<'_>> = ledger.kinds.iter().filter_map(|row| point(row.kind.name(), row)).collect();
+    points.retain(|p| p.seconds >= 1e-3 * all);
     points.extend(point("all", &ledger.total));
     let roof = &ledger.roof;
     let span = |values: &[f64]| {
@@ -62,30 +64,53 @@ pub fn roofline(ledger: &Ledger) -> String {
     let mut out = String::new();
     frame(&mut out, ledger, &axes);
     roofs(&mut out, ledger, &axes);
-    let all = ledger.total.seconds.max(f64::MIN_POSITIVE);
-    let mut taken: Vec<[f64; 2]> = Vec::new();
-    for p in &points {
-        let [x, y] = axes.at(p.intensity, p.rate);
-        let radius = 4.0 + 12.0 * (p.seconds / all).sqrt();
-        let (fill, edge) = if p.name == "all" { ("none", "#000") } else { (colour(p.limit), "#fff") };
-        let (i, r, s) = (short(p.intensity), short(p.rate), 100.0 * p.seconds / all);
-        let _ = writeln!(
-            out,
-            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"{fill}\" fill-opacity=\"0.8\" stroke=\"{edge}\">\
-             <title>{}: {i} FLOP/byte, {r}FLOP/s, {s:.1} % of the time</title></circle>",
-            p.name
-        );
-        // Below where another name stands already.
-        let mut at = y + 4.0;
-        while taken.iter().any(|[tx, ty]| (tx - x).abs() < 130.0 && (ty - at).abs() < 13.0) {
-            at += 13.0;
-        }
-        taken.push([x, at]);
-        let (anchor, side) = if x > SIZE[0] - 180.0 { ("end", -radius - 4.0) } else { ("start", radius + 4.0) };
-        let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{at:.1}\" text-anchor=\"{anchor}\">{}</text>", x + side, p.name);
+    // The largest below the others.
+    let mut order: Vec<(usize, &Point<'_>)> = points.iter().enumerate().collect();
+    order.sort_by(|(_, a), (_, b)| b.seconds.total_cmp(&a.seconds));
+    for (i, p) in order {
+        p.draw(&mut out, i + 1, all, &axes);
     }
+    legend(&mut out, &points, all);
     out.push_str("</svg>\n");
     out
+}
+
+impl Point<'_> {
+    /// Its number stands in it, or above it where it is small. Writing to a String cannot fail.
+    fn draw(&self, out: &mut String, number: usize, all: f64, axes: &Axes) {
+        let [x, y] = axes.at(self.intensity, self.rate);
+        let radius = 4.0 + 14.0 * (self.seconds / all).sqrt();
+        let (fill, edge) = if self.name == "all" { ("none", "#000") } else { (colour(self.limit), "#fff") };
+        let (inside, whole) = (radius >= 8.0, self.name == "all");
+        let up = match (whole, inside) {
+            (true, _) => y - radius - 3.0,
+            (_, true) => y + 4.0,
+            (_, false) => y - radius - 3.0,
+        };
+        let ink = if inside && !whole { "#fff" } else { "#000" };
+        let _ = writeln!(
+            out,
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"{fill}\" fill-opacity=\"0.8\" stroke=\"{edge}\"/>\n\
+             <text x=\"{x:.1}\" y=\"{up:.1}\" text-anchor=\"middle\" fill=\"{ink}\">{number}</text>"
+        );
+    }
+}
+
+/// A table of the points on the right.
+fn legend(out: &mut String, points: &[Point<'_>], all: f64) {
+    let left = SIZE[0] - MARGIN[2] + 20.0;
+    let columns = [("end", 12.0), ("start", 20.0), ("end", 204.0), ("end", 258.0), ("end", 318.0)];
+    let mut row = |up: f64, cells: [String; 5]| {
+        for ((anchor, at), cell) in columns.iter().zip(cells) {
+            let _ = writeln!(out, "<text x=\"{}\" y=\"{up}\" text-anchor=\"{anchor}\">{cell}</text>", left + at);
+        }
+    };
+    row(MARGIN[1] + 10.0, ["", "", "FLOP/byte", "FLOP/s", "time"].map(String::from));
+    for (i, p) in points.iter().enumerate() {
+        let share = format!("{:.1} %", 100.0 * p.seconds / all);
+        let cells = [(i + 1).to_string(), p.name.to_string(), short(p.intensity), short(p.rate), share];
+        row(MARGIN[1] + 32.0 + 20.0 * i as f64, cells);
+    }
 }
 
 /// Grid, axes, title, legend. Writing to a String cannot fail.
@@ -167,7 +192,8 @@ fn roofs(out: &mut String, ledger: &Ledger, axes: &Axes) {
         let [x, y] = axes.at(i, rate);
         format!("<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>\n", y - 6.0)
     };
-    out.push_str(&label(high, roof.flops, format!("products, {}FLOP/s", short(roof.flops))));
+    // Left of the ridge, where nothing can be.
+    out.push_str(&label(roof.ridge(), roof.flops, format!("products, {}FLOP/s", short(roof.flops))));
     if roof.vector < 0.9 * roof.flops {
         out.push_str(&label(high, roof.vector, format!("elementwise, {}FLOP/s", short(roof.vector))));
     }

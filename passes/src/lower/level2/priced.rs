@@ -124,8 +124,9 @@ impl<'a> Scopes<'a> {
         Scopes { graph, import, classes, readers }
     }
 
-    /// The scope of each kernel: that of the heaviest node whose value is a class of it. Where rules have left none, that of what computes
-    /// with the tensors that it reads, and else that of a kernel whose result it reads.
+    /// The scope of each kernel: that of the heaviest node whose value is a class of it. Where rules have left none, or none that has
+    /// the operations of its products, that of what computes with the tensors that it reads; and else that of a kernel whose result it
+    /// reads.
     fn of_all(&self, cuts: &[Cut]) -> Vec<Arc<str>> {
         let stored = |node: &crate::egraph::ENode| {
             let attr = node.children.first().and_then(|&c| self.graph[c].data.attr.clone());
@@ -136,12 +137,18 @@ impl<'a> Scopes<'a> {
         };
         let own =
             |cut: &Cut| cut.nodes.keys().filter_map(|c| self.classes.get(c)).cloned().map(Some).fold(None, heavier);
+        // Of several the one whose work is most like that of the kernel.
+        let unlike = |cut: &Cut, work: &Work| (work.0.max(1.0) / cut.price.flops.max(1.0)).ln().abs();
         let read = |cut: &Cut| {
-            let loads = cut.nodes.values().filter_map(stored);
-            loads.map(|v| self.readers.get(&v).cloned()).fold(None, heavier)
+            let loads = cut.nodes.values().filter_map(stored).filter_map(|v| self.readers.get(&v)).cloned();
+            loads.min_by(|a, b| unlike(cut, a).total_cmp(&unlike(cut, b)))
         };
-        let named = |work: &Work| !work.1.is_empty();
-        let first = |cut: &Cut| own(cut).filter(named).or_else(|| read(cut)).map(|(_, scope)| scope);
+        let whole = |cut: &Cut, work: &Work| !work.1.is_empty() && work.0 >= 0.5 * cut.price.flops;
+        let first = |cut: &Cut| {
+            let own = own(cut);
+            let work = own.clone().filter(|work| whole(cut, work)).or_else(|| read(cut)).or(own);
+            work.map(|(_, scope)| scope)
+        };
         let mut found: Vec<Arc<str>> = cuts.iter().map(|cut| first(cut).unwrap_or_default()).collect();
         let makers: BTreeMap<Id, usize> =
             cuts.iter().enumerate().flat_map(|(i, cut)| cut.outputs.iter().map(move |o| (*o, i))).collect();
