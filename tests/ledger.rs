@@ -4,6 +4,7 @@
 
 use std::process::Command;
 use tilewright::ledger::{Kind, Ledger, Machine, Question, Subject, ledger, roofline};
+use tilewright::types::DType;
 
 fn counted(model: &str, question: Question) -> Ledger {
     ledger(&Subject::named(model).unwrap(), &question, &Machine::named("h200").unwrap(), &|_| {}).unwrap()
@@ -114,6 +115,11 @@ fn predictions_are_between_what_must_be_and_what_is_summed() {
     assert!(found.total.bytes > 4.0 * (found.parameters + 32.0 * 49152.0));
     assert!(found.prediction.seconds >= found.prediction.roofline);
     assert!(found.kinds.iter().filter(|r| r.kernels > 0.0).all(|r| r.limit.is_some() && r.seconds > 0.0));
+    // The slowest kernel is the head's, or runs once for each layer; together they take less than all.
+    let slow = &found.slowest;
+    assert!(slow.iter().all(|k| k.times == 30.0 || (k.times == 1.0 && k.function == "main")), "{slow:?}");
+    assert!(slow.windows(2).all(|k| k[0].times * k[0].seconds >= k[1].times * k[1].seconds) && slow.len() == 5);
+    assert!(slow.iter().map(|k| k.times * k.seconds).sum::<f64>() < found.prediction.seconds);
     let rows = |rows: &[tilewright::ledger::Row]| rows.iter().map(|r| r.seconds).sum::<f64>();
     for sum in [rows(&found.kinds), rows(&found.layers)] {
         assert!((sum / found.prediction.seconds - 1.0).abs() < 1e-9, "{sum}");
@@ -126,13 +132,23 @@ fn predictions_are_between_what_must_be_and_what_is_summed() {
     let slow = ledger(&model, &question, &Machine::named("cpu-avx2").unwrap(), &|_| {}).unwrap();
     assert!(slow.prediction.seconds > 20.0 * found.prediction.seconds);
     assert_eq!(slow.total.flops, found.total.flops);
-    let half = ledger(
-        &model,
-        &Question { dtype: tilewright::types::DType::Bf16, ..question },
-        &Machine::named("h200").unwrap(),
-        &|_| {},
-    );
+    let half = ledger(&model, &Question { dtype: DType::Bf16, ..question }, &Machine::named("h200").unwrap(), &|_| {});
     assert!(half.unwrap().roof.flops > 10.0 * found.roof.flops);
+}
+
+/// Products in halves, all else in f32: the model's operations stay, the roof is that of halves, less is held.
+#[test]
+fn mixed_precision_is_counted_as_it_runs() {
+    let question = Question { seq: 64, train: true, ..Question::default() };
+    let full = counted("gpt2", question.clone());
+    let mixed = counted("gpt2", Question { precision: Some(DType::Bf16), ..question });
+    assert_eq!((mixed.model_products, mixed.total.products), (full.model_products, full.total.products));
+    assert!(mixed.roof.flops > 10.0 * full.roof.flops);
+    assert_eq!((&*mixed.dtype, &*mixed.precision), ("f32", "bf16"));
+    let [full, mixed] = [full, mixed].map(|f| f.memory.unwrap());
+    assert_eq!(full.weights, mixed.weights);
+    let held = |m: &tilewright::ledger::Memory| m.activations.iter().map(|a| a.held.counted).collect::<Vec<_>>();
+    assert!(held(&mixed)[0] < 0.9 * held(&full)[0] && held(&mixed).len() == 3, "{:?} {:?}", held(&mixed), held(&full));
 }
 
 #[test]

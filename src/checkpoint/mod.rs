@@ -117,7 +117,7 @@ pub fn chosen(points: &[Point], budget: Budget) -> Result<usize, Diagnostic> {
 }
 
 /// How often a run of the entry runs each function; the body of a scan once for each step of known number.
-fn runs(module: &Module) -> Result<BTreeMap<Name, f64>, Diagnostic> {
+pub(crate) fn runs(module: &Module) -> Result<BTreeMap<Name, f64>, Diagnostic> {
     let mut count: BTreeMap<Name, f64> = BTreeMap::from([(module.entry()?.name.clone(), 1.0)]);
     // Callees stand before their callers.
     for f in module.functions.values().rev() {

@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// Dtype of the weights and of what is computed
     #[arg(long, default_value = "f32", value_parser = dtype)]
     dtype: DType,
+    /// Dtype of products alone, with weights and the rest in --dtype: mixed precision, as `train.precision` has it
+    #[arg(long, value_parser = dtype)]
+    precision: Option<DType>,
     /// Compute blocks again on the way back instead of keeping what is in them
     #[arg(long, requires = "train")]
     checkpoint: bool,
@@ -75,6 +78,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         batch: args.batch,
         seq: args.seq.unwrap_or(most.min(1024)),
         dtype: args.dtype,
+        precision: args.precision,
         checkpoint: args.checkpoint,
         budget: args.budget,
     };

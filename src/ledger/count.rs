@@ -9,9 +9,9 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::flops;
-use tilewright_ir::graph::{Function, Module, Node};
+use tilewright_ir::graph::{Function, Module, Node, NodeId, Value};
 use tilewright_ir::infer::control::bind_symbols;
-use tilewright_ir::op::{GraphOp, Name};
+use tilewright_ir::op::{GraphOp, Name, ScalarOp};
 use tilewright_ir::types::{Bindings, Symbol, Type};
 use tilewright_passes::Priced;
 
@@ -209,8 +209,17 @@ pub fn homes(module: &Module) -> Result<Vec<Arc<str>>, Diagnostic> {
 }
 
 fn home(module: &Module, f: &Function, param: usize, depth: usize) -> Option<Arc<str>> {
-    let value = f.param(param);
-    let (node, _) = f.nodes.iter().zip(f.live()).find(|(node, live)| *live && node.args.contains(&value))?;
+    let mut value = f.param(param);
+    let live = f.live();
+    let user = |value: Value| (0..f.nodes.len()).find(|&i| live[i] && f.nodes[i].args.contains(&value));
+    let mut node = &f.nodes[user(value)?];
+    // A cast of a weight stands where the weight does.
+    while let GraphOp::Map { op: ScalarOp::Cast { .. } } = node.op
+        && node.scope.is_empty()
+    {
+        value = Value { node: NodeId(u32::try_from(user(value)?).ok()?), index: 0 };
+        node = &f.nodes[user(value)?];
+    }
     let at = node.args.iter().position(|a| *a == value)?;
     let at = if matches!(node.op, GraphOp::Cond { .. }) { at.checked_sub(1)? } else { at };
     let inside = node.callees().first().and_then(|name| module.functions.get(*name));

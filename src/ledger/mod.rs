@@ -35,13 +35,15 @@ pub use subject::Subject;
 pub use svg::roofline;
 pub use textbook::{Check, Sizes};
 
+use crate::checkpoint::runs;
 use program::Programs;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Module, Role};
 use tilewright_ir::types::{Bindings, DType};
-use tilewright_passes::priced;
+use tilewright_passes::mixed::Policy;
+use tilewright_passes::{Priced, priced};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +56,8 @@ pub struct Question {
     pub seq: usize,
     /// Dtype of the weights and of what is computed.
     pub dtype: DType,
+    /// In what products compute, if it is not that; see [`mixed`](tilewright_passes::mixed).
+    pub precision: Option<DType>,
     /// Whether training computes blocks again instead of keeping what is in them.
     pub checkpoint: bool,
     /// Operations to be spent on training.
@@ -63,7 +67,27 @@ pub struct Question {
 impl Default for Question {
     /// The way forward of one sequence of 1024 tokens, in f32.
     fn default() -> Question {
-        Question { train: false, batch: 1, seq: 1024, dtype: DType::F32, checkpoint: false, budget: None }
+        Question {
+            train: false,
+            batch: 1,
+            seq: 1024,
+            dtype: DType::F32,
+            precision: None,
+            checkpoint: false,
+            budget: None,
+        }
+    }
+}
+
+impl Question {
+    /// The dtype of products.
+    fn products(&self) -> DType {
+        self.precision.unwrap_or(self.dtype)
+    }
+
+    /// How contractions compute, where that is not as the weights are. Errors: `mixed-precision`.
+    fn policy(&self) -> Result<Option<Policy>, Diagnostic> {
+        self.precision.filter(|p| *p != self.dtype).map(Policy::new).transpose()
     }
 }
 
@@ -137,6 +161,48 @@ fn limit(t: &Tally) -> Option<Limit> {
     all.into_iter().filter(|(_, s)| *s > 0.0).max_by(|a, b| a.1.total_cmp(&b.1)).map(|(limit, _)| limit)
 }
 
+/// A kernel, and how often it runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Slow {
+    /// The function that it is of.
+    pub function: String,
+    /// The scope in it that it works for.
+    pub scope: String,
+    /// Its template, with axes.
+    pub template: String,
+    /// How often it runs.
+    pub times: f64,
+    /// Seconds of one run.
+    pub seconds: f64,
+    /// What takes most of them.
+    pub limit: Option<Limit>,
+}
+
+/// Most kernels that are named.
+const NAMED: usize = 5;
+
+/// The kernels that take most of the time.
+fn slowest(module: &Module, prices: &[Priced]) -> Result<Vec<Slow>, Diagnostic> {
+    let runs = runs(module)?;
+    let mut all = Vec::new();
+    for (f, priced) in module.functions.keys().zip(prices) {
+        let times = runs.get(f).copied().unwrap_or(0.0);
+        all.extend(priced.kernels.iter().map(|k| {
+            let (p, scope, template) = (&k.price, k.scope.to_string(), k.template.clone());
+            let limit = limit(&Tally {
+                compute: p.matrix + p.vector,
+                memory: p.memory,
+                overhead: p.launch,
+                ..Tally::default()
+            });
+            Slow { function: f.to_string(), scope, template, times, seconds: p.seconds, limit }
+        }));
+    }
+    all.sort_by(|a: &Slow, b: &Slow| (b.times * b.seconds).total_cmp(&(a.times * a.seconds)));
+    all.truncate(NAMED);
+    Ok(all)
+}
+
 /// What a machine can do, for products of the dtype.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Roof {
@@ -190,8 +256,10 @@ pub struct Ledger {
     pub batch: Option<usize>,
     /// Tokens of a sequence; none of a program.
     pub seq: Option<usize>,
-    /// The dtype.
+    /// The dtype of weights.
     pub dtype: String,
+    /// The dtype of products.
+    pub precision: String,
     /// All parameters.
     pub parameters: f64,
     /// Operations of the way forward, of the ways back, of the optimiser.
@@ -214,6 +282,8 @@ pub struct Ledger {
     pub memory: Option<Memory>,
     /// Scaling laws, where there is a budget.
     pub scaling: Option<Scaling>,
+    /// The kernels that take most of the time.
+    pub slowest: Vec<Slow>,
     /// What could not be as it should.
     pub notes: Vec<String>,
 }
@@ -256,7 +326,7 @@ pub fn ledger(
     let of_optimiser = kinds.iter().find(|row| row.kind == Kind::Optimiser).map_or(0.0, |row| row.flops);
     let roof = Roof {
         machine: machine.device.name.clone(),
-        flops: machine.device.matrix.of(question.dtype),
+        flops: machine.device.matrix.of(question.products()),
         vector: machine.device.vector.of(question.dtype),
         bytes: machine.device.memory.0,
     };
@@ -267,6 +337,7 @@ pub fn ledger(
         batch: None,
         seq: None,
         dtype: question.dtype.to_string(),
+        precision: question.products().to_string(),
         parameters,
         passes: [of_forward.flops, all.flops - of_forward.flops - of_optimiser, of_optimiser],
         model_products,
@@ -284,6 +355,7 @@ pub fn ledger(
         checks: Vec::new(),
         memory: None,
         scaling,
+        slowest: slowest(&programs.whole, &prices)?,
         notes: prices.iter().flat_map(|p| &p.notes).map(|d| d.message.clone()).collect(),
     };
     if let Subject::Decoder { config, .. } = subject {

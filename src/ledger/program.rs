@@ -9,6 +9,7 @@ use tilewright_ir::dsl::{Graph, Tensor};
 use tilewright_ir::graph::{Module, Role};
 use tilewright_ir::types::DType;
 use tilewright_passes::autodiff::{Form, differentiate};
+use tilewright_passes::mixed::mixed;
 
 /// The programs of a subject.
 pub(super) struct Programs {
@@ -70,18 +71,36 @@ fn weights(g: &Graph, config: &DecoderConfig) -> Weights {
     config.entries().into_iter().map(one).collect()
 }
 
+/// Closes the graph of `f`, which gets the weights by role; products are as the question has them.
+fn forward(
+    g: &Graph,
+    config: &DecoderConfig,
+    question: &Question,
+    f: impl Fn(&Weights) -> Tensor,
+) -> Result<Module, Diagnostic> {
+    let (roles, values): (Vec<String>, Vec<Tensor>) = weights(g, config).into_iter().unzip();
+    let computed = |values: &Vec<Tensor>| f(&roles.iter().cloned().zip(values.iter().cloned()).collect());
+    let result = match question.policy()? {
+        Some(policy) => mixed(&policy, computed)(&values),
+        None => computed(&values),
+    };
+    g.finish(&[&result])
+}
+
 fn logits(config: &DecoderConfig, question: &Question) -> Result<Module, Diagnostic> {
     let g = Graph::new("main");
     let ids = g.input("ids", DType::I64, (question.batch, question.seq));
-    g.finish(&[&config.logits(&ids, &weights(&g, config), None)])
+    forward(&g, config, question, |weights| config.logits(&ids, weights, None))
 }
 
 /// The mean loss over a batch.
 pub(super) fn loss(config: &DecoderConfig, question: &Question) -> Result<Module, Diagnostic> {
     let g = Graph::new("main");
     let [ids, targets] = ["ids", "targets"].map(|name| g.input(name, DType::I64, (question.batch, question.seq)));
-    let logits = config.logits(&ids, &weights(&g, config), None);
-    g.finish(&[&g.scope(LOSS, || logits.cross_entropy(&targets))])
+    forward(&g, config, question, |weights| {
+        let logits = config.logits(&ids, weights, None);
+        g.scope(LOSS, || logits.cross_entropy(&targets))
+    })
 }
 
 const LOSS: &str = "loss";
@@ -92,7 +111,8 @@ fn step(config: &DecoderConfig, question: &Question) -> Result<Module, Diagnosti
     let [ids, targets] = ["ids", "targets"].map(|name| g.input(name, DType::I64, (question.batch, question.seq)));
     let optimiser = AdamW::default();
     let schedule = Schedule::Cosine { peak: 3e-4, least: 3e-5, warmup: 100, steps: 1000 };
-    let recipe = Recipe { schedule, clip: Some(1.0), ..Recipe::of(&optimiser) };
+    let policy = question.policy()?;
+    let recipe = Recipe { schedule, clip: Some(1.0), mixed: policy.as_ref(), ..Recipe::of(&optimiser) };
     let entries = config.entries();
     let weights: Vec<Weight> = entries.iter().map(|e| e.weight.clone()).collect();
     let state = State::declare(&g, &recipe, &weights);

@@ -104,7 +104,8 @@ impl fmt::Display for Ledger {
             (Some(batch), Some(seq)) => format!(" of {batch} x {seq} tokens"),
             _program => String::new(),
         };
-        writeln!(f, "{what}{of} in {} on {}\n", self.dtype, self.roof.machine)?;
+        let products = if self.precision == self.dtype { "" } else { &format!(", products in {},", self.precision) };
+        writeln!(f, "{what}{of} in {}{products} on {}\n", self.dtype, self.roof.machine)?;
         head(f, "kind")?;
         for r in &self.kinds {
             row(f, r.kind.name(), r, self.total.flops)?;
@@ -118,6 +119,21 @@ impl fmt::Display for Ledger {
             }
         }
         self.passes(f)?;
+        if !self.slowest.is_empty() {
+            writeln!(
+                f,
+                "\n{:<34} {:>6} {:>8} {:>7}  {:<9} template",
+                "slowest kernels", "times", "each", "share", "bound by"
+            )?;
+        }
+        for k in &self.slowest {
+            let scope = if k.scope.is_empty() { String::new() } else { format!(" {}", k.scope) };
+            let name = format!("@{}{scope}", k.function);
+            let share = format!("{:.1} %", 100.0 * k.times * k.seconds / self.total.seconds.max(f64::MIN_POSITIVE));
+            let limit = k.limit.map_or("-", super::Limit::name);
+            let (times, each) = (short(k.times), time(k.seconds));
+            writeln!(f, "{name:<34} {times:>6} {each:>8} {share:>7}  {limit:<9} {}", k.template)?;
+        }
         if !self.checks.is_empty() {
             writeln!(f, "\n{:<22} {:>9} {:>9} {:>8}  formula", "beside formulas", "textbook", "counted", "above")?;
         }

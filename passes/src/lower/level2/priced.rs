@@ -20,6 +20,8 @@ use tilewright_ir::types::{Bindings, DType, Dim, Type};
 pub struct PricedKernel {
     /// The name scope of the nodes that it computes; of several the one with most of the operations.
     pub scope: Arc<str>,
+    /// Its template with its axes; of one that a fixed order of fusion makes, the op of its result.
+    pub template: String,
     /// What it is expected to take.
     pub price: Price,
 }
@@ -70,8 +72,11 @@ fn of_function(f: &Function, options: &Options, target: &Target, likely: &Bindin
     let kept: Vec<Cut> =
         cover.cuts.into_iter().filter(|cut| needed(cut.clone(), &wanted, &import, &graph).is_some()).collect();
     let all = scopes.of_all(&kept);
-    let mut kernels: Vec<PricedKernel> =
-        kept.iter().zip(all).map(|(cut, scope)| PricedKernel { scope, price: cut.price }).collect();
+    let named = |(cut, scope): (&Cut, Arc<str>)| {
+        let template = cover::template(&graph, cut).trim().to_string();
+        PricedKernel { scope, template, price: cut.price }
+    };
+    let mut kernels: Vec<PricedKernel> = kept.iter().zip(all).map(named).collect();
     let plain = Plain { f, stored: &|_| true, sizes: &sizes, device: &device };
     for barrier in import.barriers.keys() {
         kernels.extend(plain.kernel(*barrier)?);
@@ -227,7 +232,8 @@ impl Plain<'_> {
         let (flops, bytes) = (load.flops, load.bytes);
         let price = Price { seconds, rank: seconds, flops, bytes, matrix, vector, memory, launch, bound };
         let scope = load.heaviest.map_or_else(|| node.scope.clone(), |(_, scope)| scope);
-        Ok(Some(PricedKernel { scope, price }))
+        let template = tilewright_ir::infer::shown_name(&node.op).to_string();
+        Ok(Some(PricedKernel { scope, template, price }))
     }
 
     /// Adds a node that is computed inside, and what it reads.
