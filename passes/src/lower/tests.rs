@@ -195,3 +195,15 @@ fn a_kernel_that_is_not_proved_is_an_error_that_names_it() {
     assert!(refused.code == "bug" && refused.message.contains(&name), "{refused}");
     assert!(refused.notes.iter().any(|n| n == "kernel-bounds"), "{refused}");
 }
+
+/// The way back of attention folds queries and, in each group of heads, a head that is alone: that is a product of matrices, too.
+#[test]
+fn axes_of_size_one_do_not_hide_a_product() {
+    let (p, ct) = (Type::new(DType::F32, [8i64, 1, 64, 64]), Type::new(DType::F32, [8i64, 1, 64, 32]));
+    let mut g = Graph::new(&[("p", p, Role::Input), ("ct", ct, Role::Input)]);
+    let dims = DotDims { batch: (vec![0], vec![0]), contract: (vec![1, 2], vec![1, 2]) };
+    let y = g.op(GraphOp::Dot { dims }, &[g.f.param(0), g.f.param(1)]);
+    let program = g.program(&[y], 1);
+    let text = tilewright_ir::kernel::text::print_program(&program);
+    assert!(text.contains("mma acc"), "{text}");
+}

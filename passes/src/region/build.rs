@@ -358,10 +358,17 @@ impl<'f> Builder<'f> {
 
     fn dot(&mut self, dims: &DotDims, x: Value, y: Value, index: &[Affine], open: bool) -> Built {
         let batch = dims.batch.0.len();
-        let mut new = Vec::new();
-        for &a in &dims.contract.0 {
-            let n = self.function.ty(x).shape[a].clone();
-            new.push(self.fresh(&n));
+        // Axes of size 1 are folded by being left out, but for one where there are no others.
+        let sizes: Vec<Dim> = dims.contract.0.iter().map(|&a| self.function.ty(x).shape[a].clone()).collect();
+        let all_units = sizes.iter().all(|n| n.is(1));
+        let (mut new, mut at) = (Vec::new(), Vec::new());
+        for n in &sizes {
+            at.push(if n.is(1) && !(all_units && new.is_empty()) {
+                Affine::constant(Dim::constant(0))
+            } else {
+                new.push(self.fresh(n));
+                Affine::axis(new[new.len() - 1])
+            });
         }
         let mut free = index[batch..].iter();
         let mut side = |builder: &Builder, v: Value, pair: (&[usize], &[usize])| -> Vec<Affine> {
@@ -372,7 +379,7 @@ impl<'f> Builder<'f> {
                         return index.get(b).cloned();
                     }
                     if let Some(k) = pair.1.iter().position(|&a| a == i) {
-                        return new.get(k).map(|&a| Affine::axis(a));
+                        return at.get(k).cloned();
                     }
                     free.next().cloned()
                 })
