@@ -102,6 +102,38 @@ fn casts_of_the_graph_stay() {
     }
 }
 
+/// Numbers of every sign and exponent, with all digits that a half keeps and ties, and what is beside ties, behind them: in the midst of
+/// an expression, in a chain of ops in halves, and stored, each rounding has the bits of the interpreter.
+#[test]
+fn every_number_rounds_to_the_same_bits() {
+    let tails = [0u32, 1, 0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001];
+    let numbers: Vec<u8> =
+        (0..=0xffffu32).flat_map(|high| tails.map(|tail| high << 16 | tail)).flat_map(u32::to_le_bytes).collect();
+    let count = numbers.len() / 4;
+    let inputs = [Array::new(DType::F32, &[count], Bytes::new(numbers)).unwrap()];
+    for dtype in DTYPES {
+        let text = format!(
+            "func @main(%x: f32[{count}]) -> (f32[{count}], {dtype}[{count}], {dtype}[{count}]) {{
+              %0 = cast %x to={dtype}\n %1 = cast %0 to=f32\n %2 = neg %1
+              %3 = mul %0, %0\n %4 = add %3, %0
+              return %2, %4, %0 }}"
+        );
+        let module = tilewright_ir::text::parse("t.tw", &text).unwrap_or_else(|d| panic!("{d}"));
+        let strict = interp::run(&module, "main", &inputs, &Bindings::new(), Mode::Strict).unwrap();
+        for level in [1, 2] {
+            let options =
+                Options { opt_level: level, numerics: Numerics::Exact, threads: 1, ..Options::host().unwrap() };
+            let found = compile(&module, &options).unwrap().run(&inputs, &Bindings::new()).unwrap();
+            for (found, strict) in found.iter().zip(&strict) {
+                let same = |(a, b): (f64, f64)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+                let mut all = found.to_f64().unwrap().into_iter().zip(strict.to_f64().unwrap()).enumerate();
+                let wrong = all.find(|(_, pair)| !same(*pair));
+                assert!(wrong.is_none(), "{dtype} at level {level}: {wrong:?}");
+            }
+        }
+    }
+}
+
 /// A half that is an integer, converted, is its own maximum: in f32 it is nothing but this half.
 #[test]
 fn a_half_that_no_op_in_f32_gives_is_computed() {

@@ -1,7 +1,7 @@
 //! Elements of lazy tiles at a place: one, or four neighbours along the inner axis.
 
-use super::emitter::{Emitter, FLAGS};
-use super::lanes::has_vector_form;
+use super::emitter::{Emitter, FLAGS, is_half};
+use super::lanes::{CAST, has_vector_form};
 use super::types::{Affine, Mask, Node, Plan, Tile};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
@@ -265,7 +265,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Four neighbours along the inner axis, of f32 or truth values.
+    /// Four neighbours along the inner axis, of floats up to f32, as f32, or truth values.
     pub fn quad(&mut self, tile: &Rc<Tile>, frame: &mut Frame) -> Result<Value, Diagnostic> {
         if let Some(value) = frame.memo.get(&(tile.id, QUAD)) {
             return Ok(*value);
@@ -291,6 +291,12 @@ impl Emitter<'_> {
                 let address = self.address_of(Some(tile.id), plan, frame, 0)?;
                 return Ok(self.b.ins().load(types::F32X4, FLAGS, address, 0));
             }
+            Node::Load(plan, _) if tile.dtype == DType::Bf16 && contiguous(plan, frame) => {
+                let address = self.address_of(Some(tile.id), plan, frame, 0)?;
+                let bits = self.b.ins().uload16x4(FLAGS, address, 0);
+                let bits = self.b.ins().ishl_imm_s(bits, 16);
+                return Ok(self.b.ins().bitcast(types::F32X4, CAST, bits));
+            }
             Node::Op(op, operands) => {
                 let dtypes: Vec<DType> = operands.iter().map(|operand| operand.dtype).collect();
                 if has_vector_form(op, &dtypes, tile.dtype) {
@@ -299,7 +305,9 @@ impl Emitter<'_> {
                         values.push(self.quad(operand, frame)?);
                     }
                     let from = dtypes.first().copied().unwrap_or(DType::F32);
-                    return self.vector_op(op, from, &values);
+                    let value = self.vector_op(op, from, &values)?;
+                    let rounds = is_half(tile.dtype) && !matches!(op, ScalarOp::Select {});
+                    return Ok(if rounds { self.round_quad(tile.dtype, value) } else { value });
                 }
             }
             Node::Load(..) | Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Iota(..) => {}

@@ -1,7 +1,7 @@
 //! Four f32 at a time: the elementary functions as Cranelift instructions, and the vector forms of scalar ops.
 
 use super::calls;
-use super::emitter::Emitter;
+use super::emitter::{Emitter, is_half};
 use super::types::unsupported;
 use crate::cpu::poly::{self, Lanes};
 use cranelift_codegen::ir::condcodes::FloatCC;
@@ -11,7 +11,8 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
-const CAST: MemFlagsData = MemFlagsData::new().with_endianness(Endianness::Little);
+/// Of a vector's bits as another's.
+pub(super) const CAST: MemFlagsData = MemFlagsData::new().with_endianness(Endianness::Little);
 
 /// Appends instructions on F32X4; masks are I32X4 of 0 and -1.
 pub struct Quad<'a, 'b>(pub &'a mut FunctionBuilder<'b>);
@@ -23,6 +24,26 @@ impl Quad<'_, '_> {
     }
     fn shift(&mut self, count: u32) -> Value {
         self.0.ins().iconst(types::I32, i64::from(count))
+    }
+
+    /// `rounded` has the digits of an f16; here it gets its range: the infinities above, and steps of 2^-24 below 2^-14.
+    fn in_range_of_f16(&mut self, x: Value, rounded: Value) -> Value {
+        let size = self.abs(x);
+        // The unit of numbers around 0.75 is 2^-24, so a sum with it is a multiple of that.
+        let (least, shift) = (self.constant(1.0 / 16384.0), self.constant(0.75));
+        let small = self.add(size, shift);
+        let small = self.sub(small, shift);
+        let (beyond, infinity) = (self.constant(65520.0), self.constant(f32::INFINITY));
+        let below = self.lt(size, least);
+        let above = self.le(beyond, size);
+        let rounded = self.abs(rounded);
+        let rounded = self.select(below, small, rounded);
+        let rounded = self.select(above, infinity, rounded);
+        let (bits, sign) = (self.bits(x), self.int_constant(i32::MIN));
+        let sign = self.iand(bits, sign);
+        let bits = self.bits(rounded);
+        let bits = self.ior(bits, sign);
+        self.from_bits(bits)
     }
 }
 
@@ -104,10 +125,12 @@ impl Lanes for Quad<'_, '_> {
     }
 }
 
-/// Whether an op with these operand and result dtypes has a vector form.
+/// Whether an op with these operand and result dtypes has a vector form. Halves are f32 in registers, and rounded by
+/// [`Emitter::round_quad`].
 pub fn has_vector_form(op: &ScalarOp, args: &[DType], result: DType) -> bool {
-    let lanes = |dtype: DType| matches!(dtype, DType::F32 | DType::Bool);
-    let same_kind = !matches!(op, ScalarOp::Cast { .. }) || args.first() == Some(&DType::F32) || result == DType::F32;
+    let float = |dtype: DType| dtype == DType::F32 || is_half(dtype);
+    let lanes = |dtype: DType| float(dtype) || dtype == DType::Bool;
+    let same_kind = !matches!(op, ScalarOp::Cast { .. }) || args.first().is_some_and(|d| float(*d)) || float(result);
     let comparison_of_bools = args.first() == Some(&DType::Bool)
         && !matches!(
             op,
@@ -119,7 +142,7 @@ pub fn has_vector_form(op: &ScalarOp, args: &[DType], result: DType) -> bool {
                 | ScalarOp::Cast { .. }
         );
     // A choice between truth values is left to the scalar form.
-    let chooses_bools = matches!(op, ScalarOp::Select {}) && result != DType::F32;
+    let chooses_bools = matches!(op, ScalarOp::Select {}) && !float(result);
     same_kind && !comparison_of_bools && !chooses_bools && lanes(result) && args.iter().all(|dtype| lanes(*dtype))
 }
 
@@ -232,11 +255,11 @@ impl Emitter<'_> {
                 l.select(a, b, c)
             }
             ScalarOp::Cast { to } => match (from, to) {
-                (DType::Bool, DType::F32) => {
+                (DType::Bool, _float) => {
                     let (one, zero) = (l.constant(1.0), l.constant(0.0));
                     l.select(a, one, zero)
                 }
-                (DType::F32, DType::Bool) => {
+                (_float, DType::Bool) => {
                     let zero = l.constant(0.0);
                     self.b.ins().fcmp(FloatCC::NotEqual, a, zero)
                 }
@@ -244,6 +267,31 @@ impl Emitter<'_> {
             },
             ScalarOp::Shl {} | ScalarOp::Shr {} => return Err(Diagnostic::bug("a shift of floats")),
         })
+    }
+
+    /// Four f32 rounded to a half float, to nearest, ties to even, and kept as f32; a NaN stays one, quiet.
+    pub fn round_quad(&mut self, dtype: DType, x: Value) -> Value {
+        let mut quad = Quad(&mut self.b);
+        let l = &mut quad;
+        // Digits that go: the last one that stays decides ties.
+        let gone = if dtype == DType::Bf16 { 16 } else { 13 };
+        let bits = l.bits(x);
+        let (one, below) = (l.int_constant(1), l.int_constant((1 << (gone - 1)) - 1));
+        let (kept, quiet) = (l.int_constant(-1 << gone), l.int_constant(0x0040_0000));
+        let last = l.sshr(bits, gone);
+        let last = l.iand(last, one);
+        let up = l.iadd(last, below);
+        let near = l.iadd(bits, up);
+        let near = l.iand(near, kept);
+        let mut rounded = l.from_bits(near);
+        if dtype == DType::F16 {
+            rounded = l.in_range_of_f16(x, rounded);
+        }
+        let nan = l.ior(bits, quiet);
+        let nan = l.iand(nan, kept);
+        let nan = l.from_bits(nan);
+        let unordered = self.b.ins().fcmp(FloatCC::Unordered, x, x);
+        Quad(&mut self.b).select(unordered, nan, rounded)
     }
 
     fn lane_calls(&mut self, function: usize, a: Value, b: Value) -> Result<Value, Diagnostic> {

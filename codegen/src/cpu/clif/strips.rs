@@ -93,7 +93,7 @@ impl Emitter<'_> {
         Ok(Some(self.tile(DType::F32, axes, Node::Load(strip, None))))
     }
 
-    /// Writes a row of halves that are rounded from f32: these first, as a strip. Whether that could be done.
+    /// Writes a row of halves: in f32 first, as a strip. Whether that could be done.
     pub fn fill_halves(
         &mut self,
         to: &Plan,
@@ -101,11 +101,13 @@ impl Emitter<'_> {
         frame: &Frame,
         row: &Row<'_>,
     ) -> Result<bool, Diagnostic> {
-        let Node::Op(ScalarOp::Cast { .. }, operands) = &tile.node else { return Ok(false) };
-        let ([value], Some((_, narrow))) = (operands.as_slice(), converts(self.isa, tile.dtype)) else {
-            return Ok(false);
+        let Some((_, narrow)) = converts(self.isa, tile.dtype) else { return Ok(false) };
+        // What is rounded at last is rounded by the function; other halves are so in f32.
+        let value = match &tile.node {
+            Node::Op(ScalarOp::Cast { .. }, operands) if operands.iter().all(|x| x.dtype == DType::F32) => &operands[0],
+            _other => tile,
         };
-        if value.dtype != DType::F32 || row.size < SHORTEST || !to.gathers.is_empty() || !value.has(row.axis) {
+        if row.size < SHORTEST || !to.gathers.is_empty() || !value.has(row.axis) {
             return Ok(false);
         }
         let strip = self.scratch_plan(DType::F32, &[(row.axis.clone(), row.size)])?;
