@@ -17,6 +17,7 @@ mod grad;
 mod indices;
 mod inputs;
 mod ledger;
+mod mixed;
 mod ops;
 pub mod options;
 mod progress;
@@ -73,6 +74,8 @@ enum Command {
     Ledger(ledger::Args),
     /// Make the program of many examples from that of one: as a .tw file, or any stage
     Vmap(vmap::Args),
+    /// Compute products of matrices in bf16 or f16, all else in f32: the program as a .tw file, or any stage
+    Mixed(mixed::Args),
     /// Measure products, fused operations, attention and models
     Bench(bench::Args),
     /// Time the schedules of each kernel of a graph on this machine, and keep the best
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Ledger(args) => ledger::run(&args),
         Command::Vmap(args) => vmap::run(&args),
+        Command::Mixed(args) => mixed::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),

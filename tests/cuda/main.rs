@@ -11,3 +11,4 @@ mod products;
 #[path = "../support/random.rs"]
 mod random;
 mod texts;
+mod train;

@@ -18,6 +18,7 @@ mod elementwise;
 mod fold;
 mod grad;
 mod machine;
+mod mixed;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/random.rs"]

@@ -5,6 +5,7 @@
 mod cli;
 mod conformance;
 mod folder;
+mod mixed;
 mod optim;
 mod random;
 mod scale;

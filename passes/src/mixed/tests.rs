@@ -2,11 +2,13 @@
 
 use super::{Policy, mixed, mixed_precision};
 use crate::autodiff::{Form, differentiate, value_and_grad};
+use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Graph, Tensor};
 use tilewright_ir::graph::{Function, Module};
+use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::op::{GraphOp, ScalarOp};
 use tilewright_ir::text::{parse, print};
-use tilewright_ir::types::DType;
+use tilewright_ir::types::{Bindings, DType};
 
 fn module(text: &str) -> Module {
     parse("test.tw", text).unwrap_or_else(|d| panic!("{d}"))
@@ -217,4 +219,97 @@ fn mistakes_of_the_closure_stay_mistakes() {
     let x = g.input("x", DType::F32, [4, 4]);
     let y = mixed(&bf16(), |x: &Tensor| x.matmul(&x.sum(&[0]).reshape([3, 2])))(&x);
     assert_eq!(g.finish(&[&y]).unwrap_err().code, "shape-mismatch");
+}
+
+/// Numbers in -1..1, of 24 bits.
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+fn results(module: &Module, inputs: &[Array]) -> Vec<Vec<f64>> {
+    let run = interp::run(module, "main", inputs, &Bindings::new(), Mode::Strict).unwrap_or_else(|d| panic!("{d}"));
+    run.iter().map(|a| a.to_f64().unwrap()).collect()
+}
+
+/// Random programs all of whose ops take values in -1..1 to such, and errors to no larger ones: then a product, whose weights have
+/// columns with sums of magnitudes of at most 1, adds the rounding of an operand, of its weights and of its result.
+#[test]
+fn errors_are_those_of_the_roundings() {
+    const N: i64 = 8;
+    for (dtype, unit) in [(DType::Bf16, 2f64.powi(-8)), (DType::F16, 2f64.powi(-11))] {
+        let mut rounded = 0;
+        for seed in 0..60u64 {
+            let choices = numbers(14, seed + 1);
+            let g = Graph::new("main");
+            let (x, w) = (g.input("x", DType::F32, [N, N]), g.input("w", DType::F32, [N, N]));
+            let (mut all, mut products) = (vec![(x.clone(), 0usize)], 0);
+            for (i, choice) in choices.iter().enumerate() {
+                let (a, n) = all[all.len() - 1].clone();
+                let (b, m) = all[i / 2].clone();
+                all.push(match ((choice + 1.0) * 4.5) as u8 {
+                    0..=2 => {
+                        products += 1;
+                        (a.matmul(&w), n + 1)
+                    }
+                    3 => (a.tanh(), n),
+                    4 => ((a + b) * 0.5, n.max(m)),
+                    5 => (a.maximum(b.transpose(0, 1)), n.max(m)),
+                    6 => (a.softmax(-1), n),
+                    7 => (a.transpose(0, 1).reshape([2, N * N / 2]).reshape([N, N]), n),
+                    _rest => (-a.slice(0, 1, N).pad(0, 0, 1, 0.0), n),
+                });
+            }
+            let (last, depth) = all[all.len() - 1].clone();
+            let module = g.finish(&[&last]).unwrap();
+            let mut weights = numbers((N * N) as usize, seed + 100);
+            // Columns are what the product sums over.
+            for column in 0..N as usize {
+                let sum: f32 = (0..N as usize).map(|row| weights[row * N as usize + column].abs()).sum();
+                (0..N as usize).for_each(|row| weights[row * N as usize + column] /= sum * 1.001);
+            }
+            let inputs = [numbers((N * N) as usize, seed + 200), weights];
+            let inputs = inputs.map(|values| Array::from_f32(&[N as usize, N as usize], &values).unwrap());
+            let mixed = mixed_precision(&module, &Policy::new(dtype).unwrap()).unwrap();
+            let (found, expected) = (results(&mixed, &inputs), results(&module, &inputs));
+            let bound = depth as f64 * (3.0 * unit + 3.0 * unit * unit) + 1e-5;
+            let error = found[0].iter().zip(&expected[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(error <= bound, "{dtype}, seed {seed}: {error} of {bound}, {products} products\n{}", print(&mixed));
+            rounded += usize::from(error > 0.01 * bound && depth > 0);
+        }
+        assert!(rounded > 5, "{dtype}: the bound is loose, {rounded}");
+    }
+}
+
+/// Numbers far beyond f16 in a norm, a softmax and a log-sum-exp; only products are f16, of what these give.
+#[test]
+fn statistics_have_the_range_of_f32() {
+    let build = |all: DType| {
+        let g = Graph::new("main");
+        let (x, w) = (g.input("x", DType::F32, [4, 16]), g.input("w", DType::F32, [16, 8]));
+        let (x, w) = ((x * 1e6).cast(all), w.cast(all));
+        let norm = x.layer_norm(None, None, 1e-5).matmul(&w);
+        let soft = x.softmax(-1).matmul(&w);
+        let sizes = x.logsumexp(-1);
+        let squares = (&x * &x).mean(&[1]);
+        g.finish(&[&norm.cast(DType::F32), &soft.cast(DType::F32), &sizes.cast(DType::F32), &squares.cast(DType::F32)])
+            .unwrap()
+    };
+    let inputs = [([4, 16], numbers(64, 3)), ([16, 8], numbers(128, 4))];
+    let inputs = inputs.map(|(shape, values)| Array::from_f32(&shape, &values).unwrap());
+    let full = build(DType::F32);
+    let mixed = mixed_precision(&full, &Policy::new(DType::F16).unwrap()).unwrap();
+    let (found, expected) = (results(&mixed, &inputs), results(&full, &inputs));
+    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 0.01 * b.abs().max(0.1);
+        assert!(found.iter().zip(expected).all(near), "result {i}: {found:?}, expected {expected:?}");
+    }
+    // What the program is all in f16.
+    assert!(results(&build(DType::F16), &inputs).iter().flatten().any(|x| !x.is_finite()));
 }
