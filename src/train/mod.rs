@@ -234,8 +234,8 @@ impl Run {
     }
 }
 
-/// Where the loss scale is below the least normal f16, it is not too large a scale that makes gradients infinite.
-const LEAST_SCALE: f64 = 6.104e-5;
+/// The least normal f16. Where a smaller scale of the loss is asked for, it is no large scale that makes gradients infinite.
+const LEAST_SCALE: f64 = 1.0 / 16384.0;
 
 /// A scalar of f32.
 fn number(buffer: &Buffer) -> f64 {

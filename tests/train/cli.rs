@@ -171,15 +171,18 @@ fn adapters_learn_beside_weights_that_stay() {
 
 #[test]
 fn blocks_that_are_computed_again_give_the_same_bits() {
-    let (kept, again) = (folder(CONFIG), folder(&CONFIG.replace("batch = 4", "batch = 4\ncheckpoint = true")));
-    done(&run(kept.path(), &["--until", "5"]));
-    done(&run(again.path(), &["--until", "5"]));
     let tensors = |folder: &Path| {
         let file = tilewright::formats::Safetensors::open(checkpoints(folder).last().unwrap()).unwrap();
         let names: Vec<String> = file.names().map(str::to_string).collect();
         names.into_iter().map(|n| (file.tensor(&n).unwrap(), n)).collect::<Vec<_>>()
     };
-    assert!(tensors(kept.path()) == tensors(again.path()));
+    for precision in ["f32", "bf16"] {
+        let config = CONFIG.replace("batch = 4", &format!("batch = 4\nprecision = \"{precision}\""));
+        let (kept, again) = (folder(&config), folder(&config.replace("batch = 4", "batch = 4\ncheckpoint = true")));
+        done(&run(kept.path(), &["--until", "5"]));
+        done(&run(again.path(), &["--until", "5"]));
+        assert!(tensors(kept.path()) == tensors(again.path()), "{precision}");
+    }
 }
 
 #[test]
