@@ -186,6 +186,8 @@ fn bad_input_is_said_with_what_would_be_right() {
         (&[], &["usage", "a model, or --budget"]),
         (&["gpt2", "--dtype", "i32"], &["expected f32, bf16, f16 or f64"]),
         (&["gpt2", "--checkpoint"], &["--train"]),
+        (&["gpt2", "--decode", "--batch", "2"], &["batch", "found 2"]),
+        (&["gpt2", "--decode", "--train"], &["cannot be used with"]),
         (&["gpt2", "--batch", "9000000000000000"], &["error"]),
     ] {
         let (ok, _, said) = tilewright(args);
@@ -224,4 +226,70 @@ fn models_are_also_files() {
     // By the weight alone.
     let found = json(&[file.to_str().unwrap(), "--json", "--set", "n=10", "--train"]);
     assert_eq!(found["kinds"][0]["products"].as_f64(), Some(1280.0));
+}
+
+/// One token more: every matrix multiplies one row, and the scores are those of one query. It reads at least all of the weights that
+/// multiply, and the caches.
+#[test]
+fn one_token_more_by_hand() {
+    let question = Question { seq: 100, decode: true, ..Question::default() };
+    let found = counted("smollm2-135m", question.clone());
+    let attention = 30.0 * (2.0 * 576.0 * 576.0 + 2.0 * 576.0 * 192.0);
+    let mlp = 30.0 * 3.0 * 576.0 * 1536.0;
+    let scores = 30.0 * 9.0 * 2.0 * 2.0 * 100.0 * 64.0;
+    assert_eq!(products(&found), [2.0 * attention, scores, 2.0 * mlp, 2.0 * 49152.0 * 576.0]);
+    assert_eq!(found.parameters, 134_515_008.0);
+    let (least, read) = check(&found, "bytes a token");
+    assert_eq!(least, 4.0 * (attention + mlp + 49152.0 * 576.0) + 4.0 * 2.0 * 30.0 * 192.0 * 100.0);
+    assert!(read >= least && read < 1.5 * least, "{read} {least}");
+    let longer = counted("smollm2-135m", Question { seq: 1000, ..question.clone() });
+    assert_eq!(longer.of(Kind::AttentionScores).products, 10.0 * scores);
+    assert!(longer.of(Kind::AttentionScores).bytes > found.of(Kind::AttentionScores).bytes);
+    let gpt = counted("gpt2", question);
+    assert_eq!((gpt.parameters, gpt.of(Kind::Head).products), (124_439_808.0, 2.0 * 768.0 * 50257.0));
+}
+
+/// Scopes come from names of weights where nodes have none: a BERT by the command, options of models refused.
+#[test]
+fn encoders_and_their_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"{"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 64, "vocab_size": 50, "max_position_embeddings": 16}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let (ok, text, said) = tilewright(&[path, "--json", "--batch", "2", "--seq", "8"]);
+    assert!(ok, "{said}");
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let of = |kind: &str| {
+        found["kinds"].as_array().unwrap().iter().find(|r| r["kind"] == kind).unwrap()["products"].as_f64()
+    };
+    // Four matrices of 32 x 32, two of 32 x 64, for 16 tokens; scores of 8 x 8 x 8 for 4 heads and 2 texts, twice.
+    assert_eq!(of("attention_projections"), Some(2.0 * 2.0 * 16.0 * 4.0 * 32.0 * 32.0));
+    assert_eq!(of("mlp"), Some(2.0 * 2.0 * 16.0 * 2.0 * 32.0 * 64.0));
+    assert_eq!(of("attention_scores"), Some(2.0 * 2.0 * 2.0 * 2.0 * 4.0 * 8.0 * 8.0 * 8.0));
+    for (args, words) in [
+        (&["--decode"][..], &["usage", "--decode"][..]),
+        (&["--dtype", "bf16"], &["usage", "--dtype"]),
+        (&["--seq", "17"], &["symbol", "1..=16", "17"]),
+        (&["--train"], &["not-scalar"]),
+    ] {
+        let (ok, _, said) = tilewright(&[&[path], args].concat());
+        assert!(!ok && words.iter().all(|w| said.contains(w)), "{args:?}: {said}");
+    }
+}
+
+/// Each shipped machine has a target.
+#[test]
+fn machines_have_targets() {
+    use tilewright::compile::Target;
+    for (name, target) in
+        [("h200", Target::Sm90a), ("a100", Target::Sm80), ("l4", Target::Sm89), ("cpu-avx2", Target::Cpu)]
+    {
+        assert_eq!(Machine::named(name).unwrap().target, target, "{name}");
+    }
+    for name in tilewright::passes::egraph::Device::names() {
+        let machine = Machine::named(name).unwrap();
+        assert_eq!(machine.target == Target::Cpu, name.contains("avx") || name.contains("portable"), "{name}");
+        assert!(machine.target != Target::Cpu || name.ends_with(machine.options.isa.name()), "{name}");
+    }
 }

@@ -7,7 +7,8 @@ use crate::formats::{check_writable, write_whole};
 use crate::ledger::{Machine, Question, Subject, ledger, optima, roofline};
 use std::path::{Path, PathBuf};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::types::DType;
+use tilewright_ir::graph::{Module, Param, Role};
+use tilewright_ir::types::{Bindings, DType};
 use tilewright_passes::egraph::Device;
 
 /// Arguments of `ledger`.
@@ -19,15 +20,18 @@ pub(super) struct Args {
     /// Count a step of training (gradients, clipping, AdamW) instead of the way forward
     #[arg(long)]
     train: bool,
-    /// Sequences of a batch
-    #[arg(long, default_value_t = 1)]
-    batch: usize,
-    /// Tokens of a sequence; if absent 1024, or the most of the model
+    /// Count one token more of a sequence, whose others are in caches, as the program that generates computes it
+    #[arg(long, conflicts_with_all = ["train", "precision"])]
+    decode: bool,
+    /// Sequences of a batch; 1 if absent. Of a program the symbol `batch`
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Tokens of a sequence; if absent 1024, or the most of the model. Of a program the symbol `seq`
     #[arg(long)]
     seq: Option<usize>,
-    /// Dtype of the weights and of what is computed
-    #[arg(long, default_value = "f32", value_parser = dtype)]
-    dtype: DType,
+    /// Dtype of the weights and of what is computed; f32 if absent. With --decode that of the weights alone
+    #[arg(long, value_parser = dtype)]
+    dtype: Option<DType>,
     /// Dtype of products alone, with weights and the rest in --dtype: mixed precision, as `train.precision` has it
     #[arg(long, value_parser = dtype)]
     precision: Option<DType>,
@@ -69,15 +73,16 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         Some(file) => Machine::of(machine(file)?)?,
     };
     let subject = subject(model, args)?;
-    let most = match &subject {
-        Subject::Decoder { config, .. } => config.context,
-        Subject::Program { .. } => usize::MAX,
+    let (most, dtype) = match &subject {
+        Subject::Decoder { config, .. } => (config.context, args.dtype.unwrap_or(DType::F32)),
+        Subject::Program { module, .. } => (usize::MAX, floats(module)?),
     };
     let question = Question {
         train: args.train,
-        batch: args.batch,
+        decode: args.decode,
+        batch: args.batch.unwrap_or(1),
         seq: args.seq.unwrap_or(most.min(1024)),
-        dtype: args.dtype,
+        dtype,
         precision: args.precision,
         checkpoint: args.checkpoint,
         budget: args.budget,
@@ -94,17 +99,50 @@ fn json(value: &impl serde::Serialize) -> Result<String, Diagnostic> {
     text.map(|t| t + "\n").map_err(|e| Diagnostic::bug(format!("a ledger cannot be written: {e}")))
 }
 
+/// The dtype of the floats of a program: that of its first weight, else of its first float; f32 where it has none.
+fn floats(module: &Module) -> Result<DType, Diagnostic> {
+    let params = &module.entry()?.params;
+    let plain = |p: &&Param| p.ty.dtype.is_float();
+    let found = params.iter().filter(plain).find(|p| p.role == Role::Weight).or_else(|| params.iter().find(plain));
+    Ok(found.map_or(DType::F32, |p| p.ty.dtype))
+}
+
 /// A model by its name, its files, or a program.
 fn subject(name: &str, args: &Args) -> Result<Subject, Diagnostic> {
     let path = Path::new(name);
-    if Subject::names().any(|n| n == name) || !path.exists() {
-        return Subject::named(name);
+    let found = if Subject::names().any(|n| n == name) || !path.exists() {
+        Subject::named(name)?
+    } else if path.is_dir() || path.extension().is_some_and(|e| e == "gguf") {
+        Subject::open(path)?
+    } else {
+        let module = super::load_module(path, None)?;
+        tilewright_ir::verify::verify(&module)?;
+        let sizes = sizes_of(&[], &module, module.entry()?)?;
+        Subject::Program { name: name.into(), module, sizes }
+    };
+    match found {
+        Subject::Program { name, module, sizes } => program(name, module, sizes, args),
+        model @ Subject::Decoder { .. } => Ok(model),
     }
-    if path.is_dir() || path.extension().is_some_and(|e| e == "gguf") {
-        return Subject::open(path);
+}
+
+/// A program with sizes as the user says. Errors: `usage` for options of models; `symbol`.
+fn program(name: String, module: Module, mut sizes: Bindings, args: &Args) -> Result<Subject, Diagnostic> {
+    let chosen = [
+        ("--dtype", args.dtype.is_some()),
+        ("--precision", args.precision.is_some()),
+        ("--checkpoint", args.checkpoint),
+        ("--decode", args.decode),
+    ];
+    if let Some((flag, _)) = chosen.iter().find(|(_, given)| *given) {
+        let message = format!("{flag} is for models by their sizes; a program says itself what it computes");
+        return Err(Diagnostic::new("usage", message));
     }
-    let module = super::load_module(path, None)?;
-    tilewright_ir::verify::verify(&module)?;
-    let sizes = sizes_of(&args.set, &module, module.entry()?)?;
-    Ok(Subject::Program { name: name.into(), module, sizes })
+    let given = [("batch", args.batch), ("seq", args.seq)];
+    let given = given.iter().filter_map(|(symbol, n)| n.map(|n| format!("{symbol}={n}")));
+    let set: Vec<String> = args.set.iter().cloned().chain(given).collect();
+    let said = |symbol: &str| set.iter().any(|s| s.split('=').next() == Some(symbol));
+    let wanted = sizes_of(&set, &module, module.entry()?)?;
+    sizes.extend(wanted.into_iter().filter(|(symbol, _)| said(symbol)));
+    Ok(Subject::Program { name, module, sizes })
 }

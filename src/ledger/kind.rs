@@ -37,13 +37,25 @@ const NAMES: &[(&str, Kind)] = &[
     ("wte", Kind::Embedding),
     ("wpe", Kind::Embedding),
     ("attn", Kind::AttentionProjections),
+    ("attn_q", Kind::AttentionProjections),
+    ("attn_k", Kind::AttentionProjections),
+    ("attn_v", Kind::AttentionProjections),
+    ("attn_qkv", Kind::AttentionProjections),
+    ("attn_output", Kind::AttentionProjections),
     ("attention", Kind::AttentionProjections),
     ("self_attn", Kind::AttentionProjections),
     ("scores", Kind::AttentionScores),
     ("mlp", Kind::Mlp),
     ("ffn", Kind::Mlp),
+    ("ffn_gate", Kind::Mlp),
+    ("ffn_up", Kind::Mlp),
+    ("ffn_down", Kind::Mlp),
+    ("ffn_output", Kind::Mlp),
+    ("intermediate", Kind::Mlp),
     ("feed_forward", Kind::Mlp),
     ("norm", Kind::Norm),
+    ("LayerNorm", Kind::Norm),
+    ("full_layer_layer_norm", Kind::Norm),
     ("ln1", Kind::Norm),
     ("ln2", Kind::Norm),
     ("lnf", Kind::Norm),
@@ -62,10 +74,16 @@ const NAMES: &[(&str, Kind)] = &[
 ];
 
 impl Kind {
-    /// The kind of a scope: that of its last part with a known name.
+    /// The kind of a scope: that of its last part with a known name. What is only called an output is that of the MLP in a layer, and
+    /// else that of the model.
     pub fn of(scope: &str) -> Kind {
         let known = |part: &str| NAMES.iter().find(|(name, _)| *name == part).map(|(_, kind)| *kind);
-        scope.rsplit('.').find_map(known).unwrap_or(Kind::Other)
+        match scope.rsplit('.').find_map(known) {
+            Some(kind) => kind,
+            None if !scope.split('.').any(|part| part == "output") => Kind::Other,
+            None if layer(scope).is_empty() => Kind::Head,
+            None => Kind::Mlp,
+        }
     }
 
     /// Its name in texts.
@@ -115,6 +133,11 @@ mod tests {
             ("model.layers.3.mlp.up", "model.layers.3", Kind::Mlp),
             ("h.0.ln1", "h.0", Kind::Norm),
             ("head", "", Kind::Head),
+            ("blk.2.ffn_gate.weight", "blk.2", Kind::Mlp),
+            ("encoder.layer.1.output.dense.weight", "encoder.layer.1", Kind::Mlp),
+            ("encoder.layer.1.attention.output.dense.bias", "encoder.layer.1", Kind::AttentionProjections),
+            ("output.weight", "", Kind::Head),
+            ("encoder.layer.1.output.LayerNorm.bias", "encoder.layer.1", Kind::Norm),
             ("", "", Kind::Other),
             ("h2.mlp", "", Kind::Mlp),
         ] {

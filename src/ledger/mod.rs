@@ -21,6 +21,7 @@ mod machine;
 mod memory;
 mod program;
 mod scaling;
+mod scopes;
 mod subject;
 mod svg;
 mod text;
@@ -41,7 +42,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Module, Role};
-use tilewright_ir::types::{Bindings, DType};
+use tilewright_ir::types::DType;
 use tilewright_passes::mixed::Policy;
 use tilewright_passes::{Priced, priced};
 
@@ -50,6 +51,8 @@ use tilewright_passes::{Priced, priced};
 pub struct Question {
     /// A step of training instead of a way forward.
     pub train: bool,
+    /// One token more of a sequence of [`Question::seq`], whose others are in caches, instead of a way forward.
+    pub decode: bool,
     /// Sequences of a batch.
     pub batch: usize,
     /// Tokens of a sequence.
@@ -69,6 +72,7 @@ impl Default for Question {
     fn default() -> Question {
         Question {
             train: false,
+            decode: false,
             batch: 1,
             seq: 1024,
             dtype: DType::F32,
@@ -252,6 +256,8 @@ pub struct Ledger {
     pub sizes: String,
     /// Whether a step of training is counted.
     pub train: bool,
+    /// Whether one token more is counted.
+    pub decode: bool,
     /// Sequences of a batch; none of a program.
     pub batch: Option<usize>,
     /// Tokens of a sequence; none of a program.
@@ -308,11 +314,7 @@ pub fn ledger(
     let scaling = question.budget.map(optima).transpose()?;
     progress("building the program");
     let programs = Programs::of(subject, question)?;
-    let none = Bindings::new();
-    let sizes = match subject {
-        Subject::Decoder { .. } => &none,
-        Subject::Program { sizes, .. } => sizes,
-    };
+    let sizes = &programs.sizes;
     progress("choosing kernels");
     let prices = priced(&programs.whole, machine.options.lowering(), &machine.isa(), sizes)?;
     let (whole, forward) = (count(&programs.whole, &prices, sizes)?, count(&programs.forward, &[], sizes)?);
@@ -334,6 +336,7 @@ pub fn ledger(
         model: subject.name().into(),
         sizes: subject.sizes(),
         train: question.train,
+        decode: question.decode,
         batch: None,
         seq: None,
         dtype: question.dtype.to_string(),
@@ -373,13 +376,20 @@ impl Ledger {
         machine: &Machine,
         progress: &dyn Fn(&str),
     ) -> Result<(), Diagnostic> {
-        let Question { batch, seq, train, .. } = *question;
-        let sizes = Sizes::new(config, batch, seq);
-        let tokens = (batch * seq) as f64;
+        let Question { batch, seq, train, decode, .. } = *question;
+        let mut sizes = Sizes::new(config, batch, seq);
+        if decode {
+            sizes = sizes.decoding();
+        }
+        let tokens = if decode { 1.0 } else { (batch * seq) as f64 };
         (self.batch, self.seq) = (Some(batch), Some(seq));
         self.prediction.tokens_per_s = (self.prediction.seconds > 0.0).then(|| tokens / self.prediction.seconds);
         self.checks = sizes.checks(self.parameters, &|kind| self.of(kind).products, train);
         self.checks.push(sizes.cache(4.0, program::cache_bytes(config)?));
+        if decode {
+            let element = config.float.bytes(1).unwrap_or(0) as f64;
+            self.checks.push(sizes.decoded_bytes([element, 4.0], self.total.bytes));
+        }
         if train {
             let element = config.float.bytes(1).unwrap_or(0) as f64;
             let weights = self.parameters * element;
@@ -403,7 +413,8 @@ fn rows(forward: &Module, whole: &Tallies) -> Result<(Vec<Row>, Vec<Row>), Diagn
         all.entry(key(scope)).or_default().1 += *tally;
     }
     for (param, home) in forward.entry()?.params.iter().zip(count::homes(forward)?) {
-        if param.role == Role::Weight {
+        // Tables of angles are made, not learned.
+        if param.role == Role::Weight && !param.name.starts_with("rope.") {
             let size = param.ty.elements().and_then(|d| d.as_const()).unwrap_or(0);
             all.entry(key(&home)).or_default().0 += size as f64;
         }

@@ -1,5 +1,6 @@
 //! The programs that are counted.
 
+use super::scopes::named;
 use super::{Question, Subject};
 use crate::models::DecoderConfig;
 use crate::models::decoder::Weights;
@@ -7,7 +8,7 @@ use crate::optim::{AdamW, Recipe, Schedule, State, Weight, train_step};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Graph, Tensor};
 use tilewright_ir::graph::{Module, Role};
-use tilewright_ir::types::DType;
+use tilewright_ir::types::{Bindings, DType};
 use tilewright_passes::autodiff::{Form, differentiate};
 use tilewright_passes::mixed::mixed;
 
@@ -17,26 +18,33 @@ pub(super) struct Programs {
     pub forward: Module,
     /// What runs: the way forward, or a step of training.
     pub whole: Module,
+    /// Sizes of symbols.
+    pub sizes: Bindings,
 }
 
 impl Programs {
     /// Builds them. Errors: `sequence-length`, `batch`; those of the model and of differentiation.
     pub fn of(subject: &Subject, question: &Question) -> Result<Programs, Diagnostic> {
-        match subject {
+        let (forward, whole, sizes) = match subject {
             Subject::Decoder { config, .. } => {
                 let config = &question.config(config)?;
-                if !question.train {
-                    let forward = logits(config, question)?;
-                    return Ok(Programs { whole: forward.clone(), forward });
+                match (question.decode, question.train) {
+                    (true, _) => {
+                        let past = i64::try_from(question.seq - 1).unwrap_or(i64::MAX);
+                        (decoding(config)?, None, Bindings::from([("seq".into(), 1), ("past".into(), past)]))
+                    }
+                    (_, true) => (loss(config, question)?, Some(step(config, question)?), Bindings::new()),
+                    (_, false) => (logits(config, question)?, None, Bindings::new()),
                 }
-                Ok(Programs { forward: loss(config, question)?, whole: step(config, question)? })
             }
-            Subject::Program { module, .. } if question.train => {
-                let whole = differentiate(module, &learned(module)?, Form::ValueAndGradient)?.module;
-                Ok(Programs { forward: module.clone(), whole })
+            Subject::Program { module, sizes, .. } => {
+                let module = named(module);
+                let made = |m: &Module| Ok(differentiate(m, &learned(m)?, Form::ValueAndGradient)?.module);
+                let whole = question.train.then(|| made(&module)).transpose()?;
+                (module, whole, sizes.clone())
             }
-            Subject::Program { module, .. } => Ok(Programs { whole: module.clone(), forward: module.clone() }),
-        }
+        };
+        Ok(Programs { whole: whole.unwrap_or_else(|| forward.clone()), forward, sizes })
     }
 }
 
@@ -55,6 +63,11 @@ impl Question {
         if found == 0 || found > most {
             let message = format!("expected sequences of 1 to {most} tokens, the most of the model, found {found}");
             return Err(Diagnostic::new("sequence-length", message));
+        }
+        if self.decode && self.batch > 1 {
+            let message =
+                format!("expected a batch of 1 sequence, as the program that generates has, found {}", self.batch);
+            return Err(Diagnostic::new("batch", message));
         }
         if self.batch == 0 {
             return Err(Diagnostic::new("batch", "expected a batch of at least 1 sequence, found 0"));
@@ -93,6 +106,11 @@ fn logits(config: &DecoderConfig, question: &Question) -> Result<Module, Diagnos
     forward(&g, config, question, |weights| config.logits(&ids, weights, None))
 }
 
+/// The program that generates, with weights of the model's dtype.
+fn decoding(config: &DecoderConfig) -> Result<Module, Diagnostic> {
+    Ok(named(&config.generating(config.context, config.float)?))
+}
+
 /// The mean loss over a batch.
 pub(super) fn loss(config: &DecoderConfig, question: &Question) -> Result<Module, Diagnostic> {
     let g = Graph::new("main");
@@ -128,7 +146,7 @@ fn step(config: &DecoderConfig, question: &Question) -> Result<Module, Diagnosti
 ///
 /// Errors: those of the model.
 pub(super) fn cache_bytes(config: &DecoderConfig) -> Result<f64, Diagnostic> {
-    let module = config.generating(config.context)?;
+    let module = config.generating(config.context, DType::F32)?;
     let caches = module.entry()?.params.iter().filter(|p| p.role == Role::Donated);
     let bytes = caches.map(|p| tilewright_ir::flops::type_bytes(&p.ty).and_then(|d| d.as_const()));
     let total = bytes.sum::<Option<i64>>().ok_or_else(|| Diagnostic::bug("caches of no known size"))?;

@@ -1,12 +1,12 @@
 //! What a ledger is of: a model by name, by its files, or a program.
 
 use crate::formats::{Gguf, read_text};
-use crate::models::{DecoderConfig, DecoderFamily};
+use crate::models::{DecoderConfig, DecoderFamily, EncoderConfig, encoder};
 use std::path::Path;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::text::nearest;
-use tilewright_ir::types::Bindings;
+use tilewright_ir::types::{Bindings, Symbol};
 
 /// Shipped configurations, as `config.json` of Hugging Face has them; no weights.
 const MODELS: &[(&str, &str)] = &[
@@ -24,6 +24,12 @@ const MODELS: &[(&str, &str)] = &[
     ("llama-3-8b", include_str!("models/llama-3-8b.json")),
     ("llama-3-70b", include_str!("models/llama-3-70b.json")),
 ];
+
+/// Whether a `config.json` is that of an encoder.
+fn is_encoder(text: &str) -> bool {
+    let value: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    value.is_some_and(|v| v["model_type"].as_str().is_some_and(|t| ["bert", "albert"].contains(&t)))
+}
 
 /// What is counted.
 #[derive(Clone, Debug)]
@@ -68,16 +74,24 @@ impl Subject {
         Ok(Subject::Decoder { name: name.into(), config })
     }
 
-    /// The model of a folder with a `config.json`, or of a GGUF file; no weights are read.
+    /// The model of a folder with a `config.json`, or of a GGUF file; no weights are read. A BERT or an ALBERT is a program, of which a
+    /// batch is one text of the most tokens.
     ///
-    /// Errors: those of the files; `model-config` for another model than a GPT-2 or a Llama.
+    /// Errors: those of the files; `model-config` for another model.
     pub fn open(path: &Path) -> Result<Subject, Diagnostic> {
         let name = path.display().to_string();
         if !path.is_dir() {
             return Ok(Subject::Decoder { name, config: DecoderConfig::of_gguf(&Gguf::open(path)?)? });
         }
         let file = path.join("config.json");
-        let config = DecoderConfig::from_json(&file.display().to_string(), &read_text(&file)?)?;
+        let (named, text) = (file.display().to_string(), read_text(&file)?);
+        if is_encoder(&text) {
+            let config = EncoderConfig::from_json(&named, text.as_bytes(), None)?;
+            let most = i64::try_from(config.positions).unwrap_or(i64::MAX);
+            let sizes = Bindings::from([("batch".into(), 1), ("seq".into(), most)]);
+            return Ok(Subject::Program { name, module: encoder(&config)?, sizes });
+        }
+        let config = DecoderConfig::from_json(&named, &text)?;
         Ok(Subject::Decoder { name, config })
     }
 
@@ -90,7 +104,13 @@ impl Subject {
 
     /// One line of its sizes.
     pub(super) fn sizes(&self) -> String {
-        let Subject::Decoder { config: c, .. } = self else { return "a program".into() };
+        let c = match self {
+            Subject::Decoder { config, .. } => config,
+            Subject::Program { sizes, .. } => {
+                let one = |(symbol, n): (&Symbol, &i64)| format!(" of {symbol}={n}");
+                return format!("a program{}", sizes.iter().map(one).collect::<String>());
+            }
+        };
         let family = match c.family {
             DecoderFamily::Gpt => "GPT-2",
             DecoderFamily::Llama => "Llama",

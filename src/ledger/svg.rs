@@ -117,7 +117,7 @@ fn legend(out: &mut String, points: &[Point<'_>], all: f64) {
 fn frame(out: &mut String, ledger: &Ledger, axes: &Axes) {
     let [width, height] = SIZE;
     let (left, top, right, bottom) = (MARGIN[0], MARGIN[1], width - MARGIN[2], height - MARGIN[3]);
-    let what = if ledger.train { "a step of training" } else { "the way forward" };
+    let what = ledger.what();
     let name = crate::explain::escaped(&ledger.model);
     let _ = writeln!(
         out,

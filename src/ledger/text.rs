@@ -99,8 +99,9 @@ fn alike(layers: &[Row]) -> Vec<(String, usize, &[Row])> {
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}; {} parameters", self.model, self.sizes, whole(self.parameters))?;
-        let what = if self.train { "a step of training" } else { "the way forward" };
+        let what = self.what();
         let of = match (self.batch, self.seq) {
+            (Some(_), Some(seq)) if self.decode => format!(" after {} others", seq - 1),
             (Some(batch), Some(seq)) => format!(" of {batch} x {seq} tokens"),
             _program => String::new(),
         };
@@ -154,6 +155,15 @@ impl fmt::Display for Ledger {
 }
 
 impl Ledger {
+    /// What is counted.
+    pub(super) fn what(&self) -> &'static str {
+        match (self.train, self.decode) {
+            (true, _) => "a step of training",
+            (_, true) => "one token more",
+            (_, false) => "the way forward",
+        }
+    }
+
     fn passes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.train {
             let [forward, back, optimiser] = self.passes;

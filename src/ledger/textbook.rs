@@ -43,8 +43,9 @@ pub struct Sizes {
     heads: f64,
     vocabulary: f64,
     positions: f64,
-    batch: f64,
     seq: f64,
+    /// All tokens that are computed.
+    tokens: f64,
 }
 
 const PALM: &str = "Chowdhery et al. 2022, appendix B";
@@ -68,13 +69,14 @@ impl Sizes {
             heads: n(config.heads),
             vocabulary: n(config.vocabulary),
             positions: n(config.context),
-            batch: n(batch),
             seq: n(seq),
+            tokens: n(batch) * n(seq),
         }
     }
 
-    fn tokens(&self) -> f64 {
-        self.batch * self.seq
+    /// Of the last token of a sequence, the others of which are in caches.
+    pub fn decoding(self) -> Sizes {
+        Sizes { tokens: 1.0, ..self }
     }
 
     /// Elements of the matrices of a feed-forward network, over the width times its inner size.
@@ -106,7 +108,7 @@ impl Sizes {
     /// Operations of the products of a way forward, by kind.
     fn products(&self) -> [(Kind, f64, &'static str); 4] {
         let Sizes { d, q, k, f, layers, seq, vocabulary, .. } = *self;
-        let tokens = self.tokens();
+        let tokens = self.tokens;
         let mlp = match self.family {
             DecoderFamily::Gpt => "4 d f L D",
             DecoderFamily::Llama => "6 d f L D",
@@ -136,7 +138,7 @@ impl Sizes {
             total += found;
             out.push(Check::new(kind.name(), &format!("{prefix}{formula}"), PALM, textbook, found));
         }
-        let tokens = self.tokens();
+        let tokens = self.tokens;
         let n = |n: f64| 2.0 * passes * n * tokens;
         let attention = 2.0 * passes * self.layers * self.seq * self.q * tokens;
         let multiplying = self.blocks() + self.vocabulary * self.d;
@@ -162,6 +164,19 @@ impl Sizes {
         Check::new("KV bytes a token", "2 L k bytes", source, 2.0 * self.layers * self.k * element, counted)
     }
 
+    /// Bytes that a token more reads: all that multiplies once, and the caches of the others. `bytes` are those of weights and of caches.
+    pub fn decoded_bytes(&self, bytes: [f64; 2], counted: f64) -> Check {
+        let multiplying = self.blocks() + self.vocabulary * self.d;
+        let textbook = bytes[0] * multiplying + bytes[1] * 2.0 * self.layers * self.k * self.seq;
+        Check::new(
+            "bytes a token",
+            "N bytes + 2 L k s bytes, N: matrices and head",
+            "Pope et al. 2022",
+            textbook,
+            counted,
+        )
+    }
+
     /// Elements that a block keeps for its way back. Korthikanti et al. count bytes of halves and what is dropped; without dropout
     /// their 34 s b h + 5 a s^2 b are 16 s b h + a s^2 b elements, here with heads of keys and inner sizes of any number.
     fn kept(&self) -> f64 {
@@ -173,14 +188,14 @@ impl Sizes {
         };
         // Inputs of the norms and of what follows them; queries, keys, values, attended; scores after the softmax.
         let attention = 2.0 * self.q + 2.0 * self.k + self.heads * self.seq;
-        self.tokens() * (4.0 * self.d + attention + inner)
+        self.tokens * (4.0 * self.d + attention + inner)
     }
 
     /// Bytes of activations that are kept without checkpointing, with one block after the other computed again, with sqrt(n) segments.
     pub fn activations(&self, element: f64, counted: [f64; 3]) -> [Check; 3] {
-        let (whole, input) = (self.kept() * element, self.tokens() * self.d * element);
+        let (whole, input) = (self.kept() * element, self.tokens * self.d * element);
         // Inputs of the last norm and of the head, logits.
-        let end = self.tokens() * (2.0 * self.d + self.vocabulary) * element;
+        let end = self.tokens * (2.0 * self.d + self.vocabulary) * element;
         let segments = self.layers.sqrt().ceil();
         let [none, blocks, root] = counted;
         let formula = match self.family {

@@ -6,6 +6,7 @@ use crate::models::{Gpt2Config, LlamaConfig, Outputs, WeightTypes, gpt2, llama};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::RopeLayout;
 use tilewright_ir::graph::Module;
+use tilewright_ir::types::DType;
 
 impl DecoderConfig {
     /// As a GPT-2 that generates, with caches of `capacity` tokens.
@@ -46,11 +47,18 @@ impl DecoderConfig {
         }
     }
 
-    /// The module that generates, in f32. Errors: those of [`gpt2()`] and [`llama()`].
-    pub fn generating(&self, capacity: usize) -> Result<Module, Diagnostic> {
+    /// The module that generates, in f32, with weights of another float. Errors: those of [`gpt2()`] and [`llama()`].
+    pub fn generating(&self, capacity: usize, weights: DType) -> Result<Module, Diagnostic> {
         match self.family {
-            DecoderFamily::Gpt => gpt2(&self.as_gpt2(capacity)),
-            DecoderFamily::Llama => llama(&self.as_llama(capacity)),
+            DecoderFamily::Gpt => {
+                let dtypes = self.entries().into_iter().map(|e| (e.weight.name, weights)).collect();
+                gpt2(&Gpt2Config { dtypes, ..self.as_gpt2(capacity) })
+            }
+            DecoderFamily::Llama => {
+                let config = self.as_llama(capacity);
+                let dtypes = config.names().map(|name| (name, weights)).collect();
+                llama(&LlamaConfig { dtypes, ..config })
+            }
         }
     }
 }

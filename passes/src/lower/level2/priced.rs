@@ -212,8 +212,14 @@ impl Plain<'_> {
             return Ok(None);
         }
         let mut load = Load::default();
-        for ty in &node.types {
-            load.bytes += self.bytes(ty)?;
+        match node.op {
+            // In place, as it most often is.
+            GraphOp::UpdateSlice { .. } => load.bytes += self.bytes(self.f.ty(node.args[1]))?,
+            _ => {
+                for ty in &node.types {
+                    load.bytes += self.bytes(ty)?;
+                }
+            }
         }
         let mut open = vec![root];
         while let Some(id) = open.pop() {
@@ -251,7 +257,9 @@ impl Plain<'_> {
         // Of what is looked up, no more is read than written.
         let looked_up = matches!(node.op, GraphOp::Take { .. } | GraphOp::TakeAlong { .. } | GraphOp::Slice { .. });
         for (i, &arg) in node.args.iter().enumerate().filter(|(_, a)| load.seen.insert(**a)) {
-            if !(self.stored)(arg.node) {
+            if i == 0 && matches!(node.op, GraphOp::UpdateSlice { .. }) {
+                continue;
+            } else if !(self.stored)(arg.node) {
                 open.push(arg.node);
             } else if looked_up && i == 0 {
                 load.bytes += self.bytes(&node.types[0])?;
