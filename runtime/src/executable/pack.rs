@@ -6,7 +6,6 @@ use crate::buffer::{Buffer, Memory};
 use crate::plan::{Home, StepHomes};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use tilewright_codegen::cpu::clif::eval;
 use tilewright_codegen::cpu::pack::{
     pack_halves, pack_pairs, pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes,
 };
@@ -33,11 +32,6 @@ pub(super) struct Sizes {
 impl Executable {
     pub(super) fn pack(&self, pack: &Pack, homes: &StepHomes, frame: &mut Frame<'_>) -> Result<(), Diagnostic> {
         let bindings = frame.bindings;
-        if let Some(condition) = &pack.when
-            && eval(condition, &|name: &str| bindings.get(name).copied())? == 0
-        {
-            return Ok(());
-        }
         let &[from, to] = homes.arguments.as_slice() else { return Err(Diagnostic::bug("a packing of what?")) };
         let source = frame.pointer(self, from)?;
         let sizes = Sizes::of(pack, bindings)?;

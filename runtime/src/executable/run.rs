@@ -143,6 +143,9 @@ impl Executable {
         let panels = vec![std::ptr::null_mut(); plan.panels];
         let mut frame = Frame { index, bindings, params, results, arena, layout, panels };
         for (step, homes) in compiled.program.steps.iter().zip(&plan.steps) {
+            if !takes_place(step, bindings)? {
+                continue;
+            }
             let start = self.profile.as_ref().map(|_| Instant::now());
             match step {
                 Step::Launch(launch) => self.launch(compiled, launch, homes, &frame)?,
@@ -191,11 +194,6 @@ impl Executable {
         let code = &compiled.kernels[launch.kernel];
         let kernel = &compiled.program.kernels[launch.kernel];
         let symbol = |name: &str| bindings.get(name).copied();
-        if let Some(condition) = &launch.when
-            && eval(condition, &symbol)? == 0
-        {
-            return Ok(());
-        }
         for fact in kernel.attrs.iter().filter(|a| &*a.name == "require").flat_map(|a| &a.args) {
             if eval(fact, &symbol)? < 0 {
                 return Err(Diagnostic::new("symbol", format!("kernel `{}` requires `{fact}` >= 0", kernel.name)));
@@ -314,4 +312,15 @@ fn check_buffers(program: &Program, inputs: &[Buffer], bindings: &Bindings) -> R
         }
     }
     Ok(())
+}
+
+/// Whether a step is one of the calls with these sizes.
+fn takes_place(step: &Step, bindings: &Bindings) -> Result<bool, Diagnostic> {
+    let when = match step {
+        Step::Launch(launch) => &launch.when,
+        Step::Pack(pack) => &pack.when,
+        Step::Call(_) | Step::Cond(_) | Step::Scan(_) => return Ok(true),
+    };
+    let Some(condition) = when else { return Ok(true) };
+    Ok(eval(condition, &|name: &str| bindings.get(name).copied())? != 0)
 }
