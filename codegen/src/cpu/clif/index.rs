@@ -6,7 +6,7 @@ use cranelift_codegen::ir::{InstBuilder, types};
 use std::rc::Rc;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::expr::Ident;
-use tilewright_ir::kernel::{Access, BinaryOp, Buffer, Expr, IndexDim};
+use tilewright_ir::kernel::{Access, BinaryOp, Buffer, Expr, IndexDim, Space};
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
@@ -212,7 +212,8 @@ impl Emitter<'_> {
             }
         }
         strides.reverse();
-        Ok(Memory { name: buffer.name.clone(), dtype: buffer.dtype, base, axes, strides })
+        let argument = !matches!(buffer.space, Space::Cache | Space::Reg);
+        Ok(Memory { name: buffer.name.clone(), dtype: buffer.dtype, base, axes, strides, argument })
     }
 
     /// What an access reads or writes.

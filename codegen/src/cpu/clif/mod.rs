@@ -4,6 +4,7 @@
 //! and evaluates expressions there, four f32 at a time where it can (`element`). Reductions, scalars, and tiles whose
 //! sources change before they are used, are computed where they stand. No `a * b + c` is contracted.
 
+mod ahead;
 mod build;
 mod calls;
 mod check;

@@ -5,7 +5,7 @@ use super::emitter::{Emitter, FLAGS};
 use super::grid;
 use super::types::{Binding, Num, unsupported};
 use crate::cpu::ukernel::{Isa, UKERNELS};
-use crate::cpu::ukernel::{elementary, folds, halves};
+use crate::cpu::ukernel::{ahead, elementary, folds, halves};
 use cranelift_codegen::ir::immediates::Imm64;
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, InstructionData, Value, types};
 use cranelift_codegen::settings::{self, Configurable};
@@ -192,6 +192,7 @@ pub fn clif_text(kernel: &Kernel, isa: Isa) -> Result<String, Diagnostic> {
         let name = product
             .or_else(|| elementary::name_at(at))
             .or_else(|| folds::name_at(at))
+            .or_else(|| (at == ahead::fetch_row as *const () as usize).then(|| "fetch_row".into()))
             .or_else(|| halves::name_at(at))
             .unwrap_or_else(|| format!("host{number}"));
         text = text.replace(&address.to_string(), &name);

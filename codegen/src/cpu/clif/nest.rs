@@ -254,7 +254,7 @@ impl Emitter<'_> {
         if low != begin {
             self.each(begin, low, one, element)?;
         }
-        let quads = |e: &mut Self, first: Value, count: i64| {
+        let quads = |e: &mut Self, value: &Rc<Tile>, first: Value, count: i64| {
             for quad in 0..count {
                 let at = e.b.ins().iadd_imm_s(first, 4 * quad);
                 let mut frame = frame.at(e.lanes(at), false);
@@ -270,18 +270,76 @@ impl Emitter<'_> {
         let mut begin = low;
         if !value.costly && size >= 16 {
             let (wide, step) = (self.whole_quads(low, high, 16), self.b.ins().iconst(types::I64, 16));
-            self.each(low, wide, step, |e, at| quads(e, at, 4))?;
+            self.each(low, wide, step, |e, at| quads(e, value, at, 4))?;
             begin = wide;
         }
         let whole = self.whole_quads(low, high, 4);
         if begin == low || !known || size % 16 != 0 {
             let four = self.b.ins().iconst(types::I64, 4);
-            self.each(begin, whole, four, |e, at| quads(e, at, 1))?;
+            self.each(begin, whole, four, |e, at| quads(e, value, at, 1))?;
         }
         if known && size % 4 == 0 {
             return Ok(());
         }
-        self.each(whole, end, one, element)
+        let Some((top, pads)) = self.padded(value, &mut frame.clone(), (whole, end))? else {
+            return self.each(whole, end, one, element);
+        };
+        // From the end of what is there to the next group of four, the groups that are padding, and what is left.
+        let missing = self.b.ins().isub(top, whole);
+        let missing = self.b.ins().iadd_imm_s(missing, 3);
+        let missing = self.b.ins().band_imm_s(missing, -4);
+        let first = self.b.ins().iadd(whole, missing);
+        let first = self.b.ins().smin(first, end);
+        let last = self.whole_quads(first, end, 4);
+        let four = self.b.ins().iconst(types::I64, 4);
+        self.each(whole, first, one, element)?;
+        self.each(first, last, four, |e, at| quads(e, &pads, at, 1))?;
+        self.each(last, end, one, element)
+    }
+
+    /// Where the masked loads of a tile have all ended along the inner axis, not before the first position, and what the tile is
+    /// from there on: their padding instead of them. None if no load ends in a place of its own.
+    fn padded(
+        &mut self,
+        tile: &Rc<Tile>,
+        frame: &mut Frame,
+        (begin, end): (Value, Value),
+    ) -> Result<Option<(Value, Rc<Tile>)>, Diagnostic> {
+        let Some((inner, _)) = frame.inner.clone() else { return Ok(None) };
+        let (mut top, mut some) = (begin, false);
+        for load in loads(tile).iter().filter(|load| load.has(&inner)) {
+            let Node::Load(plan, pad) = &load.node else { continue };
+            if plan.masks.is_empty() {
+                continue;
+            }
+            let [mask] = plan.masks.as_slice() else { return Ok(None) };
+            if pad.is_none() || mask.low || mask.at.gather.is_some() || mask.at.terms != [(inner.clone(), 1)] {
+                return Ok(None);
+            }
+            let (_, high) = self.clip(plan, frame, &inner, begin, end)?;
+            top = self.b.ins().smax(top, high);
+            some = true;
+        }
+        Ok(some.then(|| (top, self.with_padding(tile, &inner, &mut BTreeMap::new()))))
+    }
+
+    /// A tile with their padding in place of the masked loads that vary along `inner`.
+    fn with_padding(&mut self, tile: &Rc<Tile>, inner: &Ident, done: &mut BTreeMap<u32, Rc<Tile>>) -> Rc<Tile> {
+        if let Some(known) = done.get(&tile.id) {
+            return known.clone();
+        }
+        let padded = match &tile.node {
+            Node::Load(plan, Some(pad)) if tile.has(inner) && !plan.masks.is_empty() => pad.clone(),
+            Node::Op(op, operands) if tile.has(inner) => {
+                let operands = operands.iter().map(|x| self.with_padding(x, inner, done)).collect();
+                self.tile(tile.dtype, tile.axes.clone(), Node::Op(op.clone(), operands))
+            }
+            Node::Op(..) | Node::Load(..) | Node::Int(_) | Node::Real(_) | Node::Value(_) | Node::Iota(..) => {
+                tile.clone()
+            }
+        };
+        done.insert(tile.id, padded.clone());
+        padded
     }
 
     /// The end of the last whole group of `n` (a power of 2) in `low..high`.
@@ -312,7 +370,8 @@ impl Emitter<'_> {
         for (axis, size) in axes {
             sizes.push((axis.clone(), self.num(*size)));
         }
-        let memory = Memory { name: "#tile".into(), dtype, base, axes: sizes.clone(), strides: steps.clone() };
+        let memory =
+            Memory { name: "#tile".into(), dtype, base, axes: sizes.clone(), strides: steps.clone(), argument: false };
         let (masks, gathers, limits) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Plan { memory: Rc::new(memory), base, axes: sizes, steps, masks, gathers, limits })
     }

@@ -36,10 +36,12 @@ impl Emitter<'_> {
                 if step < 1 {
                     return Err(malformed(format!("the step of loop `{var}` is {step}, not positive")));
                 }
-                let step = self.num(step);
-                self.each(low.value, high.value, step.value, |e, at| {
+                let by = self.num(step);
+                self.each(low.value, high.value, by.value, |e, at| {
                     let outer = e.scope.len();
-                    e.bind(var, Binding::Index(super::types::Num { value: at, constant: None }));
+                    let at = super::types::Num { value: at, constant: None };
+                    e.fetch_ahead((var, at, step), (low, high), body)?;
+                    e.bind(var, Binding::Index(at));
                     e.block(body)?;
                     e.scope.truncate(outer);
                     Ok(())

@@ -31,6 +31,8 @@ pub struct Memory {
     pub axes: Vec<(Ident, Num)>,
     /// Bytes between neighbours, per axis.
     pub strides: Vec<Num>,
+    /// Whether it is an argument of the kernel.
+    pub argument: bool,
 }
 
 /// What a name stands for.

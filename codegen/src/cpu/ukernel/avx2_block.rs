@@ -2,6 +2,7 @@
 //!
 //! 16 registers are too few for all 32 columns at once: within a block the four vectors of columns go one after the other.
 
+use super::ahead;
 use super::block::{BLOCK, NR, Q4_0, Q4_1, Q8_0, header_bytes, panel_block_bytes};
 use super::portable::settle;
 use std::arch::x86_64::*;
@@ -65,6 +66,7 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
         }
         for block in 0..k / BLOCK {
             let b = b.add(block * const { panel_block_bytes(FORMAT) });
+            ahead::fetch(b, const { panel_block_bytes(FORMAT) });
             let a = a.add(block * BLOCK);
             let mut row_sums = [_mm256_setzero_ps(); M];
             if FORMAT == Q4_1 {

@@ -3,16 +3,13 @@
 //! A nibble becomes a float by one shift and one permute: `vpermps` with a table of 16 floats looks at the low 4 bits of
 //! every lane of its index only.
 
+use super::ahead;
 use super::block::{BLOCK, NR, Q4_0, Q4_1, Q8_0, header_bytes, panel_block_bytes};
 use super::portable::settle;
 use std::arch::x86_64::*;
 
 /// Rows of a full tile: 24 registers hold the sums of the tile, of the block and of the group.
 pub const MR: usize = 4;
-
-/// How far ahead of the multiplication weights are fetched, in bytes. Measured on Zen 5, one thread, q4_0: none 31 GB/s, 1 KiB
-/// 29, 4 KiB 35, 8 KiB 40, 16 KiB 43 (runs differ by some 10 %); two threads reach the memory's 60 from 8 KiB on.
-const PREFETCH: usize = 8192;
 
 /// See [`TileProduct`](super::TileProduct); `FORMAT` is a code of [`super::block`].
 ///
@@ -53,7 +50,7 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
     ldc: usize,
     accumulate: bool,
 ) {
-    // SAFETY: offsets stay inside the rows and the panel that the caller guarantees; prefetches may point anywhere.
+    // SAFETY: offsets stay inside the rows and the panel that the caller guarantees.
     unsafe {
         let table = table::<FORMAT>();
         let mut sums = [[_mm512_setzero_ps(); 2]; M];
@@ -65,9 +62,7 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
         let (first_row, panel, size) = (a, b, const { panel_block_bytes(FORMAT) });
         let (mut a, mut b) = (a, b);
         for _ in 0..k / BLOCK {
-            for line in 0..size.div_ceil(64) {
-                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(PREFETCH + 64 * line).cast());
-            }
+            ahead::fetch(b, size);
             let quants = b.add(const { header_bytes(FORMAT) });
             let mut total = group::<M, FORMAT>(quants, 0, table, a, lda);
             for g in 1..4 {

@@ -6,6 +6,7 @@
 // Rows are indexed: `i` also steps pointers, and constant bounds are what the compiler unrolls.
 #![allow(clippy::needless_range_loop)]
 
+pub mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod avx2_block;
 #[cfg(target_arch = "x86_64")]

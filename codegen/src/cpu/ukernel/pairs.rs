@@ -4,6 +4,7 @@
 //! the first, each rounded to nearest. Operands, products and sums below the least normal f32 count as 0, which the
 //! instruction does whatever the mode of the processor.
 
+use super::ahead;
 use std::arch::x86_64::*;
 
 /// Rows of a full tile: 28 of the 32 registers are accumulators.
@@ -57,6 +58,7 @@ unsafe fn rows<const M: usize>(
         let (mut a, mut b) = (a, b);
         // Two pairs share the address arithmetic of the rows.
         for _ in 0..k / 4 {
+            ahead::fetch(b.cast(), 4 * NR * size_of::<u16>());
             step::<M, 0>(&mut sums, a, lda, b);
             step::<M, 1>(&mut sums, a, lda, b);
             a = a.add(4);

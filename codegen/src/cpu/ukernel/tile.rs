@@ -17,6 +17,7 @@ macro_rules! fma_tile {
     ) => {
         $(#[doc = $doc])+
         pub mod $name {
+            use super::super::ahead;
             use std::arch::x86_64::*;
 
             /// Rows of a full tile.
@@ -57,6 +58,9 @@ macro_rules! fma_tile {
                     let (mut a, mut b) = (a, b);
                     // Four steps share the address arithmetic of the rows, which do not all fit general registers.
                     for _ in 0..k / 4 {
+                        if PACKED {
+                            ahead::fetch(b.cast(), 4 * NR * size_of::<$Element>());
+                        }
                         step::<M, 0>(&mut sums, a, lda, b, ldb);
                         step::<M, 1>(&mut sums, a, lda, b, ldb);
                         step::<M, 2>(&mut sums, a, lda, b, ldb);
