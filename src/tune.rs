@@ -1,5 +1,6 @@
-//! Measuring schedules: every choice of every region of a program is run on this machine, inside the program. The choices of one round
-//! are measured at once, since regions do not depend on each other's, so there are as many rounds as the longest list has choices.
+//! Measuring schedules: of every region of a program the choices that the walk holds for the fastest are run on this machine, inside the
+//! program. The choices of one round are measured at once, since regions do not depend on each other's, so there are as many rounds
+//! as the longest list has choices.
 
 use crate::compile::{Options, compile, lower};
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub struct Effort {
     pub sweeps: usize,
     /// Runs of a program in a round.
     pub runs: usize,
+    /// Choices of a region that are measured, the usual among them; all where none.
+    pub most: Option<usize>,
 }
 
 /// A region that was measured.
@@ -55,6 +58,16 @@ impl Region {
         let usual = self.choices.first()?;
         let best = self.choices.iter().min_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
         Some(if best.seconds < 0.99 * usual.seconds { *best } else { *usual })
+    }
+
+    /// Keeps the usual choice and those that the walk holds for the fastest, `most` in all; of choices with the same kernels one.
+    fn promising(&mut self, most: Option<usize>) {
+        self.choices.retain(|t| !t.again);
+        if let Some((_usual, others)) = self.choices.split_first_mut() {
+            others
+                .sort_by(|a, b| a.predicted.unwrap_or(f64::INFINITY).total_cmp(&b.predicted.unwrap_or(f64::INFINITY)));
+        }
+        self.choices.truncate(most.unwrap_or(usize::MAX).max(1));
     }
 
     /// The choice that the walk holds for the fastest.
@@ -127,34 +140,37 @@ pub fn tune(
     let usual = Options { tuned: None, ..options.clone() };
     let device = target.device(&usual.lowering())?;
     let mut regions = grouped(tunables(module, usual.lowering(), &target)?);
-    let rounds = regions.iter().map(|(r, _)| r.choices.len()).max().unwrap_or(0);
+    let rounds = |regions: &[(Region, _)]| regions.iter().map(|(r, _)| r.choices.len()).max().unwrap_or(0);
     let mut made: BTreeMap<String, Vec<Vec<Kernel>>> = BTreeMap::new();
+    for round in 0..rounds(&regions) {
+        let options = Options { tuned: Some(Arc::new(chosen(&regions, round))), ..usual.clone() };
+        let programs = lower(module, &options)?;
+        for (region, kernels) in &mut regions {
+            let Some(timed) = region.choices.get_mut(round) else { continue };
+            let each = kernels.iter().map(|t| predicted(&programs, t, bindings, (&device, options.threads)));
+            timed.predicted = each.sum();
+            let mine: Vec<Kernel> = kernels.iter().flat_map(|t| kernels_of(&programs, t)).collect();
+            let before = made.entry(region.text.clone()).or_default();
+            timed.again = before.contains(&mine);
+            before.push(mine);
+        }
+    }
+    regions.iter_mut().for_each(|(region, _)| region.promising(effort.most));
+    let rounds = rounds(&regions);
     for sweep in 0..effort.sweeps {
         for round in 0..rounds {
             say(sweep * rounds + round, effort.sweeps * rounds);
             let options = Options { tuned: Some(Arc::new(chosen(&regions, round))), ..usual.clone() };
             let times = measure(module, (inputs, bindings), &options, effort.runs)?;
-            let programs = if sweep == 0 { lower(module, &options)? } else { Vec::new() };
             for (region, kernels) in &mut regions {
                 let Some(timed) = region.choices.get_mut(round) else { continue };
                 let mine = |name: &Name| kernels.iter().any(|t| t.function == name.0 && t.makes(&name.1));
                 let each = times.iter().filter(|(name, _)| mine(name)).map(|(_, seconds)| seconds);
                 timed.seconds = timed.seconds.min(each.sum());
-                if sweep == 0 {
-                    let each = kernels.iter().map(|t| predicted(&programs, t, bindings, &device));
-                    timed.predicted = each.sum();
-                    let mine: Vec<Kernel> = kernels.iter().flat_map(|t| kernels_of(&programs, t)).collect();
-                    let before = made.entry(region.text.clone()).or_default();
-                    timed.again = before.contains(&mine);
-                    before.push(mine);
-                }
             }
         }
     }
-    let regions = regions.into_iter().map(|(mut region, _)| {
-        region.choices.retain(|t| !t.again);
-        region
-    });
+    let regions = regions.into_iter().map(|(region, _)| region);
     // What the sizes of this call never launch has no time.
     Ok(regions.filter(|r| r.choices.len() > 1 && r.choices.iter().all(|t| t.seconds > 0.0)).collect())
 }
@@ -219,7 +235,12 @@ fn measure(
 }
 
 /// Seconds of the launches of a kernel by the walk.
-fn predicted(programs: &[Program], tunable: &Tunable, bindings: &Bindings, device: &Device) -> Option<f64> {
+fn predicted(
+    programs: &[Program],
+    tunable: &Tunable,
+    bindings: &Bindings,
+    (device, threads): (&Device, usize),
+) -> Option<f64> {
     let program = programs.iter().find(|p| p.name == tunable.function)?;
     let size = |name: &str| bindings.get(name).copied();
     let mut seconds = 0.0;
@@ -229,7 +250,7 @@ fn predicted(programs: &[Program], tunable: &Tunable, bindings: &Bindings, devic
         if tunable.makes(&kernel.name)
             && launch.when.as_ref().is_none_or(|when| eval(when, &size).is_ok_and(|v| v != 0))
         {
-            seconds += walk::predict(kernel, bindings, device)?;
+            seconds += walk::predict(kernel, bindings, device, threads)?;
         }
     }
     Some(seconds)

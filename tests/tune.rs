@@ -72,7 +72,7 @@ fn no_choice_changes_a_result() {
             for kernel in programs.iter().flat_map(|p| &p.kernels) {
                 texts.insert(print_kernel(kernel));
                 let device = tilewright_passes::egraph::Device::named("cpu-avx512").unwrap();
-                let seconds = walk::predict(kernel, &bindings, &device);
+                let seconds = walk::predict(kernel, &bindings, &device, 2);
                 assert!(seconds.is_some_and(|s| s > 0.0 && s < 1.0), "{seconds:?}: {}", print_kernel(kernel));
             }
             let found = compile(&module, &options).unwrap().run(&inputs, &bindings).unwrap();
@@ -96,8 +96,19 @@ fn what_is_measured_is_used() {
     let module = module();
     let (inputs, bindings) = (inputs(64), Bindings::from([("n".into(), 64)]));
     let options = Options { threads: 1, ..Options::host().unwrap() };
-    let regions = tune(&module, (&inputs, &bindings), &options, Effort { sweeps: 1, runs: 1 }, &|_, _| {}).unwrap();
+    let measured = |most| {
+        let effort = Effort { sweeps: 1, runs: 1, most };
+        tune(&module, (&inputs, &bindings), &options, effort, &|_, _| {}).unwrap()
+    };
+    let regions = measured(None);
     assert!(!regions.is_empty());
+    // Of all choices the usual, and those that are predicted to be the fastest.
+    for (few, all) in measured(Some(3)).iter().zip(&regions) {
+        assert_eq!((few.choices.len(), few.choices[0].choice), (3, all.choices[0].choice));
+        let slowest = few.choices[1..].iter().filter_map(|t| t.predicted).fold(0.0, f64::max);
+        let faster = all.choices[1..].iter().filter(|t| t.predicted.is_some_and(|p| p < slowest)).count();
+        assert!(faster <= 1, "{few:?}");
+    }
     for region in &regions {
         assert!(region.choices.iter().all(|t| t.seconds > 0.0 && t.seconds.is_finite()), "{region:?}");
         let different: BTreeSet<Choice> = region.choices.iter().map(|t| t.choice).collect();

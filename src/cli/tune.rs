@@ -28,6 +28,12 @@ pub(super) struct Args {
     /// Runs with each schedule, each time
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10000))]
     runs: u16,
+    /// Schedules of a kernel that are timed: the usual one, and those that are predicted to be the fastest
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    most: u16,
+    /// Time all schedules, to judge the predictions
+    #[arg(long, conflicts_with = "most")]
+    all: bool,
     /// Write the schedules that are faster than the usual ones to this file
     #[arg(long, short)]
     output: Option<PathBuf>,
@@ -49,7 +55,8 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     args.output.as_deref().map_or(Ok(()), check_writable)?;
     let inputs = given.map_or_else(|| inputs::random(&module, args.input.seed, &bindings), Ok)?;
     let options = args.compile.options()?;
-    let effort = Effort { sweeps: args.sweeps.into(), runs: args.runs.into() };
+    let effort =
+        Effort { sweeps: args.sweeps.into(), runs: args.runs.into(), most: (!args.all).then_some(args.most.into()) };
     let say = |done: usize, all: usize| {
         if done == 0 {
             progress::steps("measuring", all);

@@ -103,10 +103,7 @@ impl Lower<'_> {
             (Template::Attention(attention, row), _) => self.attention(&attention, row, to)?,
             (Template::Contraction(c, row), choice) => self.contraction(&c, row, choice.blocks(), to)?,
             (Template::Relaid(relaid, row), choice) => self.relaid(*relaid, row, choice.blocks(), to)?,
-            (Template::Loops, Choice::Loops { schedule, hold }) => {
-                let kernel = schedule::region_kernel(region, (schedule, hold), kernel_name, &self.f.symbols)?;
-                self.push_when(kernel, arguments(region, to), None);
-            }
+            (Template::Loops, Choice::Loops { schedule, hold }) => self.loops(region, (schedule, hold), to)?,
             (Template::Loops, _) => return Err(Diagnostic::bug("loops without a schedule")),
         }
         schedule::with_cost(&mut self.kernels[first..], schedule::cost(region).as_ref());
@@ -173,6 +170,28 @@ impl Lower<'_> {
             let mine = mine.iter().map(|&i| outputs.get(i).cloned());
             let mine = mine.collect::<Option<Vec<_>>>().ok_or_else(|| Diagnostic::bug("an output without a buffer"))?;
             self.push_when(kernel, inputs.iter().cloned().chain(mine).collect(), None);
+        }
+        Ok(())
+    }
+
+    /// Loops over tiles, and over shorter ones at calls whose rows are short.
+    fn loops(&mut self, region: &Region, (schedule, hold): (Schedule, bool), to: To<'_>) -> Result<(), Diagnostic> {
+        let symbols = &self.f.symbols;
+        let usual = schedule::region_kernel(region, (schedule, hold), to.name, symbols)?;
+        let when = schedule.when_short(region, symbols);
+        match (schedule.short(), when) {
+            (Some(short), When::If(condition)) => {
+                let condition = schedule::plain(condition);
+                let name = format!("{}_few", to.name);
+                let few = schedule::region_kernel(region, (short, hold), &name, symbols)?;
+                self.push_when(few, arguments(region, to), Some(condition.clone()));
+                self.push_when(usual, arguments(region, to), Some(unless(&condition)));
+            }
+            (Some(short), When::Always) => {
+                let few = schedule::region_kernel(region, (short, hold), to.name, symbols)?;
+                self.push_when(few, arguments(region, to), None);
+            }
+            (_, _) => self.push_when(usual, arguments(region, to), None),
         }
         Ok(())
     }

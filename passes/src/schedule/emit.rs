@@ -167,7 +167,9 @@ fn written(
     held: BTreeMap<TermId, i64>,
     (name, symbols): (&str, &[SymbolDecl]),
 ) -> Result<(Kernel, Trace), Diagnostic> {
-    let mut e = Emitter { held, ..Emitter::new(region) };
+    // The passes of a row share its tiles: what one holds, others read.
+    let strip = if let Schedule::Row { tile } = schedule { tile } else { super::TILE };
+    let mut e = Emitter { held, strip, ..Emitter::new(region) };
     let roles = Roles::new(region, schedule);
     e.frames.push(Frame::with(roles.grid));
     let last = region.rank.saturating_sub(1);

@@ -16,6 +16,7 @@ mod product;
 mod relaid;
 mod same_row;
 mod search;
+mod sizes;
 mod space;
 mod special;
 mod write;

@@ -37,7 +37,7 @@ pub struct Blocks {
 impl Default for Blocks {
     /// Enough rows to use a panel several times, few enough columns that a single row still splits over cores, and steps that fit a cache.
     fn default() -> Blocks {
-        Blocks { row_tiles: 4, columns: 128, depth: 512 }
+        Blocks { row_tiles: 4, columns: 128, depth: 1024 }
     }
 }
 
@@ -51,7 +51,7 @@ impl Choice {
     }
 }
 
-/// `pointwise 256`, `row 512, held`, `product 4 x 128, 512 deep`.
+/// `pointwise 256`, `row 512, held`, `product 4 x 128, 1024 deep`.
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -73,7 +73,7 @@ impl fmt::Display for Choice {
 }
 
 /// Tiles of loops, beside the usual one.
-const TILES: [i64; 5] = [64, 128, 512, 1024, 2048];
+const TILES: [i64; 7] = [16, 64, 128, 512, 1024, 2048, 4096];
 
 /// What `schedule` may be instead, itself first.
 pub(crate) fn loops(schedule: Schedule) -> Vec<Choice> {
@@ -98,12 +98,12 @@ pub(crate) fn products(row: &UKernelShape, rows: Option<i64>, depth: Option<i64>
     let tiles: &[i64] = if rows.is_some_and(|m| m <= row.mr) { &[4] } else { &[1, 2, 4, 8] };
     for &row_tiles in tiles {
         for columns in [32, 64, 128, 256, 512].into_iter().filter(|c| *c >= row.nr) {
-            all.push(Blocks { row_tiles, columns, ..usual });
-        }
-    }
-    for deep in [128, 256, 1024] {
-        if depth.is_none_or(|k| k > deep.min(usual.depth)) {
-            all.push(Blocks { depth: deep, ..usual });
+            for deep in [64, 256, 1024, 4096] {
+                // A quarter of that does as well where the whole fold is that short.
+                if deep == usual.depth || depth.is_none_or(|k| k > deep / 4) {
+                    all.push(Blocks { row_tiles, columns, depth: deep });
+                }
+            }
         }
     }
     let mut seen = std::collections::BTreeSet::new();

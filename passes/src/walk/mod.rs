@@ -1,8 +1,9 @@
 //! Seconds that a kernel takes on a CPU, by a walk over its statements: what each computes and moves, times how often it runs. Where
 //! [`mod@crate::egraph::cover`] prices what a kernel computes, this prices how it does: tiles, passes, blocks, parts for the cores.
 //!
-//! Positions stand for ranges: a loop whose bounds depend on the grid is walked at the first, the middle and the last point of it,
-//! which is exact for what grows in a line (causal masks) and for its square (Simpson's rule).
+//! Positions stand for ranges: a loop whose bounds depend on the grid is walked at the first, the middle and the last full point of
+//! it, which is exact for what grows in a line (causal masks) and for its square (Simpson's rule), and at the last point, which may
+//! be cut short.
 
 mod values;
 
@@ -13,25 +14,60 @@ use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::{Bindings, DType};
 
 /// Seconds of a statement over a tile besides its elements.
-const STATEMENT: f64 = 4e-9;
+const STATEMENT: f64 = 1e-9;
+/// Seconds to begin a loop over the elements of a tile.
+const NEST: f64 = 4e-9;
 /// Seconds of a turn of a loop, and of a point of the grid.
 const TURN: f64 = 1e-9;
 /// Seconds to begin a grid point.
-const POINT: f64 = 15e-9;
+const POINT: f64 = 8e-9;
 /// Seconds of a call of a micro-kernel.
 const CALL: f64 = 12e-9;
 /// Seconds to combine the lanes of a fold.
 const LANES: f64 = 5e-9;
 /// How much slower an element alone is than its share of a vector; strided reads take as long.
 const SINGLE: f64 = 6.0;
+/// Bytes of a core's first cache.
+const NEAREST: f64 = 48e3;
 /// Bytes of a core's second cache; what a grid point has in scratch beyond that comes from further away.
 const NEAR: f64 = 1e6;
+/// Bytes a second between a core and its second cache.
+const NEAR_RATE: f64 = 128e9;
+/// How much slower memory is read where each turn of a loop reads a part of another row.
+const BROKEN: f64 = 2.0;
 
 /// What a tile is.
 #[derive(Clone, Copy)]
 struct Tile {
     elements: f64,
     dtype: DType,
+}
+
+/// What statements take.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    /// Seconds of one core.
+    seconds: f64,
+    /// Bytes to and from arguments.
+    moved: f64,
+    /// Those of them that are read in parts of rows.
+    broken: f64,
+}
+
+impl Spent {
+    fn add(&mut self, times: f64, other: Spent) {
+        self.seconds += times * other.seconds;
+        self.moved += times * other.moved;
+        self.broken += times * other.broken;
+    }
+
+    fn most(self, other: Spent) -> Spent {
+        Spent {
+            seconds: self.seconds.max(other.seconds),
+            moved: self.moved.max(other.moved),
+            broken: self.broken.max(other.broken),
+        }
+    }
 }
 
 /// What a walk knows at a place, and what it has added up.
@@ -42,10 +78,9 @@ struct Walk<'a> {
     tiles: BTreeMap<Ident, Tile>,
     /// Axis sizes, dtypes, whether the last axis is contiguous, and whether it is an argument.
     buffers: BTreeMap<Ident, Memory>,
-    /// Seconds of one core.
-    seconds: f64,
-    /// Bytes to and from arguments.
-    moved: f64,
+    spent: Spent,
+    /// The innermost loop.
+    turn: Option<Ident>,
     /// Bytes of the scratch of a grid point.
     scratch: f64,
 }
@@ -58,8 +93,9 @@ struct Memory {
     argument: bool,
 }
 
-/// Seconds of a launch of `kernel` for the sizes of `bindings`; none for a kernel that is not for a CPU, or that has what only GPUs do.
-pub fn predict(kernel: &Kernel, bindings: &Bindings, device: &Device) -> Option<f64> {
+/// Seconds of a launch of `kernel` on `threads` of a device for the sizes of `bindings`; none for a kernel that is not for a CPU, or
+/// that has what only GPUs do.
+pub fn predict(kernel: &Kernel, bindings: &Bindings, device: &Device, threads: usize) -> Option<f64> {
     let mut numbers: BTreeMap<Ident, f64> = bindings.iter().map(|(s, &v)| (s.clone(), v as f64)).collect();
     numbers.extend(kernel.constants.iter().map(|(name, v)| (name.clone(), *v as f64)));
     let mut walk = Walk {
@@ -67,8 +103,8 @@ pub fn predict(kernel: &Kernel, bindings: &Bindings, device: &Device) -> Option<
         numbers,
         tiles: BTreeMap::new(),
         buffers: BTreeMap::new(),
-        seconds: 0.0,
-        moved: 0.0,
+        spent: Spent::default(),
+        turn: None,
         scratch: 0.0,
     };
     kernel.arguments.iter().try_for_each(|b| walk.declare(b))?;
@@ -82,7 +118,7 @@ pub fn predict(kernel: &Kernel, bindings: &Bindings, device: &Device) -> Option<
         let memory = Memory { axes, smooth: of.smooth && inner && outer, ..of.clone() };
         walk.buffers.insert(view.name.clone(), memory);
     }
-    walk.grid(&kernel.body, whole)
+    walk.grid(&kernel.body, whole, threads as f64)
 }
 
 /// Whether neighbours along `axis` are neighbours.
@@ -103,7 +139,7 @@ fn bytes(dtype: DType) -> f64 {
 
 impl Walk<'_> {
     /// The kernel's loop over the grid, split over the cores.
-    fn grid(&mut self, body: &Block, whole: f64) -> Option<f64> {
+    fn grid(&mut self, body: &Block, whole: f64, cores: f64) -> Option<f64> {
         let device = self.device;
         let [before @ .., Stmt::Par { vars, level: Level::Grid, body }] = body.as_slice() else { return None };
         self.block(before)?;
@@ -112,27 +148,37 @@ impl Walk<'_> {
         if points < 1.0 {
             return Some(device.launch.0);
         }
-        // First, middle, last point: one, four, one sixth.
-        let (mut seconds, mut moved) = (0.0, 0.0);
+        // First, middle, last but one point: one, four, one sixth.
+        let full = |share: f64| extents.iter().map(|n| ((n - 2.0) * share).floor().max(0.0)).collect::<Vec<f64>>();
+        let mut each = Spent::default();
         for (share, weight) in [(0.0, 1.0 / 6.0), (0.5, 4.0 / 6.0), (1.0, 1.0 / 6.0)] {
-            for ((var, _), n) in vars.iter().zip(&extents) {
-                self.numbers.insert(var.clone(), ((n - 1.0) * share).floor());
-            }
-            (self.seconds, self.moved, self.scratch) = (0.0, 0.0, 0.0);
-            self.block(body)?;
-            let far = if self.scratch > NEAR { self.scratch / device.cache.0 } else { 0.0 };
-            seconds += weight * (self.seconds + far + POINT);
-            moved += weight * self.moved;
+            each.add(weight, self.point(vars, &full(share), body)?);
         }
-        let cores = device.cores.0;
+        // Of each axis the last, beside what it is instead.
+        for (axis, n) in extents.iter().enumerate().filter(|(_, n)| **n > 1.0) {
+            let mut last = full(0.5);
+            last[axis] = n - 1.0;
+            each.add(1.0 / n, self.point(vars, &last, body)?);
+            each.add(-1.0 / n, self.point(vars, &full(0.5), body)?);
+        }
         let idle = (points / cores).ceil() * cores / points;
-        let compute = seconds * points / cores * idle;
-        let traffic = moved * points;
+        let compute = each.seconds.max(0.0) * points / cores * idle;
+        let traffic = each.moved * points;
         let narrow = idle.min(2.0);
-        // What fits in the shared cache is there.
-        let first = if whole > device.cache_bytes.0 { traffic.min(whole) / device.memory.0 } else { 0.0 };
-        let memory = (traffic / device.cache.0).max(first) * narrow;
+        // Other kernels run in between: only what a second cache holds is still there.
+        let slower = 1.0 + (BROKEN - 1.0) * each.broken / each.moved.max(1.0);
+        let first = if whole > NEAR { slower * traffic.min(whole) / device.memory.0 } else { 0.0 };
+        let memory = (traffic / device.cache.0 * device.cores.0 / cores).max(first) * narrow;
         Some(compute.max(memory) + 0.15 * compute.min(memory) + device.launch.0)
+    }
+
+    /// What a point of the grid takes.
+    fn point(&mut self, vars: &[(Ident, Expr)], at: &[f64], body: &[Stmt]) -> Option<Spent> {
+        self.numbers.extend(vars.iter().map(|(var, _)| var.clone()).zip(at.iter().copied()));
+        (self.spent, self.scratch) = (Spent { seconds: POINT, ..Spent::default() }, 0.0);
+        self.block(body)?;
+        self.spent.seconds += if self.scratch > NEAR { self.scratch / self.device.cache.0 } else { 0.0 };
+        Some(self.spent)
     }
 
     fn declare(&mut self, b: &Buffer) -> Option<()> {
@@ -161,13 +207,11 @@ impl Walk<'_> {
             }
             Stmt::If { condition: _, yes, no } => {
                 // Which side is taken is not known: the longer one.
-                let before = (self.seconds, self.moved);
+                let before = self.spent;
                 self.block(yes)?;
-                let after = (self.seconds, self.moved);
-                (self.seconds, self.moved) = before;
+                let after = std::mem::replace(&mut self.spent, before);
                 self.block(no)?;
-                self.seconds = self.seconds.max(after.0);
-                self.moved = self.moved.max(after.1);
+                self.spent = self.spent.most(after);
                 Some(())
             }
             Stmt::Load { name, access, mods: _ } => {
@@ -181,7 +225,7 @@ impl Walk<'_> {
                 self.value(value)?;
                 let tile = self.access(access)?;
                 if *add {
-                    self.seconds += self.elements(tile, 1.0, 0.0);
+                    self.spent.seconds += self.elements(tile, 1.0, 0.0);
                 }
                 Some(())
             }

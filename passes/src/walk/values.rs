@@ -1,10 +1,20 @@
 //! What expressions and accesses cost, and the numbers that positions have.
 
-use super::{CALL, LANES, SINGLE, STATEMENT, TURN, Tile, Walk, bytes};
+use super::{CALL, LANES, Memory, NEAR_RATE, NEAREST, NEST, SINGLE, STATEMENT, Spent, TURN, Tile, Walk, bytes};
 use crate::egraph::cover::work;
 use tilewright_ir::kernel::{Access, BinaryOp, Expr, IndexDim, Stmt, TileReduce, expr::Ident};
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
+
+/// Rows below which sums of a micro-kernel wait for each other: the steps of a fused multiply-add.
+const CHAINS: f64 = 4.0;
+
+/// Seconds of a row of an elementary function in scratch beyond those of its elements: it is written, read, written and read, and
+/// leaves the first cache as far as it does not fit there beside what comes in and goes out.
+fn strip(tile: Tile) -> f64 {
+    let size = tile.elements * bytes(tile.dtype);
+    2.0 * 4.0 * size / NEAR_RATE * (3.0 * size / NEAREST).min(1.0)
+}
 
 impl Walk<'_> {
     /// A position or size.
@@ -38,19 +48,24 @@ impl Walk<'_> {
         }
     }
 
-    /// A loop: its body in the middle of its range, as often as it turns.
+    /// A loop: its body in the middle of its range, as often as it turns but for the last, which may be cut short.
     pub(super) fn turns(&mut self, var: &Ident, (low, high, step): (f64, f64, f64), body: &[Stmt]) -> Option<()> {
         let trips = ((high - low) / step).ceil().max(0.0);
         if trips == 0.0 {
             return Some(());
         }
-        let middle = low + step * ((trips - 1.0) / 2.0).floor();
-        self.numbers.insert(var.clone(), middle);
-        let (seconds, moved) = (self.seconds, self.moved);
-        (self.seconds, self.moved) = (0.0, 0.0);
-        self.block(body)?;
-        self.seconds = seconds + trips * (self.seconds + TURN);
-        self.moved = moved + trips * self.moved;
+        let mut all = self.spent;
+        all.seconds += trips * TURN;
+        let outside = self.turn.replace(var.clone());
+        let middle = ((trips - 2.0) / 2.0).floor();
+        for (at, times) in [(middle, trips - 1.0), (trips - 1.0, 1.0)].into_iter().filter(|(_, times)| *times > 0.0) {
+            self.numbers.insert(var.clone(), low + step * at);
+            self.spent = Spent::default();
+            self.block(body)?;
+            all.add(times, self.spent);
+        }
+        self.spent = all;
+        self.turn = outside;
         Some(())
     }
 
@@ -86,9 +101,12 @@ impl Walk<'_> {
                 let tiles = args.iter().map(|a| self.value(a)).collect::<Option<Vec<Tile>>>()?;
                 let widest = tiles.into_iter().fold(one, |a, b| if b.elements >= a.elements { b } else { a });
                 let (operations, special) = work(op);
-                self.seconds += self.elements(widest, operations, special);
+                self.spent.seconds += self.elements(widest, operations, special);
                 if widest.elements > 1.0 {
-                    self.seconds += STATEMENT;
+                    self.spent.seconds += STATEMENT;
+                }
+                if widest.elements > 1.0 && special > 0.0 {
+                    self.spent.seconds += NEST + strip(widest);
                 }
                 Some(match op {
                     ScalarOp::Cast { to } => Tile { dtype: *to, ..widest },
@@ -99,7 +117,7 @@ impl Walk<'_> {
             Expr::Reduce(kind, arg, _) => {
                 let tile = self.value(arg)?;
                 let place = matches!(kind, TileReduce::Argmax | TileReduce::Argmin);
-                self.seconds += self.elements(tile, if place { SINGLE } else { 1.0 }, 0.0) + LANES;
+                self.spent.seconds += self.elements(tile, if place { SINGLE } else { 1.0 }, 0.0) + LANES;
                 Some(Tile { elements: 1.0, ..tile })
             }
             Expr::Iota(_, _, size) => Some(Tile { elements: self.number(size)?, dtype: DType::I64 }),
@@ -138,32 +156,46 @@ impl Walk<'_> {
         }
         let tile = Tile { elements, dtype: memory.dtype };
         if memory.argument {
-            self.moved += elements * bytes(memory.dtype);
+            let moved = elements * bytes(memory.dtype);
+            self.spent.moved += moved;
+            self.spent.broken += if self.breaks(access, &memory, elements) { moved } else { 0.0 };
         }
-        self.seconds += if elements > 1.0 { STATEMENT } else { 0.0 };
-        self.seconds += self.elements(tile, if inner || elements <= 1.0 { 0.25 } else { SINGLE }, 0.0);
+        self.spent.seconds += if elements > 1.0 { STATEMENT } else { 0.0 };
+        self.spent.seconds += self.elements(tile, if inner || elements <= 1.0 { 0.25 } else { SINGLE }, 0.0);
         Some(tile)
+    }
+
+    /// Whether the innermost loop reads a part of another row each time.
+    fn breaks(&self, access: &Access, memory: &Memory, elements: f64) -> bool {
+        let (Some(turn), Some([rows @ .., IndexDim::Range { start, .. }])) = (&self.turn, access.dims.as_deref())
+        else {
+            return false;
+        };
+        let other = rows.iter().any(|dim| matches!(dim, IndexDim::Point { at, .. } if at.reads(turn)));
+        other && !start.reads(turn) && memory.axes.last().is_some_and(|whole| elements < *whole)
     }
 
     /// Products of a micro-kernel: its multiplications, and its accumulators once in and once out.
     pub(super) fn product(&mut self, to: &Access, terms: &[(Access, Access)]) -> Option<()> {
-        let before = (self.seconds, self.moved);
+        let mut all = self.spent;
         let cells = self.access(to)?.elements;
-        let mut seconds = 2.0 * cells * 4.0 / (64e9 * 2.0) + CALL;
-        let mut moved = 0.0;
+        let mut seconds = 2.0 * cells * 4.0 / NEAR_RATE + CALL;
         for (a, b) in terms {
-            (self.seconds, self.moved) = (0.0, 0.0);
+            self.spent = Spent::default();
             let (a, b) = (self.access(a)?, self.access(b)?);
             // Of A only the rows that are there are covered, so B tells the depth.
             let depth = b.elements / self.columns(to)?.max(1.0);
             let rate = self.device.matrix.of(b.dtype) / self.device.cores.0;
-            seconds += 2.0 * a.elements * (b.elements / depth.max(1.0)) / rate;
-            // Rows of A and columns of B come from the second cache at best.
-            seconds += (a.elements * bytes(a.dtype) + b.elements * bytes(b.dtype)) / (64e9 * 2.0);
-            moved += self.moved;
+            // Sums of few rows wait for each other.
+            let rows = (a.elements / depth.max(1.0)).max(CHAINS);
+            let multiply = 2.0 * rows * b.elements / rate;
+            // Meanwhile rows of A and columns of B come, from the second cache at best.
+            let fetch = (a.elements * bytes(a.dtype) + b.elements * bytes(b.dtype)) / NEAR_RATE;
+            seconds += multiply.max(fetch);
+            all.moved += self.spent.moved;
         }
-        self.seconds = before.0 + seconds;
-        self.moved = before.1 + moved;
+        all.seconds += seconds;
+        self.spent = all;
         Some(())
     }
 

@@ -53,6 +53,8 @@ fn number(e: &Expr, bindings: &Bindings) -> i64 {
                 "eq" => i64::from(a == b),
                 "ge" => i64::from(a >= b),
                 "lt" => i64::from(a < b),
+                "le" => i64::from(a <= b),
+                "and" => i64::from(a != 0 && b != 0),
                 other => panic!("{other}"),
             }
         }
