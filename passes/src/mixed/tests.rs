@@ -1,14 +1,15 @@
 //! What becomes of programs, by their texts, and that their types stay.
 
-use super::{Policy, mixed, mixed_precision};
+use super::{Class, Policy, mixed, mixed_precision};
 use crate::autodiff::{Form, differentiate, value_and_grad};
+use crate::build::Build;
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Graph, Tensor};
-use tilewright_ir::graph::{Function, Module};
+use tilewright_ir::graph::{Function, Module, Param, Role};
 use tilewright_ir::interp::{self, Mode};
-use tilewright_ir::op::{GraphOp, ScalarOp};
+use tilewright_ir::op::{GraphOp, ReduceKind, ScalarKind, ScalarOp};
 use tilewright_ir::text::{parse, print};
-use tilewright_ir::types::{Bindings, DType};
+use tilewright_ir::types::{Bindings, DType, Dim, Type};
 
 fn module(text: &str) -> Module {
     parse("test.tw", text).unwrap_or_else(|d| panic!("{d}"))
@@ -312,4 +313,89 @@ fn statistics_have_the_range_of_f32() {
     }
     // What the program is all in f16.
     assert!(results(&build(DType::F16), &inputs).iter().flatten().any(|x| !x.is_finite()));
+}
+
+/// Numbers of all sizes, beyond the range of f16 too, and near integers and halves.
+fn sizes() -> Vec<f32> {
+    let near = [2.999_9, 2.500_4, 3.000_1, -0.999_9, 1e-9, -1e-9, 65_519.0, 65_520.0, 0.0, -0.0, 1.000_5, 7e4];
+    let scaled = numbers(52, 9).into_iter().enumerate().map(|(i, x)| x * 10f32.powi(i as i32 % 11 - 5));
+    near.into_iter().chain(scaled).collect()
+}
+
+/// Whether to round the float operands of `op` to f16 and compute in it gives what it gives in f32, rounded; none for an op that
+/// makes no f32 of the parameters numbered so: `x` and `y` of f32, positions, bools.
+fn commutes(op: &GraphOp, args: &[usize]) -> Option<bool> {
+    const SHAPE: [usize; 2] = [8, 8];
+    let of = |name: &str, dtype| Param {
+        name: name.into(),
+        ty: Type::new(dtype, SHAPE.map(|n| n as i64)),
+        role: Role::Input,
+    };
+    let params = [("x", DType::F32), ("y", DType::F32), ("i", DType::I64), ("p", DType::Bool)];
+    let mut module = Module::default();
+    let scalar = Param { name: "scalar".into(), ty: Type::scalar(DType::F32), role: Role::Input };
+    let params = params.into_iter().map(|(name, dtype)| of(name, dtype)).chain([scalar]).collect();
+    let mut f = Function::new("main", Vec::new(), params);
+    let args: Vec<_> = args.iter().map(|&i| f.param(i)).collect();
+    let mut b = Build::new(&mut module, &mut f);
+    let full = b.push(op.clone(), &args).ok().filter(|&v| b.ty(v).dtype == DType::F32)?;
+    let behind = b.cast(full, DType::F16).unwrap();
+    let rounded = |b: &mut Build<'_>, v| if b.ty(v).dtype == DType::F32 { b.cast(v, DType::F16).unwrap() } else { v };
+    let args: Vec<_> = args.into_iter().map(|v| rounded(&mut b, v)).collect();
+    let before = b.push(op.clone(), &args).unwrap();
+    f.results = vec![behind, before];
+    module.functions.insert("main".into(), f);
+    let mut y = sizes();
+    y.rotate_left(5);
+    let inputs = [
+        Array::from_f32(&SHAPE, &sizes()).unwrap(),
+        Array::from_f32(&SHAPE, &y).unwrap(),
+        Array::from_i64(&SHAPE, &(0..64).map(|i| i * 5 % 8).collect::<Vec<_>>()).unwrap(),
+        Array::from_bool(&SHAPE, &(0..64).map(|i| i % 3 == 0).collect::<Vec<_>>()).unwrap(),
+        Array::from_f32(&[], &[1e5 / 3.0]).unwrap(),
+    ];
+    let found = results(&module, &inputs);
+    let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+    Some(found[0].iter().zip(&found[1]).all(same))
+}
+
+/// The table says that of an op if and only if it is so.
+#[test]
+fn what_moves_values_is_what_rounding_commutes_with() {
+    let dim = Dim::constant;
+    let (x, y, i, p, scalar) = (0, 1, 2, 3, 4);
+    let mut ops: Vec<(GraphOp, Vec<usize>)> = Vec::new();
+    for op in ScalarKind::ALL.iter().filter_map(|&kind| ScalarOp::from_parts(kind, &[])) {
+        let args = match &op {
+            ScalarOp::Select {} => vec![p, x, y],
+            _other if op.info().arity.accepts(1) => vec![x],
+            _other => vec![x, y],
+        };
+        ops.push((GraphOp::Map { op }, args));
+    }
+    ops.extend(ReduceKind::ALL.iter().map(|&kind| (GraphOp::Reduce { kind, axes: vec![1] }, vec![x])));
+    let (start, limit) = (vec![dim(2), dim(0)], vec![dim(8), dim(8)]);
+    ops.extend([
+        (GraphOp::Cumsum { axis: 1 }, vec![x]),
+        (GraphOp::Broadcast { shape: vec![dim(3), dim(8), dim(8)], dims: vec![1, 2] }, vec![x]),
+        (GraphOp::Reshape { shape: vec![dim(4), dim(16)] }, vec![x]),
+        (GraphOp::Transpose { perm: vec![1, 0] }, vec![x]),
+        (GraphOp::Slice { start, limit, stride: vec![1, 3] }, vec![x]),
+        (GraphOp::Pad { amounts: vec![(dim(1), dim(0)), (dim(0), dim(2))] }, vec![x, scalar]),
+        (GraphOp::Concat { axis: 0 }, vec![x, y]),
+        (GraphOp::Flip { axes: vec![1] }, vec![x]),
+        (GraphOp::Take { axis: 0 }, vec![x, i]),
+        (GraphOp::TakeAlong { axis: 1 }, vec![x, i]),
+        (GraphOp::ScatterAdd { axis: 1 }, vec![x, i, y]),
+        (GraphOp::UpdateSlice { start: vec![dim(0), dim(0)] }, vec![x, y]),
+    ]);
+    let mut seen = [0, 0];
+    for (op, args) in ops {
+        if let Some(commutes) = commutes(&op, &args) {
+            let moves = matches!(Class::of(&op), Class::Moves | Class::Picks);
+            assert_eq!(moves, commutes, "{op:?}");
+            seen[usize::from(moves)] += 1;
+        }
+    }
+    assert_eq!(seen, [27, 17]);
 }
