@@ -2,7 +2,7 @@
 
 use super::{inputs, options, slow_memory};
 use tilewright::compile::{Options, compile, lower};
-use tilewright_ir::array::Array;
+use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::dsl::{Graph, Tensor};
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{Mode, run};
@@ -111,4 +111,27 @@ fn exact_lookups_pass_what_is_elementwise() {
     let [plain, moved] = [Options { opt_level: 0, ..exact.clone() }, exact]
         .map(|o| compile(&module, &o).unwrap().run(&inputs, &Bindings::new()).unwrap()[0].bytes().to_vec());
     assert_eq!(plain, moved);
+}
+
+/// Elements of blocks are read as the floats that they are cast to.
+#[test]
+fn lookups_stay_behind_the_cast_of_blocks() {
+    let text = "func @main(%w: q8_0[5, 32], %i: i64[5, 3]) -> f32[5, 3] {
+  %0 = cast %w to=f32
+  %1 = mul %0, %0
+  %2 = take_along %1, %i axis=1
+  return %2
+}";
+    let module = tilewright_ir::text::parse("t.tw", text).unwrap();
+    // A scale of 1 in f16, then 32 integers.
+    let block = |row: i32| [0x00, 0x3c].into_iter().chain((0..32).map(move |i| ((i * 37 + row * 11) % 101 - 50) as u8));
+    let blocks: Vec<u8> = (0..5).flat_map(block).collect();
+    let weights = Array::new(DType::Q8_0, &[5, 32], Bytes::new(blocks)).unwrap();
+    let at = Array::from_i64(&[5, 3], &(0..15).map(|i| i * 7 % 32).collect::<Vec<i64>>()).unwrap();
+    let inputs = [weights, at];
+    let expected = run(&module, "main", &inputs, &Bindings::new(), Mode::Meaning).unwrap();
+    for opt_level in 0..=2 {
+        let executable = compile(&module, &Options { opt_level, ..options() }).unwrap();
+        assert_eq!(executable.run(&inputs, &Bindings::new()).unwrap()[0].to_f64(), expected[0].to_f64(), "{opt_level}");
+    }
 }

@@ -166,6 +166,10 @@ enum Step {
 fn step(f: &Function, folded: &BTreeSet<NodeId>, v: Value) -> Step {
     let node = f.node(v);
     let Some((at, size)) = last(f, v) else { return Step::Here };
+    // Elements of blocks are not looked up one by one.
+    if node.args.iter().any(|a| f.ty(*a).dtype.is_block()) {
+        return Step::Here;
+    }
     match &node.op {
         GraphOp::Map { .. } => Step::Through(node.args.clone()),
         GraphOp::Reshape { .. } | GraphOp::Slice { .. } if keeps_last(f, node) => Step::Through(node.args.clone()),
