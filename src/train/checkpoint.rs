@@ -3,6 +3,7 @@
 
 use crate::formats::{Safetensors, safetensors, shown};
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::{Diagnostic, Place};
@@ -15,6 +16,8 @@ pub struct Checkpoints {
     keep: usize,
     /// What the run is, see [`Config::fingerprint`](super::Config::fingerprint).
     run: String,
+    /// Held while the run lasts; the system lets go of it when a process ends, however it ends.
+    _lock: File,
 }
 
 /// A checkpoint that was read.
@@ -27,11 +30,28 @@ pub struct Resumed {
 
 const PREFIX: &str = "step-";
 
+/// The lock of a folder: two runs would remove each other's files.
+fn locked(folder: &Path) -> Result<File, Diagnostic> {
+    let path = folder.join("lock");
+    let cannot = |e: std::io::Error| failed(&path, format!("cannot lock the folder: {e}"));
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let place = Place::Named(folder.display().to_string().into());
+            let busy = Diagnostic::new("run-locked", "another run writes its checkpoints to this folder").at(place, "");
+            Err(busy.note("wait until it ends, or name another `out`"))
+        }
+        Err(TryLockError::Error(e)) => Err(cannot(e)),
+    }
+}
+
 impl Checkpoints {
-    /// Makes the folder if there is none. Errors: `file`.
+    /// Makes the folder if there is none. Errors: `file`; `run-locked` while another run has the folder.
     pub fn new(folder: PathBuf, keep: usize, run: String) -> Result<Checkpoints, Diagnostic> {
         std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, format!("cannot make the folder: {e}")))?;
-        let all = Checkpoints { folder, keep, run };
+        let lock = locked(&folder)?;
+        let all = Checkpoints { folder, keep, run, _lock: lock };
         // What a run left that was killed while it wrote.
         for path in all.paths()? {
             if name_of(&path).starts_with(PREFIX) && path.extension().is_some_and(|e| e == "part") {
@@ -67,7 +87,7 @@ impl Checkpoints {
         ]);
         safetensors::write(self.folder.join(format!("{PREFIX}{step:010}.safetensors")), &tensors, &metadata)?;
         // The new name is on the disk before old files leave it.
-        let synced = std::fs::File::open(&self.folder).and_then(|folder| folder.sync_all());
+        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
         synced.map_err(|e| failed(&self.folder, format!("cannot flush the folder: {e}")))?;
         let all = self.list()?;
         for (_, path) in &all[..all.len().saturating_sub(self.keep)] {
@@ -186,7 +206,7 @@ mod tests {
     #[test]
     fn broken_files_are_errors_that_name_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
-        let all = Checkpoints::new(folder.path().into(), 5, "{\"seed\":1}".into()).unwrap();
+        let mut all = Checkpoints::new(folder.path().into(), 5, "{\"seed\":1}".into()).unwrap();
         let names = state(0.0).0;
         all.write(1, &names, &state(1.0).1).unwrap();
         all.write(2, &names, &state(2.0).1).unwrap();
@@ -205,8 +225,9 @@ mod tests {
             assert_eq!(fails(&whole[..cut]), "safetensors", "{cut} bytes");
         }
         std::fs::write(&path, &whole).unwrap();
-        let other = Checkpoints { run: "{\"seed\":2}".into(), folder: folder.path().into(), keep: 1 };
-        let error = other.resume(&names).err().unwrap();
+        let one = std::mem::replace(&mut all.run, "{\"seed\":2}".into());
+        let error = all.resume(&names).err().unwrap();
+        all.run = one;
         assert!(error.to_string().contains("expected `seed` 2, found 1"), "{error}");
         let wide = vec![("w.a".to_string(), Type::new(DType::F32, [3]))];
         assert_eq!(all.resume(&wide).err().unwrap().code, "checkpoint");
@@ -223,6 +244,19 @@ mod tests {
         assert_eq!(all.write(2, &names, &values).unwrap_err().code, "file");
         std::fs::remove_dir(folder.path().join("step-0000000002.safetensors")).unwrap();
         assert_eq!(all.resume(&names).unwrap().unwrap().step, 1);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left over");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "but for the lock, nothing is left over");
+    }
+
+    #[test]
+    fn one_run_has_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let new = || Checkpoints::new(folder.path().into(), 1, "{}".into());
+        let first = new().unwrap();
+        // What the first is writing.
+        std::fs::write(folder.path().join("step-1.part"), "x").unwrap();
+        assert_eq!(new().err().map(|d| d.code), Some("run-locked"));
+        assert!(folder.path().join("step-1.part").exists());
+        drop(first);
+        assert!(new().is_ok());
     }
 }

@@ -70,7 +70,8 @@ fn model(folder: &Path) -> Vec<u8> {
 
 fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     let all = std::fs::read_dir(folder.join("out/checkpoints")).unwrap();
-    let mut all: Vec<PathBuf> = all.map(|e| e.unwrap().path()).collect();
+    let paths = all.map(|e| e.unwrap().path());
+    let mut all: Vec<PathBuf> = paths.filter(|p| p.file_name().is_some_and(|n| n != "lock")).collect();
     all.sort();
     all
 }
