@@ -177,21 +177,22 @@ impl Lower<'_> {
     /// Loops over tiles, and over shorter ones at calls whose rows are short.
     fn loops(&mut self, region: &Region, (schedule, hold): (Schedule, bool), to: To<'_>) -> Result<(), Diagnostic> {
         let symbols = &self.f.symbols;
-        let usual = schedule::region_kernel(region, (schedule, hold), to.name, symbols)?;
-        let when = schedule.when_short(region, symbols);
-        match (schedule.short(), when) {
+        let kernel = |schedule, name: &str| schedule::region_kernel(region, (schedule, hold), name, symbols);
+        match (schedule.short(), schedule.when_short(region, symbols)) {
             (Some(short), When::If(condition)) => {
                 let condition = schedule::plain(condition);
-                let name = format!("{}_few", to.name);
-                let few = schedule::region_kernel(region, (short, hold), &name, symbols)?;
+                let (few, usual) = (kernel(short, &format!("{}_few", to.name))?, kernel(schedule, to.name)?);
                 self.push_when(few, arguments(region, to), Some(condition.clone()));
                 self.push_when(usual, arguments(region, to), Some(unless(&condition)));
             }
             (Some(short), When::Always) => {
-                let few = schedule::region_kernel(region, (short, hold), to.name, symbols)?;
+                let few = kernel(short, to.name)?;
                 self.push_when(few, arguments(region, to), None);
             }
-            (_, _) => self.push_when(usual, arguments(region, to), None),
+            (Some(_), When::Never) | (None, _) => {
+                let usual = kernel(schedule, to.name)?;
+                self.push_when(usual, arguments(region, to), None);
+            }
         }
         Ok(())
     }
