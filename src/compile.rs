@@ -1,5 +1,6 @@
 //! From a module to something that runs: the stages in order.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 #[cfg(feature = "cuda")]
 use std::path::PathBuf;
@@ -128,7 +129,14 @@ fn host_isa() -> Result<Isa, Diagnostic> {
 /// Errors: those of the verifier and of the lowering.
 pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnostic> {
     verify(module)?;
-    lower_module(module, options.lowering(), &tilewright_passes::Target { isa: options.isa.name() })
+    lower_module(&*blocks(module, options)?, options.lowering(), &tilewright_passes::Target { isa: options.isa.name() })
+}
+
+/// The module as it is lowered: from level 2 on, blocks that repeat in a large function are functions.
+///
+/// Errors: bugs.
+pub fn blocks<'m>(module: &'m Module, options: &Options) -> Result<Cow<'m, Module>, Diagnostic> {
+    if options.opt_level < 2 { Ok(Cow::Borrowed(module)) } else { tilewright_passes::outlined(module) }
 }
 
 /// The module, verified, and the target, where level 2 has something to show.
@@ -145,7 +153,8 @@ fn chosen(module: &Module, options: &Options, target: Target) -> Result<tilewrig
 ///
 /// Errors: `stage-level` at lower levels, which choose nothing; those of the verifier and of the lowering.
 pub fn regions(module: &Module, options: &Options, target: Target) -> Result<String, Diagnostic> {
-    tilewright_passes::regions(module, options.lowering(), &chosen(module, options, target)?)
+    let target = chosen(module, options, target)?;
+    tilewright_passes::regions(&*blocks(module, options)?, options.lowering(), &target)
 }
 
 /// Why each function has the kernels that level 2 chooses, in module order; for one beyond a limit of that level, the
@@ -191,7 +200,8 @@ pub fn optimized_with_notes(
     options: &Options,
     target: Target,
 ) -> Result<(Module, String), Diagnostic> {
-    let all = tilewright_passes::optimized(module, options.lowering(), &chosen(module, options, target)?)?;
+    let target = chosen(module, options, target)?;
+    let all = tilewright_passes::optimized(&*blocks(module, options)?, options.lowering(), &target)?;
     let mut out = Module::default();
     let mut notes: BTreeMap<(Name, NodeId), Vec<Note>> = BTreeMap::new();
     for exported in all {
@@ -254,7 +264,7 @@ impl Target {
 /// Errors: those of the verifier and of the lowering.
 pub fn lower_gpu(module: &Module, options: &Options, isa: &'static str) -> Result<Vec<Program>, Diagnostic> {
     verify(module)?;
-    lower_module(module, options.lowering(), &tilewright_passes::Target { isa })
+    lower_module(&*blocks(module, options)?, options.lowering(), &tilewright_passes::Target { isa })
 }
 
 /// [`lower`] or [`lower_gpu`], as the target is.
@@ -270,7 +280,7 @@ pub(crate) fn programs(module: &Module, options: &Options, target: Target) -> Re
 /// Errors: those of [`lower`].
 pub fn fired(module: &Module, options: &Options) -> Result<Vec<Vec<Fired>>, Diagnostic> {
     verify(module)?;
-    tilewright_passes::fired(module, options.lowering())
+    tilewright_passes::fired(&*blocks(module, options)?, options.lowering())
 }
 
 /// Compiles a module for the first CUDA device. Cubins are kept in `TILEWRIGHT_CACHE`, else in `~/.cache/tilewright`.

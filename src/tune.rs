@@ -2,7 +2,7 @@
 //! program. The choices of one round are measured at once, since regions do not depend on each other's, so there are as many rounds
 //! as the longest list has choices.
 
-use crate::compile::{Options, compile, lower};
+use crate::compile::{Options, blocks, compile, lower};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tilewright_codegen::cpu::clif::eval;
@@ -139,7 +139,7 @@ pub fn tune(
     let target = Target { isa: options.isa.name() };
     let usual = Options { tuned: None, ..options.clone() };
     let device = target.device(&usual.lowering())?;
-    let mut regions = grouped(tunables(module, usual.lowering(), &target)?);
+    let mut regions = grouped(tunables(&*blocks(module, &usual)?, usual.lowering(), &target)?);
     let rounds = |regions: &[(Region, _)]| regions.iter().map(|(r, _)| r.choices.len()).max().unwrap_or(0);
     let mut made: BTreeMap<String, Vec<Vec<Kernel>>> = BTreeMap::new();
     for round in 0..rounds(&regions) {

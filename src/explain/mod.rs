@@ -5,7 +5,7 @@ mod layout;
 mod report;
 mod text;
 
-use crate::compile::{Options, Target, explained, programs};
+use crate::compile::{Options, Target, blocks, explained, programs};
 use report::function;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -184,6 +184,7 @@ impl Explanation {
         target: Target,
         likely: &Bindings,
     ) -> Result<Explanation, Diagnostic> {
+        let module = &*blocks(module, options)?;
         let found = explained(module, options, target, likely)?;
         let compiled = programs(module, options, target)?;
         let peaks = if target.gpu().is_none() { Some(peaks(module, options, &found)?) } else { None };

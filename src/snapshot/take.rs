@@ -4,7 +4,7 @@
 use super::facts::{self, Facts};
 use super::{Kind, Section, Snapshot};
 use crate::compile::{
-    DEFAULT_BUDGET, DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision, Target, UserRules, fired,
+    DEFAULT_BUDGET, DEFAULT_OPT_LEVEL, MAX_OPT_LEVEL, Options, Precision, Target, UserRules, blocks, fired,
     optimized_with_notes, programs,
 };
 use crate::emit::{Stage, program_text};
@@ -109,6 +109,7 @@ pub fn take(module: &Module, settings: &Settings) -> Result<Vec<(String, Snapsho
         return Err(Diagnostic::new("opt-level", message));
     }
     verify(module)?;
+    let module = &*blocks(module, &settings.options)?;
     let rules = if settings.options.opt_level < MAX_OPT_LEVEL { Vec::new() } else { fired(module, &settings.options)? };
     let mut lowered = Lowered { module, options: &settings.options, done: Vec::new() };
     let one = |stage: Stage| {

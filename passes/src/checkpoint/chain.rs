@@ -24,7 +24,7 @@ enum Origin {
 
 /// Blocks, one after the other.
 #[derive(Debug)]
-pub(super) struct Chain {
+pub(crate) struct Chain {
     /// The value before each block, then the last one.
     ends: Vec<Value>,
     origins: Vec<Origin>,
@@ -32,7 +32,7 @@ pub(super) struct Chain {
 
 impl Chain {
     /// The longest chain of the function; none of fewer than two blocks.
-    pub(super) fn of(f: &Function) -> Option<Chain> {
+    pub(crate) fn of(f: &Function) -> Option<Chain> {
         let origins = origins(f);
         let mut waists = waists(f, &origins);
         let mut links: Vec<Function> =
@@ -49,18 +49,15 @@ impl Chain {
         }
         let (first, length, count) = repeated(&links)?;
         let ends: Vec<Value> = (0..=count).map(|i| waists[first + i * length]).collect();
-        // A block of elementwise work is not worth a function.
-        let works = |n: &Node| matches!(n.op, GraphOp::Dot { .. }) || !n.callees().is_empty();
-        let own = |l: &Function| l.nodes.iter().any(works);
-        links[first..first + length].iter().any(own).then_some(Chain { ends, origins })
+        Some(Chain { ends, origins })
     }
 
-    pub(super) fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.ends.len() - 1
     }
 
     /// Whether each block is one call, on what the one before gives.
-    pub(super) fn is_of_calls(&self, f: &Function) -> bool {
+    pub(crate) fn is_of_calls(&self, f: &Function) -> bool {
         let call = |pair: &[Value]| {
             let node = f.node(pair[1]);
             matches!(node.op, GraphOp::Call { .. }) && node.args.contains(&pair[0])
@@ -69,7 +66,7 @@ impl Chain {
     }
 
     /// The function with calls of segments in the place of blocks. They are differentiated by `derivative`.
-    pub(super) fn segmented(
+    pub(crate) fn segmented(
         &self,
         module: &mut Module,
         f: &Function,
@@ -181,25 +178,31 @@ fn link(f: &Function, origins: &[Origin], from: Value, to: Value) -> Option<Func
     extract(f, "link", &given(f, origins, from, to), &[to]).ok()
 }
 
-/// The first link, the links of a block, and the number of blocks, of the repetition that covers most links; of those the one
-/// with the shortest blocks.
+/// The first link, the links of a block, and the number of blocks, of the repetition that covers most nodes; of those the one
+/// with the shortest blocks. Blocks of elementwise work are not worth a function.
 fn repeated(links: &[Function]) -> Option<(usize, usize, usize)> {
     let mut kinds: Vec<usize> = Vec::with_capacity(links.len());
     for (i, link) in links.iter().enumerate() {
         let known = (0..i).find(|&j| kinds[j] == j && links[j].same_ops(link));
         kinds.push(known.unwrap_or(i));
     }
-    let mut best: Option<(usize, usize, usize)> = None;
+    let works = |n: &Node| matches!(n.op, GraphOp::Dot { .. }) || !n.callees().is_empty();
+    let works: Vec<bool> = links.iter().map(|l| l.nodes.iter().any(works)).collect();
+    let nodes = |from: usize, to: usize| links[from..to].iter().map(|l| l.nodes.len() - l.params.len()).sum::<usize>();
+    let mut best: Option<(usize, (usize, usize, usize))> = None;
     for length in 1..=links.len() / 2 {
         let mut run = 0;
         for i in length..links.len() {
             run = if kinds[i] == kinds[i - length] { run + 1 } else { 0 };
-            let count = run / length + 1;
-            let covered = |(_, length, count): (usize, usize, usize)| length * count;
-            if count >= 2 && best.is_none_or(|b| covered(b) < length * count) {
-                best = Some((i + 1 - run - length, length, count));
+            let (count, first) = (run / length + 1, i + 1 - run - length);
+            if count < 2 || run % length != 0 || !works[first..first + length].contains(&true) {
+                continue;
+            }
+            let covered = nodes(first, first + length * count);
+            if best.is_none_or(|(most, _)| most < covered) {
+                best = Some((covered, (first, length, count)));
             }
         }
     }
-    best
+    best.map(|(_, found)| found)
 }

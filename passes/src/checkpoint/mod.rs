@@ -8,7 +8,7 @@
 //! It runs before differentiation. `budget` offers more of them, from which whoever compiles takes what fits. `chain` finds blocks in a function, called or written out; `loops` splits scans.
 
 mod budget;
-mod chain;
+pub(crate) mod chain;
 mod loops;
 
 use crate::build::fresh;

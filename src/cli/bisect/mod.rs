@@ -11,7 +11,7 @@ use super::compare::verdict;
 use super::inputs::{self, InputArgs};
 use super::options::CompileArgs;
 use super::progress::stage;
-use crate::compile::{MAX_WORK_INTERPRETED, Options, Work};
+use crate::compile::{MAX_WORK_INTERPRETED, Options, Work, blocks};
 use crate::formats::{safetensors, write_whole};
 use case::{Case, Pipeline, Real};
 use culprit::Culprit;
@@ -63,6 +63,8 @@ struct Found {
 /// Errors: those of the stages.
 fn bisect(pipeline: &dyn Pipeline, case: &Case, options: &Options, budget: usize) -> Result<Option<Found>, Diagnostic> {
     stage("comparing");
+    // The stages that are looked at are those of the functions that are lowered.
+    let case = &Case { module: blocks(&case.module, options)?.into_owned(), ..case.clone() };
     let programs = pipeline.lower(&case.module, options)?;
     let results = pipeline.run(case, programs, options)?;
     let Some(differences) = case.differences(&results)? else { return Ok(None) };

@@ -32,6 +32,11 @@ impl Coalescer {
         self.vars.len() - 1
     }
 
+    /// Number of variables.
+    pub fn len(&self) -> usize {
+        self.vars.len()
+    }
+
     /// A new axis made of others, major to minor.
     pub fn merged(&mut self, dim: &Dim, kids: Vec<Var>) -> Var {
         let var = self.fresh(dim);

@@ -4,6 +4,7 @@
 mod axes;
 #[cfg(test)]
 mod meaning;
+mod number;
 mod plan;
 mod terms;
 #[cfg(test)]

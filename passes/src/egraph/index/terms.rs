@@ -1,7 +1,7 @@
 //! Phase two of the import: terms. Movement makes no node; an operand is renamed by `at` where its axes differ.
 
-use super::super::facts::{AxisInfo, Graph, InputInfo};
-use super::super::lang::{Affine, Attr, AxisId, ENode, Fold, GATHERED, Head, MAX_AXES, Number, axis_bit};
+use super::super::facts::{Graph, InputInfo};
+use super::super::lang::{Affine, Attr, AxisId, ENode, Fold, GATHERED, Head, Number, axis_bit};
 use super::axes::{Coalescer, Var};
 use super::plan::{Cut, Planned, Planner};
 use super::{Import, Refusal, Root, Stored};
@@ -24,12 +24,12 @@ pub(super) fn uniform(literal: &Literal) -> Option<Number> {
 }
 
 pub(super) struct Builder<'a> {
-    function: &'a Function,
-    axes: &'a Coalescer,
-    plans: &'a [Planned],
-    barriers: &'a BTreeMap<NodeId, String>,
-    numbers: BTreeMap<Var, AxisId>,
-    out: Import,
+    pub(super) function: &'a Function,
+    pub(super) axes: &'a Coalescer,
+    pub(super) plans: &'a [Planned],
+    pub(super) barriers: &'a BTreeMap<NodeId, String>,
+    pub(super) numbers: BTreeMap<Var, AxisId>,
+    pub(super) out: Import,
 }
 
 impl<'a> Builder<'a> {
@@ -48,28 +48,6 @@ impl<'a> Builder<'a> {
         };
         let (axes, plans, barriers) = (&planner.axes, &planner.plans[..], planner.barriers);
         Builder { function, axes, plans, barriers, numbers: BTreeMap::new(), out }
-    }
-
-    /// Gives every atom that a value has a number. Errors: `too-many-axes`.
-    pub fn number_axes(&mut self, live: impl Iterator<Item = NodeId>) -> Result<(), Diagnostic> {
-        for id in live {
-            let planned = &self.plans[id.index()];
-            for leaf in planned.dims.iter().chain([&planned.target]).flat_map(|dims| self.axes.all(dims)) {
-                if self.numbers.contains_key(&leaf) {
-                    continue;
-                }
-                let next = self.out.graph.analysis.axes.len();
-                let number = AxisId::try_from(next).ok().filter(|_| next < MAX_AXES).ok_or_else(|| {
-                    let name = &self.function.name;
-                    Diagnostic::new("too-many-axes", format!("`@{name}` needs more than {MAX_AXES} different axes"))
-                        .note("functions that are called have axes of their own")
-                })?;
-                self.numbers.insert(leaf, number);
-                let info = AxisInfo { name: format!("a{number}").into(), dim: self.axes.dim(leaf).clone() };
-                self.out.graph.analysis.axes.push(info);
-            }
-        }
-        Ok(())
     }
 
     fn axis(&self, leaf: Var) -> Step<AxisId> {
@@ -160,7 +138,7 @@ impl<'a> Builder<'a> {
         self.out.classes.get(&value).copied().ok_or("an operand that was not imported")
     }
 
-    fn dims(&self, value: Value) -> &'a [Var] {
+    pub(super) fn dims(&self, value: Value) -> &'a [Var] {
         self.plans[value.node.index()].dims.get(value.index as usize).map_or(&[], |d| &d[..])
     }
 
