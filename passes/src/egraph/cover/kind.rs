@@ -240,6 +240,10 @@ pub(super) fn left_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum)
     match written.step(written.operand(problem, sum.left)) {
         None => Some(Rows::There),
         Some(Step::Load(_, map)) if walks(problem, map) && together(map, sum.depth) == Some(0) => Some(Rows::There),
+        // What computes its rows takes them from wherever they lie, as long as the summed axes are one.
+        Some(Step::Load(_, map)) if problem.device.capabilities.prologue && walks(problem, map) => {
+            fits(together(map, sum.depth).is_some())
+        }
         Some(Step::Load(input, map)) => {
             let whole = map.iter().all(|e| e.as_axis().is_some());
             // The order of the summed axes is that of the columns.
