@@ -5,8 +5,9 @@ use super::super::{Options, Target};
 use crate::egraph::cover::{self, Context, CoverLimits, cover};
 use crate::egraph::{self, Fired, Graph, Import, Limits, Saturation, Stop};
 use egg::Id;
+use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, NodeId};
+use tilewright_ir::graph::{Function, NodeId, Value};
 use tilewright_ir::types::Bindings;
 
 /// Most live nodes of a function at this level; larger ones are lowered at level 1.
@@ -115,8 +116,11 @@ pub(super) fn choose(
     }
 }
 
+/// Classes that kernels have to compute: of roots, but not of those that are stored already, such as arguments of calls that are
+/// parameters.
 fn roots(import: &Import, graph: &Graph) -> Vec<Id> {
-    import.roots.iter().map(|r| graph.find(r.class)).collect()
+    let stored: BTreeSet<Value> = import.stored.iter().map(|s| s.value).collect();
+    import.roots.iter().filter(|r| !stored.contains(&r.value)).map(|r| graph.find(r.class)).collect()
 }
 
 /// What an integer program of at most `nodes` nodes says of the cover of a function, or the warning of the limit that it is

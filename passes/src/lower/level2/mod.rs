@@ -25,7 +25,7 @@ use order::Place;
 pub use priced::{Priced, PricedKernel, priced};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, Role, Value};
+use tilewright_ir::graph::{Function, Module, NodeId, Role, Value};
 use tilewright_ir::infer::require::requirements;
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::GraphOp;
@@ -312,8 +312,18 @@ fn emit(lower: &mut Lower<'_>, import: &Import, graph: &Graph, cuts: &[Cut]) -> 
             lower.buffers.constant(value, &literal.0)?;
         }
     }
-    let mut emitter = Emitter { lower, plan: &plan, sources: &sources, names: BTreeMap::new() };
-    emitter.roots_that_are_there()?;
+    let mut there: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
+    for (root, source) in sources.iter().enumerate() {
+        if let Source::There(Place::Tensor(number)) = source
+            && let Some(stored) = import.stored.get(*number)
+        {
+            there.entry(stored.value.node).or_default().push(root);
+        }
+    }
+    let mut emitter = Emitter { lower, plan: &plan, sources: &sources, there, names: BTreeMap::new() };
+    for node in emitter.there.keys().copied().collect::<Vec<_>>() {
+        emitter.roots_that_are_there(node)?;
+    }
     for unit in order.units {
         let first = emitter.lower.steps.len();
         let origin = match &units.work[unit] {
@@ -327,7 +337,7 @@ fn emit(lower: &mut Lower<'_>, import: &Import, graph: &Graph, cuts: &[Cut]) -> 
             }
             Work::Barrier(node) => {
                 emitter.lower.node(node.index())?;
-                emitter.roots_that_are_there()?;
+                emitter.roots_that_are_there(*node)?;
                 Origin::Node(*node)
             }
         };
@@ -340,14 +350,17 @@ struct Emitter<'a, 'm> {
     lower: &'a mut Lower<'m>,
     plan: &'a Plan<'a>,
     sources: &'a [Source],
+    /// Roots that are stored tensors, by the nodes that make these.
+    there: BTreeMap<NodeId, Vec<usize>>,
     /// Buffers of classes.
     names: BTreeMap<Id, Ident>,
 }
 
 impl Emitter<'_, '_> {
-    /// Names roots that are stored tensors under other shapes, as soon as these have names.
-    fn roots_that_are_there(&mut self) -> Result<(), Diagnostic> {
-        for (root, source) in self.plan.import.roots.iter().zip(self.sources) {
+    /// Names roots that are tensors which `node` stores, perhaps under other shapes, if these have names yet.
+    fn roots_that_are_there(&mut self, node: NodeId) -> Result<(), Diagnostic> {
+        for &number in self.there.get(&node).into_iter().flatten() {
+            let (root, source) = (&self.plan.import.roots[number], &self.sources[number]);
             let Source::There(Place::Tensor(number)) = source else { continue };
             let Some(stored) = self.plan.import.stored.get(*number) else { continue };
             if let (Err(_), Ok(name)) = (self.lower.buffers.name(root.value), self.lower.buffers.name(stored.value)) {
