@@ -9,7 +9,8 @@ use tilewright_ir::diag::Diagnostic;
 /// Arguments of `train`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What to train: a TOML file, with the keys of the chapter `docs/book/training.md`
+    /// What to train: a TOML file, with the keys of the chapter `docs/book/training.md`; `train.checkpoint` is a budget of the memory of a
+    /// step: "sqrt", "500 MB", "25 %" of what it takes without, "min"
     config: PathBuf,
     /// Stop after this step of the run, with a checkpoint, from which the same command goes on
     #[arg(long, value_name = "STEP")]
@@ -30,6 +31,9 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let (steps, first) = (run.steps(), run.step());
     let mega = run.step_bytes()? as f64 / 1e6;
     super::note(&format!("{} weights that learn; a step takes {mega:.0} MB beside them\n", run.parameters()));
+    if let Some(within) = run.within() {
+        super::note(&within.to_string());
+    }
     if first > 0 {
         super::note(&format!("going on after step {first}\n"));
     }

@@ -1,5 +1,6 @@
 //! What `tilewright train` is told: a TOML file.
 
+use super::budget::CheckpointConfig;
 use super::precision::{LossScaleConfig, Precision};
 use super::validation::ValidationConfig;
 use crate::formats::{read_text, shown};
@@ -106,9 +107,9 @@ pub struct TrainConfig {
     /// Parts of a batch that are computed one after the other, to save memory.
     #[serde(default = "one")]
     pub parts: usize,
-    /// Whether blocks are computed again on the way back instead of kept, to save memory.
+    /// What is computed again on the way back instead of kept, to save memory; nothing if absent.
     #[serde(default)]
-    pub checkpoint: bool,
+    pub checkpoint: CheckpointConfig,
     /// What is dropped after the embedding and at the end of each half of a block.
     #[serde(default)]
     pub dropout: f64,

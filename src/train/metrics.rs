@@ -1,5 +1,6 @@
 //! Metrics of steps, as lines of JSON.
 
+use super::budget::Within;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ pub struct Metrics {
     /// What the loss of this step was multiplied by, in f16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f64>,
+    /// What a budget of memory comes to, in the first line that a process writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpointing: Option<Within>,
 }
 
 /// JSON has no infinities and no NaN: they are written as null.

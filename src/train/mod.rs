@@ -3,6 +3,7 @@
 //! A [`Run`] compiles one program for all steps. The order of the data and all random numbers follow from the seed and the
 //! number of the step, so that a run that goes on from a checkpoint gives the bits of one that never stopped.
 
+mod budget;
 mod checkpoint;
 mod config;
 mod data;
@@ -13,6 +14,7 @@ mod precision;
 mod prefetch;
 mod validation;
 
+pub use budget::{CheckpointConfig, Within};
 pub use checkpoint::{Checkpoints, Resumed};
 pub use config::{
     Config, DataConfig, Family, LoraConfig, ModelConfig, OptimiserConfig, SaveConfig, ScheduleConfig, ScheduleKind,
@@ -58,6 +60,7 @@ pub struct Run {
     /// Operations of the model in a step, and those of the machine in a second.
     flops: [f64; 2],
     validation: Option<Validation>,
+    within: Option<Within>,
 }
 
 impl Run {
@@ -76,7 +79,8 @@ impl Run {
         let policy = config.train.precision.policy()?;
         let recipe = recipe(&config, &*optimiser, policy.as_ref());
         let names = recipe.state(&learner.weights());
-        let code = compile(&learner.step(&config, &recipe)?, options)?;
+        let (module, within) = budget::step(&config, &learner, &recipe, options)?;
+        let code = compile(&module, options)?;
         let device = Target { isa: options.isa.name() }.device(&options.lowering())?;
         let flops = [learner.flops(&config, &recipe)?, device.matrix.of(config.train.precision.dtype())];
         let part = [config.train.batch / config.train.parts, config.model.context];
@@ -105,6 +109,7 @@ impl Run {
             step,
             flops,
             validation,
+            within,
         })
     }
 
@@ -128,6 +133,11 @@ impl Run {
         self.code.peak_at(&Bindings::new())
     }
 
+    /// What its budget of memory comes to, if it has one.
+    pub fn within(&self) -> Option<&Within> {
+        self.within.as_ref()
+    }
+
     /// Does the steps that are left, or those up to number `until`, with checkpoints and metrics as the configuration says; after
     /// the last it writes the model, and says that it did. `seen` gets the metrics of each step.
     ///
@@ -137,6 +147,7 @@ impl Run {
         let mut log = Log::open(&self.config.out, self.step)?;
         let ahead = Prefetch::start(self.batches.clone(), batch_shape(&self.config), self.step..end);
         let tokens = self.config.train.batch * self.config.model.context;
+        let mut within = self.within.clone();
         while self.step < end {
             let start = Instant::now();
             let batch = ahead.next()?;
@@ -149,7 +160,10 @@ impl Run {
             let last = self.step == end;
             let validation = self.tested(last)?;
             let step = self.step;
-            let metrics = Metrics { step, loss, norm, rate, tokens_per_s, mfu, validation, loss_scale };
+            let told = self.step.is_multiple_of(self.config.save.metrics) || self.step == 1 || last;
+            let told = told || validation.is_some();
+            let checkpointing = within.take_if(|_| told);
+            let metrics = Metrics { step, loss, norm, rate, tokens_per_s, mfu, validation, loss_scale, checkpointing };
             seen(&metrics);
             if !loss.is_finite() {
                 let message = format!("the loss of step {} is {loss}; checkpoints before it stay", self.step);
@@ -163,8 +177,7 @@ impl Run {
                     Diagnostic::new("diverged", message).note("train.precision = \"bf16\" has the range of f32")
                 );
             }
-            let told = self.step.is_multiple_of(self.config.save.metrics) || self.step == 1 || last;
-            if told || validation.is_some() {
+            if told {
                 log.add(&metrics)?;
             }
             if self.step.is_multiple_of(self.config.save.every) || last {
@@ -252,6 +265,7 @@ fn recipe<'a>(config: &Config, optimiser: &'a dyn Optimiser, mixed: Option<&'a P
         parts: config.train.parts,
         mixed,
         scale: config.train.precision.loss_scale(config.loss_scale.as_ref()),
+        checkpointing: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The programs of a run: first weights, the step; and the model that it leaves.
 
+use super::budget::CheckpointConfig;
 use super::config::Config;
 use crate::compile::{Options, compile};
 use crate::formats::tokenizer::Tokenizer;
@@ -65,7 +66,7 @@ impl Learner {
         options: &Options,
     ) -> Result<Learner, Diagnostic> {
         let key_of_weights = 0;
-        let checkpoint = config.train.checkpoint;
+        let checkpoint = config.train.checkpoint == CheckpointConfig::Blocks;
         let Some(from) = from else {
             let model = DecoderConfig { checkpoint, ..config.model.sized(vocabulary)? };
             let learns = model.entries();

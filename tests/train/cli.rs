@@ -172,17 +172,12 @@ fn adapters_learn_beside_weights_that_stay() {
 
 #[test]
 fn blocks_that_are_computed_again_give_the_same_bits() {
-    let tensors = |folder: &Path| {
-        let file = tilewright::formats::Safetensors::open(checkpoints(folder).last().unwrap()).unwrap();
-        let names: Vec<String> = file.names().map(str::to_string).collect();
-        names.into_iter().map(|n| (file.tensor(&n).unwrap(), n)).collect::<Vec<_>>()
-    };
     for precision in ["f32", "bf16"] {
         let config = CONFIG.replace("batch = 4", &format!("batch = 4\nprecision = \"{precision}\""));
         let (kept, again) = (folder(&config), folder(&config.replace("batch = 4", "batch = 4\ncheckpoint = true")));
         done(&run(kept.path(), &["--until", "5"]));
         done(&run(again.path(), &["--until", "5"]));
-        assert!(tensors(kept.path()) == tensors(again.path()), "{precision}");
+        assert!(state(kept.path()) == state(again.path()), "{precision}");
     }
 }
 
@@ -410,4 +405,89 @@ fn validation_that_cannot_be_is_said() {
         std::fs::write(folder.path().join("short.txt"), "in the").unwrap();
         fails(&run(folder.path(), &[]), words);
     }
+}
+
+/// The state at the last checkpoint.
+fn state(folder: &Path) -> Vec<(tilewright::array::Array, String)> {
+    let file = tilewright::formats::Safetensors::open(checkpoints(folder).last().unwrap()).unwrap();
+    let names: Vec<String> = file.names().map(str::to_string).collect();
+    names.into_iter().map(|n| (file.tensor(&n).unwrap(), n)).collect()
+}
+
+/// A configuration of four blocks with a line more below `[train]`.
+fn budgeted(config: &str, line: &str) -> String {
+    config.replace("layers = 2", "layers = 4").replace("[train]\n", &format!("[train]\n{line}\n"))
+}
+
+#[test]
+fn steps_within_a_budget_have_the_same_bits() {
+    for (budget, train) in [
+        ("75 %", "parts = 2"),
+        ("sqrt", "parts = 1"),
+        ("sqrt", "parts = 2\nprecision = \"bf16\""),
+        ("min", "parts = 1\nprecision = \"f16\""),
+    ] {
+        let config = CONFIG.replace("parts = 2", train);
+        let plain = folder(&budgeted(&config, "checkpoint = \"none\""));
+        let again = folder(&budgeted(&config, &format!("checkpoint = \"{budget}\"")));
+        done(&run(plain.path(), &["--until", "3"]));
+        let output = run(again.path(), &["--until", "3"]);
+        done(&output);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("more operations") && said.contains("GFLOP of products"), "{said}");
+        assert!(state(plain.path()) == state(again.path()), "{budget} {train}");
+        let all = metrics(again.path());
+        let first = &all[0]["checkpointing"];
+        let [arena, without] = ["arena", "arena_without"].map(|key| first[key].as_u64().unwrap());
+        assert!(arena < without && (budget != "75 %" || 4 * arena <= 3 * without), "{first}");
+        assert!(first["operations"].as_f64().unwrap() > 1.0, "{first}");
+        assert!(all[1..].iter().all(|m| m.get("checkpointing").is_none()), "{all:?}");
+    }
+}
+
+#[test]
+fn a_run_within_a_budget_goes_on_to_the_same_bits() {
+    let config = budgeted(CONFIG, "checkpoint = \"sqrt\"");
+    let (whole, stopped) = (folder(&config), folder(&config));
+    done(&run(whole.path(), &["--threads", "1"]));
+    done(&run(stopped.path(), &["--until", "5"]));
+    done(&run(stopped.path(), &["--threads", "2"]));
+    assert!(model(whole.path()) == model(stopped.path()), "the models differ");
+    assert_eq!(losses(whole.path()), losses(stopped.path()));
+}
+
+#[test]
+fn adapters_learn_within_a_budget() {
+    let base = budgeted(&CONFIG.replace("average = 0.5\n", ""), "");
+    let first = folder(&base);
+    done(&run(first.path(), &["--until", "12"]));
+    let from = format!("[model]\nfrom = {:?}\ncontext = 16\n", first.path().join("out"));
+    let rest = base.split_once("[data]").unwrap().1;
+    let lora = |line: &str| {
+        let config = format!("out = \"out\"\nseed = 6\n{from}[lora]\nrank = 3\n[data]{rest}");
+        folder(&config.replace("[train]\n", &format!("[train]\n{line}\n")))
+    };
+    let (plain, again) = (lora(""), lora("checkpoint = \"sqrt\""));
+    done(&run(plain.path(), &[]));
+    done(&run(again.path(), &[]));
+    assert!(model(plain.path()) == model(again.path()), "the models differ");
+}
+
+#[test]
+fn budgets_that_cannot_be_are_told() {
+    for (line, parts) in [
+        ("checkpoint = \"sqr\"", ["`sqr` is no budget", "the nearest is `sqrt`", "run.toml:13"]),
+        ("checkpoint = \"500 MiB\"", ["`500 MiB` is no budget", "500M or 1.5 GB", "run.toml:13"]),
+        ("checkpoint = \"0 %\"", ["`0 %` is no budget", "", ""]),
+        ("checkpoint = [1]", ["expected true, false, or a budget", "", "run.toml:13"]),
+        ("chekpoint = \"sqrt\"", ["chekpoint", "the nearest known one is `checkpoint`", "run.toml:13"]),
+        ("checkpoint = 1000", ["checkpoint-budget", "the least takes", "asked for by train.checkpoint"]),
+    ] {
+        fails(&run(folder(&budgeted(CONFIG, line)).path(), &[]), &parts);
+    }
+    // The budget is part of what a run is.
+    let folder = folder(&budgeted(CONFIG, "checkpoint = \"sqrt\""));
+    done(&run(folder.path(), &["--until", "1"]));
+    std::fs::write(folder.path().join("run.toml"), budgeted(CONFIG, "checkpoint = \"min\"")).unwrap();
+    fails(&run(folder.path(), &[]), &["checkpoint"]);
 }
