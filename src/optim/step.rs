@@ -6,7 +6,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Graph, Tensor, Tensors};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::{DType, Type};
-use tilewright_passes::checkpoint::{Checkpointing, Plan};
+use tilewright_passes::checkpoint::Checkpointing;
 use tilewright_passes::mixed::{Policy, mixed};
 
 /// How to train.
@@ -28,7 +28,7 @@ pub struct Recipe<'a> {
     pub mixed: Option<&'a Policy>,
     /// How the loss is scaled, which gradients in f16 need.
     pub scale: Option<LossScale>,
-    /// What of the way forward is kept for the way back; all that is costly without.
+    /// What of the way forward is kept for the way back; [`Checkpointing::usual`] without.
     pub checkpointing: Option<&'a Checkpointing>,
 }
 
@@ -214,8 +214,8 @@ fn derivative<B: Tensors>(
         };
         scale.first().map_or(loss.clone(), |scale| &loss * scale.cast(loss.dtype()))
     };
-    let plain = Checkpointing::by(Plan::PLAIN);
-    let checkpointing = recipe.checkpointing.unwrap_or(&plain);
+    let usual = Checkpointing::usual();
+    let checkpointing = recipe.checkpointing.unwrap_or(&usual);
     if recipe.parts > 1 {
         accumulated(g, "part_of_batch", recipe.parts as i64, [&state.weights, &fixed], batch, checkpointing, scaled)
     } else {

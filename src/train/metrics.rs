@@ -11,7 +11,8 @@ use tilewright_ir::diag::{Diagnostic, Place};
 pub struct Metrics {
     /// Its number, from 1.
     pub step: u64,
-    /// The loss before it.
+    /// The loss before it. No number where it overflows, which ends the run, or with a scaled loss skips the step.
+    #[serde(deserialize_with = "number")]
     pub loss: f64,
     /// The norm over all gradients before clipping. No number in a step that was skipped, see [`LossScale`](crate::optim::LossScale).
     #[serde(deserialize_with = "number")]

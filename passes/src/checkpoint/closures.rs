@@ -1,6 +1,6 @@
 //! Checkpointed gradients of closures over the DSL, inside the graph that is being built.
 
-use super::Plan;
+use super::{Plan, blocks};
 use crate::autodiff::{Keeps, Kept, alias, gradients_keeping};
 use crate::build::{add, fresh, renamed, renamed_rule};
 use std::cell::RefCell;
@@ -29,13 +29,21 @@ use tilewright_ir::op::Name;
 #[derive(Debug)]
 pub struct Checkpointing {
     plan: Plan,
+    /// Whether the plan is for closures with a chain of blocks, and others stay as they are.
+    of_chains: bool,
     kept: RefCell<Vec<Kept>>,
 }
 
 impl Checkpointing {
     /// By `plan`.
     pub fn by(plan: Plan) -> Checkpointing {
-        Checkpointing { plan, kept: RefCell::default() }
+        Checkpointing { plan, of_chains: false, kept: RefCell::default() }
+    }
+
+    /// What a training step does where nothing else is asked for: blocks that repeat are functions, and functions keep what is worth
+    /// its bytes, see [`Plan::USUAL`]. A closure without blocks stays one function, of which kernels keep what they choose.
+    pub fn usual() -> Checkpointing {
+        Checkpointing { of_chains: true, ..Checkpointing::by(Plan::USUAL) }
     }
 
     /// In about sqrt(n) segments of the n blocks that are found in the closure.
@@ -68,46 +76,50 @@ impl Checkpointing {
         let graph = x.list().first().map(|t| t.graph().clone());
         let Some(graph) = graph.filter(|_| self.plan != Plan::PLAIN) else { return (f(x), self.plan.keep.into()) };
         let traced = graph.trace(|_| vec![f(x)]);
-        let made = traced.and_then(|traced| appended(self.plan, traced));
+        let made = traced.and_then(|traced| self.appended(traced));
         made.unwrap_or_else(|| (graph.fail(Diagnostic::bug("a closure without a value")), Keeps::default()))
     }
-}
 
-/// The value of a closure by the plan; none after a mistake.
-fn appended(plan: Plan, traced: Traced) -> Option<(Tensor, Keeps)> {
-    let Traced { function, given } = traced;
-    let given = given.iter().map(Option::as_ref).collect::<Option<Vec<&Tensor>>>()?;
-    let graph = given.first().map(|t| t.graph().clone())?;
-    let mut keeps = Keeps::default();
-    let made = graph.extend(&given, |module, target, values| {
-        let (entry, kept) = adopted(module, plan, function)?;
-        keeps = kept;
-        Ok(inlined(&entry, target, values))
-    })?;
-    Some((made.into_iter().next()?, keeps))
-}
-
-/// The function by the plan, and what functions keep; those that it needs are added to the module.
-fn adopted(module: &mut Module, plan: Plan, f: Function) -> Result<(Function, Keeps), Diagnostic> {
-    let mut all = module.clone();
-    let name = fresh(&all, "closure");
-    add(&mut all, Function { name: name.clone(), ..f });
-    let (planned, keeps) = plan.applied(&all.part(&name)?)?;
-    let planned = planned.part(&name)?;
-    let names = names(module, &planned);
-    let own = |name: &Name| Ok(names.get(name).unwrap_or(name).clone());
-    let made = planned.functions.values().map(|f| with_names(f, &own)).collect::<Result<Vec<_>, Diagnostic>>()?;
-    let mut entry = None;
-    for f in made {
-        match f.name == name {
-            true => entry = Some(f),
-            false if module.functions.contains_key(&f.name) => {}
-            false => add(module, f),
-        }
+    /// The value of a closure by the plan; none after a mistake.
+    fn appended(&self, traced: Traced) -> Option<(Tensor, Keeps)> {
+        let Traced { function, given } = traced;
+        let given = given.iter().map(Option::as_ref).collect::<Option<Vec<&Tensor>>>()?;
+        let graph = given.first().map(|t| t.graph().clone())?;
+        let mut keeps = Keeps::default();
+        let made = graph.extend(&given, |module, target, values| {
+            let (entry, kept) = self.adopted(module, function)?;
+            keeps = kept;
+            Ok(inlined(&entry, target, values))
+        })?;
+        Some((made.into_iter().next()?, keeps))
     }
-    let of = keeps.of.into_iter().map(|(name, keep)| Ok((own(&name)?, keep)));
-    let of = of.collect::<Result<BTreeMap<Name, _>, Diagnostic>>()?;
-    Ok((entry.ok_or_else(|| Diagnostic::bug("a plan without an entry"))?, Keeps { of, ..keeps }))
+
+    /// The function by the plan, and what functions keep; those that it needs are added to the module.
+    fn adopted(&self, module: &mut Module, f: Function) -> Result<(Function, Keeps), Diagnostic> {
+        let mut all = module.clone();
+        let name = fresh(&all, "closure");
+        add(&mut all, Function { name: name.clone(), ..f });
+        let whole = all.part(&name)?;
+        let (planned, keeps) = match self.of_chains && blocks(&whole).is_none() {
+            true => (whole, self.plan.keep.into()),
+            false => self.plan.applied(&whole)?,
+        };
+        let planned = planned.part(&name)?;
+        let names = names(module, &planned);
+        let own = |name: &Name| Ok(names.get(name).unwrap_or(name).clone());
+        let made = planned.functions.values().map(|f| with_names(f, &own)).collect::<Result<Vec<_>, Diagnostic>>()?;
+        let mut entry = None;
+        for f in made {
+            match f.name == name {
+                true => entry = Some(f),
+                false if module.functions.contains_key(&f.name) => {}
+                false => add(module, f),
+            }
+        }
+        let of = keeps.of.into_iter().map(|(name, keep)| Ok((own(&name)?, keep)));
+        let of = of.collect::<Result<BTreeMap<Name, _>, Diagnostic>>()?;
+        Ok((entry.ok_or_else(|| Diagnostic::bug("a plan without an entry"))?, Keeps { of, ..keeps }))
+    }
 }
 
 /// New names of the functions of `planned` that are others in `module`, which may be run as they are there; those that run such ones are
