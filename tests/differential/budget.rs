@@ -130,8 +130,7 @@ fn loop_and_chain(seed: u64, length: usize) -> Module {
 
 #[test]
 fn budgets_of_loops_and_chains_hold() {
-    for seed in 0..6u64 {
-        let length = [4, 7, 12][seed as usize % 3];
+    for (seed, length) in [(0, 4), (1, 7), (2, 12)] {
         let module = loop_and_chain(seed, length);
         let holds = || -> Result<usize, String> {
             let sizes = Bindings::new();
@@ -157,7 +156,7 @@ fn budgets_of_loops_and_chains_hold() {
                 let again = &made[way].made.module;
                 // A loop of 7 steps has a segment that is shorter, whose zeros may have another sign.
                 let equal = if length == 7 { equal_numbers } else { equal };
-                same(plain, again, &inputs, &sizes, seed < 3, equal)
+                same(plain, again, &inputs, &sizes, true, equal)
                     .and_then(|()| close(&numbers, &run(again)?))
                     .map_err(|d| format!("{}: {d}", points[way].name()))?;
             }

@@ -65,9 +65,9 @@ impl Plan {
     /// Plans between two of which the first keeps more: by quarters of the blocks. None with segments.
     pub fn between(more: Plan, less: Plan) -> impl Iterator<Item = Plan> {
         let alike = |p: Plan| p.segments == Segmented::No && p.first.is_none();
-        let quarters = if alike(more) && alike(less) { 1..=3 } else { 1..=0 };
+        let most = if alike(more) && alike(less) { 3 } else { 0 };
         // The last blocks keep more: theirs is read first on the way back, and gone when others are computed again.
-        quarters.map(move |quarters| Plan { first: Some(Mix { keep: less.keep, quarters }), ..more })
+        (1..=most).map(move |quarters| Plan { first: Some(Mix { keep: less.keep, quarters }), ..more })
     }
 
     /// The module that is differentiated for this plan, and what its functions keep then. `no-chain` where a plan needs one.
