@@ -109,3 +109,50 @@ fn the_command_writes_a_program_a_report_and_a_picture() {
     let made = tilewright(&["checkpoint", &at("s.tw").display().to_string(), "--memory", "sqrt"]);
     assert!(String::from_utf8(made.stderr).unwrap().contains("no-chain"));
 }
+
+/// The memory that a run touches is the planned arena, within 5 %, and less of it takes more operations.
+#[test]
+fn runs_touch_the_memory_that_is_planned() {
+    let made = tilewright(&["bench", "checkpoint", "--layers", "6", "--width", "128", "--threads", "1", "--json"]);
+    assert!(made.status.success(), "{made:?}");
+    let text = String::from_utf8(made.stdout).unwrap();
+    let rows: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(rows.len(), 5, "{text}");
+    let number = |row: &serde_json::Value, key: &str| row[key].as_f64().unwrap();
+    for row in &rows {
+        let planned = number(row, "arena");
+        // Where the system does not tell, there is nothing to compare.
+        let measured = row["measured"].as_f64().unwrap_or(planned);
+        assert!((measured / planned - 1.0).abs() < 0.05, "{row}");
+    }
+    // None, half, a quarter, the least.
+    let budgets = [&rows[0], &rows[2], &rows[3], &rows[4]];
+    for pair in budgets.windows(2) {
+        assert!(number(pair[1], "arena") < number(pair[0], "arena"), "{text}");
+        assert!(number(pair[1], "added") >= number(pair[0], "added"), "{text}");
+    }
+    for (row, part) in [(&rows[2], 0.5), (&rows[3], 0.25)] {
+        assert!(number(row, "arena") <= part * number(&rows[0], "arena"), "{text}");
+    }
+}
+
+#[test]
+fn budgets_are_read_as_they_are_shown() {
+    let shown = |text: &str| text.parse::<Budget>().map(|budget| budget.to_string());
+    for (text, budget) in [
+        ("none", "none"),
+        ("minimum", "min"),
+        ("500000000", "500000000 B"),
+        ("500M", "500000000 B"),
+        ("1.5 GB", "1500000000 B"),
+        ("12.5 %", "12.5 %"),
+        ("25%", "25 %"),
+    ] {
+        assert_eq!(shown(text), Ok(budget.to_string()));
+        assert_eq!(shown(budget), Ok(budget.to_string()));
+    }
+    for text in ["", "5 MiB", "0", "0 %", "101 %", "1e9", "-5M", "99999999999 GB", "nan", ".", "%"] {
+        assert!(shown(text).is_err(), "{text}");
+    }
+    assert!(shown("minimal").unwrap_err().contains("the nearest is `min"));
+}

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use tilewright::compile::{MAX_OPT_LEVEL, UserRules};
-use tilewright::conformance::{Device, Options, run_set};
+use tilewright::conformance::{Device, Forced, Options, run_set};
 use tilewright::formats::Safetensors;
 use tilewright::formats::onnx::{OnnxGraph, left_out};
 use tilewright_ir::types::DType;
@@ -24,7 +24,7 @@ fn passes(device: Device, opt_level: u8) {
         let options = Options {
             device,
             grads: false,
-            checkpoint: false,
+            checkpoint: Forced::Nothing,
             opt_level,
             numerics,
             float: DType::F32,
@@ -81,7 +81,7 @@ fn wrong_results_are_failures() {
     let options = Options {
         device: Device::Interpreter,
         grads: false,
-        checkpoint: false,
+        checkpoint: Forced::Nothing,
         opt_level: 0,
         numerics: Numerics::default(),
         float: DType::F32,

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use tilewright::compile::UserRules;
-use tilewright::conformance::{Device, Options, largest_error, run_set};
+use tilewright::conformance::{Device, Forced, Options, largest_error, run_set};
 use tilewright::formats::Safetensors;
 use tilewright::formats::op_program::OpProgram;
 use tilewright_ir::interp::{Mode, run};
@@ -22,7 +22,7 @@ fn passes(float: DType, grads: bool) {
     let options = Options {
         device: Device::Interpreter,
         grads,
-        checkpoint: false,
+        checkpoint: Forced::Nothing,
         opt_level: 0,
         numerics: Numerics::default(),
         float,
@@ -89,7 +89,7 @@ fn unknown_sets_and_absent_data_are_errors() {
     let options = Options {
         device: Device::Interpreter,
         grads: false,
-        checkpoint: false,
+        checkpoint: Forced::Nothing,
         opt_level: 0,
         numerics: Numerics::default(),
         float: DType::F64,

@@ -8,7 +8,7 @@ mod random;
 use random::Random;
 use std::path::Path;
 use tilewright::compile::{Options, UserRules, compile};
-use tilewright::conformance::{self, Device, run_set};
+use tilewright::conformance::{self, Device, Forced, run_set};
 use tilewright::models::{Gpt2Config, Outputs, gpt2};
 use tilewright_codegen::cpu::ukernel::Isa;
 use tilewright_ir::array::Array;
@@ -22,7 +22,7 @@ fn passes(opt_level: u8) {
     let options = conformance::Options {
         device: Device::Cpu,
         grads: false,
-        checkpoint: false,
+        checkpoint: Forced::Nothing,
         opt_level,
         numerics: Numerics::default(),
         float: DType::F32,

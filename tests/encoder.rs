@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use tilewright::compile::{MAX_OPT_LEVEL, Options, UserRules, compile};
-use tilewright::conformance::{self, Device, run_set};
+use tilewright::conformance::{self, Device, Forced, run_set};
 use tilewright::embed::{EncoderFolder, SentenceEncoder};
 use tilewright::formats::{Safetensors, safetensors};
 use tilewright::models::{Activation, EncoderConfig, EncoderFamily, EncoderHead, encoder};
@@ -344,7 +344,7 @@ fn a_trained_albert_gives_the_recorded_logits() {
         let options = conformance::Options {
             device,
             grads: false,
-            checkpoint: false,
+            checkpoint: Forced::Nothing,
             opt_level,
             numerics,
             float,

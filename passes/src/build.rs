@@ -2,7 +2,7 @@
 
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::{Diagnostic, Place};
-use tilewright_ir::graph::{Function, Module, Node, Role, Value};
+use tilewright_ir::graph::{Derivative, Function, Module, Node, Role, Value};
 use tilewright_ir::op::{Axes, Dims, GraphOp, Literal, Name, ReduceKind, ScalarOp};
 use tilewright_ir::types::{DType, Dim, Type};
 
@@ -36,6 +36,32 @@ pub fn add(module: &mut Module, f: Function) {
 pub fn kept(mut f: Function) -> Function {
     f.params.iter_mut().filter(|p| p.role == Role::Donated).for_each(|p| p.role = Role::Input);
     f
+}
+
+/// The op on other functions.
+pub fn renamed(op: &GraphOp, names: &dyn Fn(&Name) -> Result<Name, Diagnostic>) -> Result<GraphOp, Diagnostic> {
+    Ok(match op {
+        GraphOp::Call { function } => GraphOp::Call { function: names(function)? },
+        GraphOp::Cond { yes, no } => GraphOp::Cond { yes: names(yes)?, no: names(no)? },
+        GraphOp::Scan { body, carries, length } => {
+            GraphOp::Scan { body: names(body)?, carries: *carries, length: length.clone() }
+        }
+        runs_none => runs_none.clone(),
+    })
+}
+
+/// The rule by other functions.
+pub fn renamed_rule(
+    derivative: &Derivative,
+    names: &dyn Fn(&Name) -> Result<Name, Diagnostic>,
+) -> Result<Derivative, Diagnostic> {
+    Ok(match derivative {
+        Derivative::Reverse { forward, backward } => {
+            Derivative::Reverse { forward: names(forward)?, backward: names(backward)? }
+        }
+        Derivative::Forward { tangent } => Derivative::Forward { tangent: names(tangent)? },
+        plain @ (Derivative::OfOps | Derivative::Zero | Derivative::Checkpoint) => plain.clone(),
+    })
 }
 
 /// An overflow of a size.

@@ -104,17 +104,16 @@ pub fn checkpoint(
     let forward = Cost::of(&module, &setup.options, &sizes)?;
     let (points, made) = curve(&module, &wrt, Form::ValueAndGradient, &sizes, &setup.options, progress)?;
     let plain = points.first().ok_or_else(|| Diagnostic::bug("a curve without points"))?.cost;
-    let part = |share: f64| Budget::Bytes((plain.peak as f64 * share) as u64);
     let wanted = [
-        ("none", None),
-        ("sqrt", Some(Budget::Sqrt)),
-        ("50 %", Some(part(0.5))),
-        ("25 %", Some(part(0.25))),
-        ("least", Some(Budget::Least)),
+        ("none", Budget::None),
+        ("sqrt", Budget::Sqrt),
+        ("50 %", Budget::Part(0.5)),
+        ("25 %", Budget::Part(0.25)),
+        ("least", Budget::Least),
     ];
     for (name, budget) in wanted {
-        let at = match budget.map(|b| chosen(&points, b)).transpose() {
-            Ok(at) => at.unwrap_or(0),
+        let at = match chosen(&points, budget) {
+            Ok(at) => at,
             Err(d) if d.code == "checkpoint-budget" => {
                 crate::cli::note(&format!("{name}: {d}\n"));
                 continue;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tilewright::cli::options::CompileArgs;
 use tilewright::compile::Precision;
-use tilewright::conformance::{Device, Options, SETS, run_set};
+use tilewright::conformance::{Device, Forced, Options, SETS, run_set};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
 
@@ -26,9 +26,11 @@ struct Arguments {
     /// Compare gradients, too, where a set has them: ops, smollm2, rxn_albert
     #[arg(long)]
     grads: bool,
-    /// In the set train, keep nothing of a block for the way back but its input, and compute it again
-    #[arg(long)]
-    checkpoint: bool,
+    /// Force checkpointing on gradients (--grads, and the set train): blocks (if nothing is said) keeps nothing of a block but its input; sqrt
+    /// makes about sqrt(n) segments of a chain of n blocks; bytes such as 500M, a part such as 25%, or minimum say how large the planned
+    /// arena may be. A program without a chain is one block
+    #[arg(long, value_name = "blocks|sqrt|BYTES|PART%|minimum", num_args = 0..=1, default_missing_value = "blocks")]
+    checkpoint: Option<Forced>,
     #[command(flatten)]
     compile: CompileArgs,
     /// Dtype of floats where a set leaves it open: f64 or f32; the interpreter's default is f64, that of other devices f32
@@ -55,7 +57,7 @@ fn run(arguments: &Arguments) -> Result<bool, Diagnostic> {
     let options = Options {
         device: arguments.device,
         grads: arguments.grads,
-        checkpoint: arguments.checkpoint,
+        checkpoint: arguments.checkpoint.unwrap_or_default(),
         opt_level: arguments.compile.opt_level,
         numerics: arguments.compile.numerics,
         float: arguments.float.unwrap_or(arguments.device.float()),

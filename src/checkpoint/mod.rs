@@ -1,32 +1,27 @@
 //! A derivative within a budget of memory: the candidates of [`tilewright_passes::checkpoint`], each costed as it would run.
+//!
+//! [`within`] is for a module, [`program_within`] for programs that the DSL builds around a gradient, such as training steps.
 
+mod budget;
 mod cost;
 mod report;
 
+pub use budget::Budget;
 pub use cost::Cost;
 pub(crate) use cost::arena;
 pub use report::{Point, svg};
+pub use tilewright_passes::checkpoint::{Checkpointing, Plan};
 
 use crate::compile::Options;
+use report::front;
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::flops::type_bytes;
 use tilewright_ir::graph::Module;
 use tilewright_ir::op::Name;
 use tilewright_ir::types::Bindings;
-use tilewright_passes::autodiff::{Form, Keep, Kept};
-use tilewright_passes::checkpoint::{Candidate, Segmented, candidates};
-
-/// What is wanted of the memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Budget {
-    /// At most this many bytes of arena, and the fewest operations that it allows.
-    Bytes(u64),
-    /// About sqrt(n) segments of a chain of n blocks.
-    Sqrt,
-    /// As little as can be had.
-    Least,
-}
+use tilewright_passes::autodiff::{Differentiated, Form, Kept};
+use tilewright_passes::checkpoint::{Candidate, MOST, add_candidates, derivative};
 
 /// What can be had.
 #[derive(Clone, Debug)]
@@ -41,6 +36,13 @@ pub struct Curve {
     pub unrelated: Vec<std::sync::Arc<str>>,
 }
 
+impl Curve {
+    /// The point that is taken.
+    pub fn point(&self) -> &Point {
+        &self.points[self.chosen]
+    }
+}
+
 /// Differentiates the entry of `module` by `wrt` within a budget. `progress` hears how many candidates are done, of how many.
 ///
 /// Errors: `checkpoint-budget` for fewer bytes than the least, which it names; `no-chain` for [`Budget::Sqrt`] of a program without one;
@@ -53,10 +55,62 @@ pub fn within(
     options: &Options,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Curve, Diagnostic> {
-    let mut curve = curve(module, wrt, form, sizes, options, progress)?;
-    let chosen = chosen(&curve.0, budget)?;
-    let made = curve.1.swap_remove(chosen).made;
-    Ok(Curve { points: curve.0, chosen, module: made.module, unrelated: made.unrelated })
+    taken(curve(module, wrt, form, sizes, options, progress)?, budget)
+}
+
+/// The program that `build` makes with the [`Checkpointing`] that fits a budget, which is of the arena of the whole program. `build` is run
+/// for each plan that the budget may take, and takes its gradients by what it is given.
+///
+/// ```
+/// use tilewright::checkpoint::{Budget, Checkpointing, program_within};
+/// use tilewright::compile::Options;
+/// use tilewright::dsl::{Graph, Tensor};
+/// use tilewright::types::{Bindings, DType};
+///
+/// let build = |checkpointing: &Checkpointing| {
+///     let g = Graph::new("main");
+///     let x = g.input("x", DType::F32, [64, 16]);
+///     let weights: Vec<Tensor> = (0..9).map(|i| g.input(&format!("w{i}"), DType::F32, [16, 16])).collect();
+///     let layer = |x: Tensor, w: &Tensor| x.matmul(w).tanh();
+///     let loss = |weights: &Vec<Tensor>| weights.iter().fold(x.clone(), layer).sum(&[0, 1]);
+///     let (value, gradients) = checkpointing.value_and_grad(loss)(&weights);
+///     let moved = weights.iter().zip(&gradients).map(|(w, d)| w - d * 0.01);
+///     let all: Vec<Tensor> = std::iter::once(value).chain(moved).collect();
+///     g.finish(&all.iter().collect::<Vec<_>>())
+/// };
+/// let budget = (Budget::Bytes(40_000), &Bindings::new());
+/// let curve = program_within(&build, budget, &Options::host()?, &|_done, _of| {})?;
+/// assert!(curve.point().cost.peak <= 40_000 && curve.points[0].cost.peak > 40_000);
+/// # Ok::<(), tilewright::diag::Diagnostic>(())
+/// ```
+///
+/// Errors: those of [`within`] and of `build`.
+pub fn program_within(
+    build: &dyn Fn(&Checkpointing) -> Result<Module, Diagnostic>,
+    (budget, sizes): (Budget, &Bindings),
+    options: &Options,
+    progress: &dyn Fn(usize, usize),
+) -> Result<Curve, Diagnostic> {
+    let mut made = |plan| {
+        let checkpointing = Checkpointing::by(plan);
+        let module = build(&checkpointing)?;
+        let mut kept = checkpointing.kept();
+        kept.retain(|k| module.functions.contains_key(&k.backward));
+        Ok(Differentiated { module, unrelated: Vec::new(), kept })
+    };
+    let all = match budget {
+        Budget::None => few(&[Plan::PLAIN], &mut made, sizes, options, progress)?,
+        Budget::Sqrt => few(&[Plan::PLAIN, Plan::SQRT], &mut made, sizes, options, progress)?,
+        Budget::Least | Budget::Bytes(_) | Budget::Part(_) => search(&mut made, sizes, options, progress)?,
+    };
+    taken(all, budget)
+}
+
+/// The curve with what the budget takes.
+fn taken((points, mut made): (Vec<Point>, Vec<Candidate>), budget: Budget) -> Result<Curve, Diagnostic> {
+    let chosen = chosen(&points, budget)?;
+    let made = made.swap_remove(chosen).made;
+    Ok(Curve { points, chosen, module: made.module, unrelated: made.unrelated })
 }
 
 /// All that can be had, and what makes each. Errors: those of [`within`], but for budgets.
@@ -68,30 +122,83 @@ pub fn curve(
     options: &Options,
     progress: &dyn Fn(usize, usize),
 ) -> Result<(Vec<Point>, Vec<Candidate>), Diagnostic> {
-    let all = candidates(module, wrt, form)?;
-    let mut points = Vec::new();
-    for (i, candidate) in all.iter().enumerate() {
-        progress(i, all.len());
-        let module = &candidate.made.module;
-        let runs = runs(module)?;
-        let count = |name: &Name| runs.get(name).copied().unwrap_or(0.0);
-        let kept = &candidate.made.kept;
-        // The sum of no floats is -0.
-        let total = |one: &dyn Fn(&Kept) -> f64| 0.0 + kept.iter().map(one).sum::<f64>();
-        let bytes = |k: &Kept| {
-            let sizes = k.values.iter().map(|v| type_bytes(&v.ty).and_then(|d| d.eval(sizes).ok()).unwrap_or(0));
-            sizes.sum::<i64>() as f64
-        };
-        points.push(Point {
-            keep: candidate.keep,
-            segments: candidate.segments,
-            cost: Cost::of(module, options, sizes)?,
-            kept_bytes: total(&|k| count(&k.forward) * bytes(k)),
-            again: total(&|k| count(&k.backward) * k.again),
-            kept: kept.iter().filter(|k| !k.values.is_empty()).cloned().collect(),
-        });
+    search(&mut |plan| derivative(module, plan, wrt, form), sizes, options, progress)
+}
+
+/// What these plans give.
+fn few(
+    plans: &[Plan],
+    build: &mut dyn FnMut(Plan) -> Result<Differentiated, Diagnostic>,
+    sizes: &Bindings,
+    options: &Options,
+    progress: &dyn Fn(usize, usize),
+) -> Result<(Vec<Point>, Vec<Candidate>), Diagnostic> {
+    let (mut made, mut points) = (Vec::new(), Vec::new());
+    add_candidates(&mut made, plans.iter().copied(), build)?;
+    cost_rest(&mut points, &made, sizes, options, progress)?;
+    Ok((points, made))
+}
+
+/// Plans whose blocks are alike, then those between neighbours on the front of these.
+fn search(
+    build: &mut dyn FnMut(Plan) -> Result<Differentiated, Diagnostic>,
+    sizes: &Bindings,
+    options: &Options,
+    progress: &dyn Fn(usize, usize),
+) -> Result<(Vec<Point>, Vec<Candidate>), Diagnostic> {
+    let plans: Vec<Plan> = Plan::all().collect();
+    let (mut points, mut made) = few(&plans, build, sizes, options, progress)?;
+    add_candidates(&mut made, between(&points), build)?;
+    cost_rest(&mut points, &made, sizes, options, progress)?;
+    Ok((points, made))
+}
+
+/// Plans between neighbours on the front, those of the widest gaps of memory first, as many as may still come.
+fn between(points: &[Point]) -> Vec<Plan> {
+    let front = front(points);
+    let mut gaps: Vec<(usize, Plan, Plan)> = Vec::new();
+    for pair in front.windows(2) {
+        let (less, more) = (&points[pair[0]], &points[pair[1]]);
+        gaps.push((more.cost.peak - less.cost.peak, more.plan, less.plan));
     }
-    Ok((points, all))
+    gaps.sort_by_key(|(bytes, ..)| std::cmp::Reverse(*bytes));
+    let plans = gaps.into_iter().flat_map(|(_, more, less)| Plan::between(more, less));
+    plans.take(MOST.saturating_sub(points.len())).collect()
+}
+
+/// Costs what has no point yet.
+fn cost_rest(
+    points: &mut Vec<Point>,
+    made: &[Candidate],
+    sizes: &Bindings,
+    options: &Options,
+    progress: &dyn Fn(usize, usize),
+) -> Result<(), Diagnostic> {
+    for (i, candidate) in made.iter().enumerate().skip(points.len()) {
+        progress(i, made.len());
+        points.push(point(candidate, sizes, options)?);
+    }
+    Ok(())
+}
+
+fn point(candidate: &Candidate, sizes: &Bindings, options: &Options) -> Result<Point, Diagnostic> {
+    let module = &candidate.made.module;
+    let runs = runs(module)?;
+    let count = |name: &Name| runs.get(name).copied().unwrap_or(0.0);
+    let kept = &candidate.made.kept;
+    // The sum of no floats is -0.
+    let total = |one: &dyn Fn(&Kept) -> f64| 0.0 + kept.iter().map(one).sum::<f64>();
+    let bytes = |k: &Kept| {
+        let sizes = k.values.iter().map(|v| type_bytes(&v.ty).and_then(|d| d.eval(sizes).ok()).unwrap_or(0));
+        sizes.sum::<i64>() as f64
+    };
+    Ok(Point {
+        plan: candidate.plan,
+        cost: Cost::of(module, options, sizes)?,
+        kept_bytes: total(&|k| count(&k.forward) * bytes(k)),
+        again: total(&|k| count(&k.backward) * k.again),
+        kept: kept.iter().filter(|k| !k.values.is_empty()).cloned().collect(),
+    })
 }
 
 /// The number of the point that a budget takes. Errors: `checkpoint-budget`, `no-chain`.
@@ -103,10 +210,12 @@ pub fn chosen(points: &[Point], budget: Budget) -> Result<usize, Diagnostic> {
     match budget {
         Budget::Least => Ok(at),
         Budget::Sqrt => {
-            let found = points.iter().position(|p| p.segments == Segmented::Sqrt && p.keep == Keep::Costly);
+            let found = points.iter().position(|p| p.plan == Plan::SQRT);
             found.ok_or_else(|| Diagnostic::new("no-chain", "there is no chain of blocks to make segments of"))
         }
-        Budget::Bytes(most) => {
+        Budget::None => Ok(0),
+        Budget::Bytes(_) | Budget::Part(_) => {
+            let most = budget.bytes(points.first().map_or(0, |p| p.cost.peak)).unwrap_or(u64::MAX);
             let fits = all().filter(|(_, p)| p.cost.peak as u64 <= most).min_by(|(_, a), (_, b)| fewest(a, b));
             fits.map(|(i, _)| i).ok_or_else(|| {
                 let message = format!("no way to differentiate fits into an arena of {most} bytes");

@@ -3,15 +3,13 @@
 use super::{Cost, Curve};
 use std::fmt::{self, Write};
 use tilewright_passes::autodiff::{Keep, Kept};
-use tilewright_passes::checkpoint::Segmented;
+use tilewright_passes::checkpoint::{Plan, Segmented};
 
 /// One way to differentiate.
 #[derive(Clone, Debug)]
 pub struct Point {
-    /// What functions keep.
-    pub keep: Keep,
-    /// Whether a chain is in segments.
-    pub segments: Segmented,
+    /// How.
+    pub plan: Plan,
     /// What it costs as it would run.
     pub cost: Cost,
     /// Bytes that functions of the way forward keep, over all their runs.
@@ -25,28 +23,34 @@ pub struct Point {
 impl Point {
     /// Its name in texts.
     pub fn name(&self) -> String {
-        let keep = match self.keep {
+        let keep = |keep: Keep| match keep {
             Keep::Costly => "keep what is costly".to_string(),
             Keep::PerByte(price) => format!("a byte is worth {price} operations"),
             Keep::Nothing => "keep nothing".into(),
         };
-        match self.segments {
-            Segmented::No => keep,
-            Segmented::Sqrt => format!("segments, {keep}"),
+        let Plan { segments, first, .. } = self.plan;
+        let usual = keep(self.plan.keep);
+        match (segments, first) {
+            (Segmented::No, None) => usual,
+            (Segmented::No, Some(mix)) => format!("{usual}; in {} of 4 blocks, {}", mix.quarters, keep(mix.keep)),
+            (Segmented::Sqrt, _) => format!("segments, {usual}"),
         }
     }
 }
 
 impl Curve {
     /// The fewest operations that any choice of values, by functions as they stand, does again if it keeps no more bytes than `point`: by
-    /// Lagrange, for each price the sum of both is least at its point. None where all stands in the entry, which keeps what it has.
+    /// Lagrange, for each price the sum of both is least at its point. None where all stands in the entry, which keeps what it has, and where
+    /// no prices were tried.
     pub fn least_again(&self, point: &Point) -> Option<f64> {
-        let bound = |p: &Point| match (p.keep, p.segments) {
-            (Keep::PerByte(price), Segmented::No) => p.again + price * (p.kept_bytes - point.kept_bytes),
-            _other => 0.0,
+        let bound = |p: &Point| match p.plan {
+            Plan { keep: Keep::PerByte(price), segments: Segmented::No, first: None } => {
+                Some(p.again + price * (p.kept_bytes - point.kept_bytes))
+            }
+            _other => None,
         };
         let counted = point.again > 0.0 || !point.kept.is_empty();
-        counted.then(|| self.points.iter().map(bound).fold(0.0, f64::max))
+        self.points.iter().filter_map(bound).filter(|_| counted).reduce(f64::max).map(|bound| bound.max(0.0))
     }
 
     /// The curve as a picture.
@@ -56,7 +60,7 @@ impl Curve {
 }
 
 /// Points of which none takes less of both, by memory.
-fn front(points: &[Point]) -> Vec<usize> {
+pub(super) fn front(points: &[Point]) -> Vec<usize> {
     let better = |a: &Cost, b: &Cost| a.peak <= b.peak && a.flops <= b.flops && (a.peak, a.flops) != (b.peak, b.flops);
     let all = 0..points.len();
     let mut front: Vec<usize> =
@@ -115,7 +119,7 @@ pub fn svg(points: &[Point], chosen: usize) -> String {
     let path: Vec<String> = front(points).iter().map(corner).collect();
     let _ = writeln!(out, "<path d=\"M{}\" stroke=\"#4878a8\" stroke-width=\"1.5\" fill=\"none\"/>", path.join("L"));
     for (i, p) in points.iter().enumerate() {
-        let colour = if p.segments == Segmented::Sqrt { "#d08030" } else { "#4878a8" };
+        let colour = if p.plan.segments == Segmented::Sqrt { "#d08030" } else { "#4878a8" };
         let (radius, ring) = if i == chosen { (6.0, "#000") } else { (4.0, "none") };
         let title =
             format!("{}: {} MB, {} GFLOP", p.name(), digits(p.cost.peak as f64 / 1e6), digits(p.cost.flops / 1e9));

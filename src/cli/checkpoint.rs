@@ -15,9 +15,9 @@ use tilewright_ir::diag::Diagnostic;
 pub(super) struct Args {
     /// A .tw file, or an op program or an ONNX graph in a .safetensors file
     file: PathBuf,
-    /// Most bytes of the planned arena, such as 500000000 or 500M; `sqrt`: about sqrt(n) segments of a chain of n blocks; `min`: as little as
-    /// can be had
-    #[arg(long, value_name = "BYTES|sqrt|min", value_parser = budget)]
+    /// Most bytes of the planned arena, such as 500000000 or 500M, or a part of what it is without, such as 25%; `sqrt`: about sqrt(n)
+    /// segments of a chain of n blocks; `min`: as little as can be had; `none`
+    #[arg(long, value_name = "BYTES|PART%|sqrt|min|none")]
     memory: Budget,
     /// Parameters to differentiate by, such as w,b; all floats if absent
     #[arg(long, value_delimiter = ',')]
@@ -39,24 +39,6 @@ pub(super) struct Args {
     function: Option<String>,
     #[command(flatten)]
     shown: Shown,
-}
-
-/// `sqrt`, `min`, or bytes with a unit of thousands behind them or none.
-fn budget(text: &str) -> Result<Budget, String> {
-    let wrong = || format!("`{text}` is no budget, expected `sqrt`, `min`, or bytes such as 500000000, 500M or 2G");
-    match text {
-        "sqrt" => return Ok(Budget::Sqrt),
-        "min" => return Ok(Budget::Least),
-        _bytes => {}
-    }
-    let (digits, unit) = match text.as_bytes().last() {
-        Some(b'K') => (&text[..text.len() - 1], 1_000),
-        Some(b'M') => (&text[..text.len() - 1], 1_000_000),
-        Some(b'G') => (&text[..text.len() - 1], 1_000_000_000),
-        _digit => (text, 1),
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    bytes.map(Budget::Bytes).ok_or_else(wrong)
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {

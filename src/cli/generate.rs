@@ -4,7 +4,7 @@ use super::options::CompileArgs;
 use super::progress;
 use crate::bench::machine::peak_rss_mb;
 use crate::compile::Options;
-use crate::formats::{Gguf, chat::chat_prompt, tokenizer::Tokenizer};
+use crate::formats::{Gguf, chat::Chat, tokenizer::Tokenizer};
 use crate::generate::{LanguageModel, ModelFolder, Sampling};
 use crate::models::Outputs;
 use std::path::PathBuf;
@@ -14,13 +14,14 @@ use tilewright_ir::diag::{Diagnostic, Place};
 /// Arguments of `generate`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A GGUF file of the llama architecture, or a folder that `train` wrote (config.json, model.safetensors, tokenizer.json)
+    /// A GGUF file of the llama architecture, or a folder that `train` wrote (config.json, model.safetensors, tokenizer.json,
+    /// perhaps tokenizer_config.json)
     #[arg(long)]
     model: PathBuf,
     /// What to say to it
     #[arg(long)]
     prompt: String,
-    /// Pass the prompt as it is, without the file's chat template; so with a folder, which has none
+    /// Pass the prompt as it is, without the model's chat template; so with a model that has none
     #[arg(long)]
     raw: bool,
     /// Always the most probable token
@@ -97,7 +98,7 @@ fn answer(args: &Args) -> Result<(), Diagnostic> {
     };
     while written < args.max_tokens && model.past() < model.capacity() {
         let token = sampling.choose(&logits);
-        if tokenizer.end() == Some(token) {
+        if tokenizer.ends().contains(&token) {
             break;
         }
         let read = show(&stream.push(token)?)?;
@@ -145,8 +146,12 @@ fn opened(args: &Args, options: &Options) -> Result<Opened, Diagnostic> {
     let capacity = |context: usize, prompt: &[u32]| context.min(prompt.len().saturating_add(args.max_tokens as usize));
     if args.model.is_dir() {
         let folder = ModelFolder::open(&args.model)?;
-        let tokenizer = folder.tokenizer()?;
-        let prompt = tokenizer.encode_with_special(&args.prompt)?;
+        let files = folder.files()?;
+        let tokenizer = folder.tokenizer(&files)?;
+        let prompt = match files.chat.template {
+            Some(_) if !args.raw => tokenizer.encode(&files.chat.prompt(&[("user", &args.prompt)], true)?)?,
+            _plain => tokenizer.encode_with_special(&args.prompt)?,
+        };
         progress::stage("compiling");
         let start = Instant::now();
         let model = folder.model(capacity(folder.context(), &prompt), options)?;
@@ -154,8 +159,8 @@ fn opened(args: &Args, options: &Options) -> Result<Opened, Diagnostic> {
     }
     let gguf = Gguf::open(&args.model)?;
     let tokenizer = Tokenizer::from_gguf(&gguf)?;
-    let text =
-        if args.raw { args.prompt.clone() } else { chat_prompt(&gguf, &[("user", args.prompt.as_str())], true)? };
+    let chat = || Chat::from_gguf(&gguf)?.prompt(&[("user", args.prompt.as_str())], true);
+    let text = if args.raw { args.prompt.clone() } else { chat()? };
     let prompt = tokenizer.encode(&text)?;
     let capacity = capacity(gguf.usize("llama.context_length").unwrap_or(2048), &prompt);
     progress::stage("compiling");

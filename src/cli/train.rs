@@ -2,18 +2,22 @@
 
 use super::options::CompileArgs;
 use super::progress;
-use crate::train::{Config, Run};
+use crate::train::{Config, Run, export};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 
 /// Arguments of `train`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What to train: a TOML file, with the keys of the chapter `docs/book/training.md`
+    /// What to train: a TOML file, with the keys of the chapter `docs/book/training.md`; `train.checkpoint` is a budget of the memory of a
+    /// step: "sqrt", "500 MB", "25 %" of what it takes without, "min"
     config: PathBuf,
-    /// Stop after this step of the run, with a checkpoint, from which the same command goes on
+    /// Stop after this step of the run, with a checkpoint, from which the same command goes on; 0 writes the first weights
     #[arg(long, value_name = "STEP")]
     until: Option<u64>,
+    /// Instead of training write the model of the checkpoint after this step, or of the `last` one
+    #[arg(long, value_name = "STEP", value_parser = which, conflicts_with_all = ["until", "json"])]
+    export: Option<Which>,
     #[command(flatten)]
     compile: CompileArgs,
     /// A line of JSON for each line of the metrics instead of text
@@ -21,15 +25,41 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// A checkpoint.
+#[derive(Clone, Copy)]
+enum Which {
+    Last,
+    After(u64),
+}
+
+fn which(text: &str) -> Result<Which, String> {
+    match text.parse() {
+        Ok(step) => Ok(Which::After(step)),
+        Err(_) if text == "last" => Ok(Which::Last),
+        Err(_) => Err("expected a number of steps, or `last`".into()),
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let config = Config::open(&args.config)?;
     let options = args.compile.options()?;
+    if let Some(which) = args.export {
+        progress::stage("reading the data and the checkpoint");
+        let step = if let Which::After(step) = which { Some(step) } else { None };
+        let (step, out) = (export(&config, step, &options)?, config.out.display());
+        progress::done();
+        super::note(&format!("{out} has the model after step {step}\n"));
+        return Ok(());
+    }
     let (every, out) = (config.save.metrics, config.out.clone());
     progress::stage("reading the data and compiling");
     let mut run = Run::open(config, &options)?;
     let (steps, first) = (run.steps(), run.step());
     let mega = run.step_bytes()? as f64 / 1e6;
     super::note(&format!("{} weights that learn; a step takes {mega:.0} MB beside them\n", run.parameters()));
+    if let Some(within) = run.within() {
+        super::note(&within.to_string());
+    }
     if first > 0 {
         super::note(&format!("going on after step {first}\n"));
     }

@@ -6,6 +6,7 @@
 //! file of the same name may have texts with the ids that the tokenizer must give.
 
 use super::checks::{Checks, finish, model_file, read_index};
+use super::forced::derivative;
 use super::{Options, Report, Runner};
 use crate::embed::EncoderFolder;
 use crate::formats::{Safetensors, map_file};
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::{Module, Role};
-use tilewright_ir::types::DType;
-use tilewright_passes::autodiff::{Form, differentiate};
+use tilewright_ir::types::{Bindings, DType};
+use tilewright_passes::autodiff::Form;
 
 /// Where models are that a set lacks, see [`model_file`].
 const MINILM: &str = "models/minilm";
@@ -237,7 +238,9 @@ fn gradients(path: &Path, model: &EncoderFolder, options: &Options) -> Result<Ch
     let weights: Vec<String> =
         module.entry()?.params.iter().filter(|p| p.role == Role::Weight).map(|p| p.name.to_string()).collect();
     let wrt: Vec<&str> = weights.iter().map(String::as_str).collect();
-    let made = differentiate(&module, &wrt, Form::ValueAndGradient)?.module;
+    let size = |at: usize| case.shape.get(at).map_or(1, |&n| n as i64);
+    let sizes = Bindings::from([("batch".into(), size(0)), ("seq".into(), size(1))]);
+    let made = derivative(&module, &wrt, Form::ValueAndGradient, options, &sizes)?;
     let inputs = Inputs { module: &made, weights: model.weights(&module)? };
     let mask = Array::from_bool(&case.shape, &case.mask)?;
     let inputs = inputs.with([case.tokens.clone(), mask, case.tokens.clone()])?;

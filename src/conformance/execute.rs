@@ -115,7 +115,7 @@ fn interpret(module: &Module, inputs: &[Array], bindings: &Bindings, mode: Mode)
 }
 
 /// How to compile on this machine. Errors: `cpu-feature`.
-fn compiling(options: &Options) -> Result<compile::Options, Diagnostic> {
+pub(super) fn compiling(options: &Options) -> Result<compile::Options, Diagnostic> {
     let host = compile::Options::host()?;
     let threads = options.threads.unwrap_or(host.threads);
     let (opt_level, numerics, max_work) = (options.opt_level, options.numerics, Some(compile::MAX_WORK));

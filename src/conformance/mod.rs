@@ -6,6 +6,7 @@
 mod checks;
 mod encoder;
 mod execute;
+mod forced;
 mod onnx;
 mod ops;
 mod smollm2;
@@ -13,6 +14,7 @@ mod train;
 
 pub use encoder::{minilm, rxn_albert};
 pub use execute::{Device, Runner, execute};
+pub use forced::Forced;
 pub use onnx::onnx;
 pub use ops::ops;
 pub use smollm2::smollm2;
@@ -31,8 +33,8 @@ pub struct Options {
     pub device: Device,
     /// Whether gradients are compared, too.
     pub grads: bool,
-    /// Whether the blocks of models that are trained are computed again on the way back.
-    pub checkpoint: bool,
+    /// What gradients compute again.
+    pub checkpoint: Forced,
     /// Optimisation level, from 0.
     pub opt_level: u8,
     /// Which rewrites may fire.

@@ -1,5 +1,6 @@
 //! The set `ops`: op programs, one a file, listed in `index.json`.
 
+use super::forced::derivative;
 use super::{Failure, Options, Report, execute, largest_error};
 use crate::formats::Safetensors;
 use crate::formats::op_program::OpProgram;
@@ -7,8 +8,8 @@ use serde::Deserialize;
 use std::path::Path;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::interp::Mode;
-use tilewright_ir::types::DType;
-use tilewright_passes::autodiff::{Form, differentiate};
+use tilewright_ir::types::{Bindings, DType};
+use tilewright_passes::autodiff::Form;
 
 /// A line of the index.
 #[derive(Debug, Deserialize)]
@@ -77,7 +78,7 @@ fn run(folder: &Path, case: &Case, options: &Options) -> Result<f64, Diagnostic>
         inputs.extend(program.read_cotangents(&file)?);
         let wrt: Vec<&str> = program.inputs.iter().filter(|i| i.grad).map(|i| i.name.as_str()).collect();
         expected.extend(wrt.iter().map(|name| (format!("grad.{name}"), true)));
-        differentiate(&program.module, &wrt, Form::Pullback)?.module
+        derivative(&program.module, &wrt, Form::Pullback, options, &Bindings::new())?
     } else {
         program.module
     };

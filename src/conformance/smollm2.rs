@@ -1,6 +1,7 @@
 //! The set `smollm2`: SmolLM2-135M-Instruct on three prompts against recorded numbers, and its tokenizer.
 
 use super::checks::{Checks, finish, floats, ids, model_file, read_index};
+use super::forced::derivative;
 use super::{Device, Options, Report, Runner};
 use crate::compile;
 use crate::formats::{Gguf, Safetensors, dequantise::dequantise, tokenizer::Tokenizer};
@@ -11,7 +12,7 @@ use std::path::Path;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::{Bindings, DType};
-use tilewright_passes::autodiff::{Form, differentiate};
+use tilewright_passes::autodiff::Form;
 
 /// Where the weights are, see [`model_file`].
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -138,7 +139,8 @@ fn gradients(index: &Index, file: &Safetensors, gguf: &Gguf, options: &Options) 
     let (cos, sin) = rope_tables(&config)?;
     let module = llama(&LlamaConfig { dtypes: WeightTypes::new(), ..config })?;
     let wrt: Vec<&str> = index.grad.norm_names.iter().map(String::as_str).collect();
-    let made = differentiate(&module, &wrt, Form::ValueAndGradient)?.module;
+    let start = Bindings::from([("past".into(), 0)]);
+    let made = derivative(&module, &wrt, Form::ValueAndGradient, options, &start)?;
     let entry = made.entry()?;
     let others = entry.results.len() - wrt.len();
     let inputs = entry.params.iter().map(|p| match &*p.name {
@@ -152,7 +154,6 @@ fn gradients(index: &Index, file: &Safetensors, gguf: &Gguf, options: &Options) 
         name => dequantise(&gguf.tensor(name)?),
     });
     let inputs = inputs.collect::<Result<Vec<Array>, Diagnostic>>()?;
-    let start = Bindings::from([("past".into(), 0)]);
     let results = Runner::new(&made, options)?.run_with(&inputs, &start)?;
     let mut checks = Checks::default();
     let numbers = |a: &Array| a.to_f64().ok_or_else(|| Diagnostic::bug("a gradient without numbers"));

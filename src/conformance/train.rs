@@ -4,7 +4,9 @@
 //! are those of the settings. Every run is one case, whatever `grads` says: it is made of gradients.
 
 use super::checks::{Checks, finish, read_index};
-use super::{Options, Report, Runner};
+use super::forced::program;
+use super::{Forced, Options, Report, Runner};
+use crate::checkpoint::Checkpointing;
 use crate::formats::Safetensors;
 use crate::models::decoder::{DecoderConfig, DecoderFamily, DecoderNames, Entry, Weights};
 use crate::optim::{AdamW, Recipe, Schedule, State, Weight, train_step};
@@ -15,7 +17,6 @@ use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::dsl::{Graph, Tensor};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::{Bindings, DType, Type};
-use tilewright_passes::autodiff::gradients;
 
 /// Largest errors, absolute unless said otherwise.
 struct Tolerances {
@@ -127,7 +128,8 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn new(index: &'a Index, options: &Options) -> Result<Case<'a>, Diagnostic> {
-        let model = DecoderConfig { checkpoint: options.checkpoint, ..index.config.model(options.float)? };
+        let model =
+            DecoderConfig { checkpoint: options.checkpoint == Forced::Blocks, ..index.config.model(options.float)? };
         model.check()?;
         let mut entries = model.entries();
         entries.iter_mut().for_each(|e| e.weight.decays = index.decayed.contains(&e.weight.name));
@@ -157,10 +159,13 @@ impl<'a> Case<'a> {
 
     /// Compares the gradients of the first batch, before clipping.
     fn first_gradients(&self, file: &Safetensors, options: &Options, checks: &mut Checks) -> Result<(), Diagnostic> {
-        let g = Graph::new("main");
-        let (batch, weights) = (self.batch(&g), self.given(&g));
-        let found = gradients(&self.loss(&weights, &batch), &weights);
-        let module = g.finish(&found.iter().collect::<Vec<_>>())?;
+        let build = |checkpointing: &Checkpointing| {
+            let g = Graph::new("main");
+            let (batch, weights) = (self.batch(&g), self.given(&g));
+            let (_, found) = checkpointing.value_and_grad(|w: &Vec<Tensor>| self.loss(w, &batch))(&weights);
+            g.finish(&found.iter().collect::<Vec<_>>())
+        };
+        let module = program(&build, options)?;
         let mut inputs = vec![row(file, "x", 0)?, row(file, "y", 0)?];
         inputs.extend(self.first_weights(file)?);
         let results = Runner::new(&module, options)?.run(&inputs)?;
@@ -173,7 +178,7 @@ impl<'a> Case<'a> {
     /// Compares all steps, and what is there at the end.
     fn steps(&self, file: &Safetensors, options: &Options, checks: &mut Checks) -> Result<(), Diagnostic> {
         let settings = &self.index.config;
-        let (module, state) = self.step()?;
+        let (module, state) = self.step(options)?;
         let runner = Runner::new(&module, options)?;
         let mut values = self.first_state(file, &state)?;
         let mut metrics: [Vec<f64>; 3] = Default::default();
@@ -204,17 +209,20 @@ impl<'a> Case<'a> {
     }
 
     /// The step as a program, and its state.
-    fn step(&self) -> Result<(Module, Vec<(String, Type)>), Diagnostic> {
+    fn step(&self, options: &Options) -> Result<(Module, Vec<(String, Type)>), Diagnostic> {
         let settings = &self.index.config;
         let optimiser = AdamW { betas: settings.betas, epsilon: settings.adam_eps, decay: settings.weight_decay };
         let clip = Some(settings.clip).filter(|c| *c > 0.0);
         let recipe = Recipe { schedule: settings.schedule()?, clip, ..Recipe::of(&optimiser) };
-        let g = Graph::new("main");
-        let batch = self.batch(&g);
-        let state = State::declare(&g, &recipe, &self.weights);
-        let loss = |w: &[Tensor], _: &[Tensor], batch: &(Tensor, Tensor)| self.loss(w, batch);
-        let module = train_step(&g, &recipe, &self.weights, &state, &[], &batch, loss).finish(&g)?;
-        Ok((module, recipe.state(&self.weights)))
+        let build = |checkpointing: &Checkpointing| {
+            let g = Graph::new("main");
+            let batch = self.batch(&g);
+            let recipe = Recipe { checkpointing: Some(checkpointing), ..recipe };
+            let state = State::declare(&g, &recipe, &self.weights);
+            let loss = |w: &[Tensor], _: &[Tensor], batch: &(Tensor, Tensor)| self.loss(w, batch);
+            train_step(&g, &recipe, &self.weights, &state, &[], &batch, loss).finish(&g)
+        };
+        Ok((program(&build, options)?, recipe.state(&self.weights)))
     }
 
     fn first_weights(&self, file: &Safetensors) -> Result<Vec<Array>, Diagnostic> {

@@ -9,11 +9,15 @@ pub mod dequantise;
 pub mod gguf;
 pub mod onnx;
 pub mod op_program;
+#[cfg(feature = "models")]
+mod pieces;
 pub mod safetensors;
 #[cfg(feature = "models")]
 pub mod stream;
 #[cfg(feature = "models")]
 pub mod tokenizer;
+#[cfg(feature = "models")]
+pub mod tokenizer_files;
 
 mod mapped;
 mod whole;

@@ -28,7 +28,7 @@ pub struct Tokenizer {
     before: Option<u32>,
     after: Option<u32>,
     begin: Option<u32>,
-    end: Option<u32>,
+    ends: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -52,7 +52,7 @@ impl Tokenizer {
         inner.with_padding(None);
         let truncation = inner.with_truncation(None).map(|_| ());
         truncation.map_err(|e| in_file("tokenizer", e.to_string(), file))?;
-        Ok(Tokenizer { inner, file: file.into(), before: None, after: None, begin: None, end: None })
+        Ok(Tokenizer { inner, file: file.into(), before: None, after: None, begin: None, ends: Vec::new() })
     }
 
     /// Builds the tokenizer that the metadata of `gguf` describes: byte-level BPE (`tokenizer.ggml.model` is `gpt2`).
@@ -97,7 +97,7 @@ impl Tokenizer {
         let (begin, end) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
         let (add_begin, add_end) = (flag("tokenizer.ggml.add_bos_token")?, flag("tokenizer.ggml.add_eos_token")?);
         let (before, after) = (begin.filter(|_| add_begin), end.filter(|_| add_end));
-        Ok(Tokenizer { inner, file: gguf.file.clone(), before, after, begin, end })
+        Ok(Tokenizer { inner, file: gguf.file.clone(), before, after, begin, ends: end.into_iter().collect() })
     }
 
     /// The text of a `tokenizer.json` that makes the same ids. Errors: `tokenizer`.
@@ -188,9 +188,23 @@ impl Tokenizer {
         self.begin
     }
 
-    /// The token that ends a text or a turn (GGUF only).
-    pub fn end(&self) -> Option<u32> {
-        self.end
+    /// The tokens that end a text or a turn: of a GGUF file the one that it names, else those of [`Tokenizer::ending`].
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The tokenizer with these tokens that end a text or a turn; a `tokenizer.json` does not say which.
+    pub fn ending(self, ends: Vec<u32>) -> Tokenizer {
+        Tokenizer { ends, ..self }
+    }
+
+    /// Like [`Tokenizer::encode`], each id with the byte of `text` that it begins at.
+    pub(super) fn encode_placed(&self, text: &str) -> Result<Vec<(usize, u32)>, Diagnostic> {
+        let encoding = guarded(&self.file, || self.inner.encode(text, false))?;
+        let encoding =
+            encoding.map_err(|e| in_file("tokenizer", format!("the text cannot be encoded: {e}"), &self.file))?;
+        let starts = encoding.get_offsets().iter().map(|(start, _)| *start);
+        Ok(starts.zip(encoding.get_ids().iter().copied()).collect())
     }
 }
 

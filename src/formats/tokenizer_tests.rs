@@ -43,7 +43,7 @@ fn merges_and_added_tokens_work_for_every_rule() {
         assert_eq!(tokenizer.decode(&ids).unwrap(), text, "{rule}");
         assert_eq!(tokenizer.decode_as(&ids, true).unwrap(), text.replace("<|end|>", ""), "{rule}");
         assert_eq!(tokenizer.encode_with_special("ab").unwrap(), [256, 258]);
-        assert_eq!((tokenizer.end(), tokenizer.begin(), tokenizer.vocabulary_size()), (Some(258), None, 260));
+        assert_eq!((tokenizer.ends(), tokenizer.begin(), tokenizer.vocabulary_size()), (&[258][..], None, 260));
     }
 }
 
@@ -127,7 +127,7 @@ fn the_model_gives_the_recorded_ids() {
     let Some(gguf) = crate::formats::test_model() else { return };
     let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
     check_recorded(&tokenizer);
-    assert_eq!((tokenizer.begin(), tokenizer.end(), tokenizer.vocabulary_size()), (Some(1), Some(2), 49152));
+    assert_eq!((tokenizer.begin(), tokenizer.ends(), tokenizer.vocabulary_size()), (Some(1), &[2][..], 49152));
     assert_eq!(tokenizer.encode_with_special("a").unwrap(), [81]);
 }
 

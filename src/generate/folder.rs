@@ -2,7 +2,7 @@
 
 use super::LanguageModel;
 use crate::compile::Options;
-use crate::formats::{read_text, tokenizer::Tokenizer};
+use crate::formats::{read_text, tokenizer::Tokenizer, tokenizer_files::TokenizerFiles};
 use crate::models::decoder::{DecoderConfig, DecoderFamily};
 use crate::models::{Outputs, gpt2, llama, rope_tables};
 use crate::train::read_weights;
@@ -23,10 +23,6 @@ impl ModelFolder {
     pub fn open(folder: &Path) -> Result<ModelFolder, Diagnostic> {
         let path = folder.join("config.json");
         let config = DecoderConfig::from_json(&path.display().to_string(), &read_text(&path)?)?;
-        if config.family == DecoderFamily::Gpt && !config.tied {
-            let error = Diagnostic::new("model-config", "tie_word_embeddings: expected true of a GPT, found false");
-            return Err(error.at(Place::Named(path.display().to_string().into()), ""));
-        }
         Ok(ModelFolder { folder: folder.into(), config })
     }
 
@@ -35,10 +31,15 @@ impl ModelFolder {
         self.config.context
     }
 
-    /// Its tokenizer. Errors: `file`, `tokenizer`; `vocabulary` for one with tokens that the model lacks.
-    pub fn tokenizer(&self) -> Result<Tokenizer, Diagnostic> {
+    /// What its files say of tokens and conversations. Errors: those of [`TokenizerFiles::open`].
+    pub fn files(&self) -> Result<TokenizerFiles, Diagnostic> {
+        TokenizerFiles::open(&self.folder.join("tokenizer.json"))
+    }
+
+    /// The tokenizer of `files`. Errors: `tokenizer`; `vocabulary` for one with tokens that the model lacks.
+    pub fn tokenizer(&self, files: &TokenizerFiles) -> Result<Tokenizer, Diagnostic> {
         let path = self.folder.join("tokenizer.json");
-        let tokenizer = Tokenizer::open(&path)?;
+        let tokenizer = files.tokenizer(&path.display().to_string())?;
         let (tokens, rows) = (tokenizer.vocabulary_size(), self.config.vocabulary);
         if tokens <= rows {
             return Ok(tokenizer);

@@ -1,4 +1,4 @@
-//! GPT-2 (Radford et al. 2019): learned positions, layer norm, gelu by tanh, output matrix tied to the embedding.
+//! GPT-2 (Radford et al. 2019): learned positions, layer norm, gelu by tanh, output matrix tied to the embedding, or one of its own.
 
 use super::{Outputs, Positions, Trunk, WeightTypes, block_names, cached_attention, check_sizes, config_error};
 use crate::formats::Gguf;
@@ -23,6 +23,7 @@ struct Names {
     tokens: &'static str,
     positions: &'static str,
     norm: &'static str,
+    output: &'static str,
 }
 
 impl Gpt2Names {
@@ -34,6 +35,7 @@ impl Gpt2Names {
                 tokens: "token_embd",
                 positions: "position_embd",
                 norm: "output_norm",
+                output: "output",
             },
             Gpt2Names::HuggingFace => Names {
                 scope: "h",
@@ -41,6 +43,7 @@ impl Gpt2Names {
                 tokens: "wte",
                 positions: "wpe",
                 norm: "ln_f",
+                output: "lm_head",
             },
         }
     }
@@ -63,6 +66,8 @@ pub struct Gpt2Config {
     pub context: usize,
     /// Added to variances.
     pub epsilon: f64,
+    /// The output matrix is the token embedding.
+    pub tied: bool,
     /// Tokens that the caches hold, at most `context`.
     pub capacity: usize,
     /// Names and layout of the weights.
@@ -84,6 +89,7 @@ impl Gpt2Config {
             vocabulary: 50257,
             context: 1024,
             epsilon: 1e-5,
+            tied: true,
             capacity,
             names: Gpt2Names::HuggingFace,
             dtypes: WeightTypes::new(),
@@ -107,6 +113,7 @@ impl Gpt2Config {
             vocabulary: rows("token_embd.weight")?,
             context: rows("position_embd.weight")?,
             epsilon: gguf.f64("gpt2.attention.layer_norm_epsilon")?,
+            tied: !gguf.names().any(|n| n == "output.weight"),
             capacity,
             names: Gpt2Names::Gguf,
             dtypes: WeightTypes::new(),
@@ -181,7 +188,7 @@ pub fn gpt2(config: &Gpt2Config) -> Result<Module, Diagnostic> {
     }
     let x = trunk.chosen(config.outputs, &at);
     let x = norm(&g, &x, names.norm, config, |n| config.dtype(n));
-    let logits = x.linear(&words);
+    let logits = x.linear(&if config.tied { words } else { table(names.output, config.vocabulary) });
     trunk.finish(&g, &logits, &tokens, config.outputs)
 }
 

@@ -3,11 +3,11 @@
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Graph, Tensor, Tensors};
 use tilewright_ir::types::DType;
-use tilewright_passes::autodiff::value_and_grad;
+use tilewright_passes::checkpoint::Checkpointing;
 
 /// The mean over `parts` parts of a batch of the loss and of its gradients by `weights`, as a `scan` whose body is the function
 /// `name`: the memory is that of one part. Tensors of the batch have the parts as their first axis; `loss` gets weights,
-/// `frozen` and one part.
+/// `frozen` and one part, and its gradient is taken by `checkpointing`.
 ///
 /// Errors: `duplicate-function`; those of the loss and of its gradient.
 #[track_caller]
@@ -17,6 +17,7 @@ pub fn accumulated<B: Tensors>(
     parts: i64,
     [weights, frozen]: [&[Tensor]; 2],
     batch: &B,
+    checkpointing: &Checkpointing,
     loss: impl Fn(&[Tensor], &[Tensor], &B) -> Tensor,
 ) -> (Tensor, Vec<Tensor>) {
     let (slices, dtype) = (batch.list(), weights.first().map_or(DType::F32, Tensor::dtype));
@@ -31,7 +32,7 @@ pub fn accumulated<B: Tensors>(
         let (values, fixed) = (declare("weight", weights, 0), declare("frozen", frozen, 0));
         let (total, sums) = (g.input("loss", dtype, ()), declare("sum", weights, 0));
         let part = batch.rebuilt(declare("part", &slices, 1));
-        let (value, gradients) = value_and_grad(|w: &Vec<Tensor>| loss(w, &fixed, &part))(&values);
+        let (value, gradients) = checkpointing.value_and_grad(|w: &Vec<Tensor>| loss(w, &fixed, &part))(&values);
         let sums = sums.iter().zip(&gradients).map(|(sum, d)| sum + d);
         values.iter().chain(&fixed).cloned().chain([total + value.cast(dtype)]).chain(sums).collect::<Vec<_>>()
     });

@@ -6,7 +6,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::dsl::{Graph, Tensor, Tensors};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::{DType, Type};
-use tilewright_passes::autodiff::value_and_grad;
+use tilewright_passes::checkpoint::Checkpointing;
 use tilewright_passes::mixed::{Policy, mixed};
 
 /// How to train.
@@ -28,10 +28,12 @@ pub struct Recipe<'a> {
     pub mixed: Option<&'a Policy>,
     /// How the loss is scaled, which gradients in f16 need.
     pub scale: Option<LossScale>,
+    /// What of the way forward is kept for the way back; [`Checkpointing::usual`] without.
+    pub checkpointing: Option<&'a Checkpointing>,
 }
 
 impl<'a> Recipe<'a> {
-    /// Without clipping, averages, parts, mixed precision and scaling, at the rate 1e-3.
+    /// Without clipping, averages, parts, mixed precision, scaling and checkpointing, at the rate 1e-3.
     pub fn of(optimiser: &'a dyn Optimiser) -> Recipe<'a> {
         Recipe {
             optimiser,
@@ -41,6 +43,7 @@ impl<'a> Recipe<'a> {
             parts: 1,
             mixed: None,
             scale: None,
+            checkpointing: None,
         }
     }
 
@@ -137,7 +140,7 @@ impl Stepped {
 /// Appends the step of `recipe` along the gradient of `loss`, which gets weights, `frozen` and the batch, or each part of it. What
 /// `frozen` has stays as it is. Weights of one kind and type share one function of their update.
 ///
-/// Errors: `no-gradient`, `not-scalar`, and those of the loss, when the graph is finished.
+/// Errors: `no-gradient`, `not-scalar`, `no-chain`, and those of the loss, when the graph is finished.
 #[track_caller]
 pub fn train_step<B: Tensors>(
     g: &Graph,
@@ -211,10 +214,12 @@ fn derivative<B: Tensors>(
         };
         scale.first().map_or(loss.clone(), |scale| &loss * scale.cast(loss.dtype()))
     };
+    let usual = Checkpointing::usual();
+    let checkpointing = recipe.checkpointing.unwrap_or(&usual);
     if recipe.parts > 1 {
-        accumulated(g, "part_of_batch", recipe.parts as i64, [&state.weights, &fixed], batch, scaled)
+        accumulated(g, "part_of_batch", recipe.parts as i64, [&state.weights, &fixed], batch, checkpointing, scaled)
     } else {
-        value_and_grad(|w: &Vec<Tensor>| scaled(w, &fixed, batch))(&state.weights)
+        checkpointing.value_and_grad(|w: &Vec<Tensor>| scaled(w, &fixed, batch))(&state.weights)
     }
 }
 

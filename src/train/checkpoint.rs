@@ -1,6 +1,8 @@
 //! Checkpoints of a run: one safetensors file each, with the whole state. The order of the data and all random numbers follow
 //! from the seed and the number of the step, which are in it.
 
+use super::checksum::Checksum;
+use super::data::Source;
 use crate::formats::{Safetensors, safetensors, shown};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -16,8 +18,10 @@ pub struct Checkpoints {
     keep: usize,
     /// What the run is, see [`Config::fingerprint`](super::Config::fingerprint).
     run: String,
-    /// Held while the run lasts; the system lets go of it when a process ends, however it ends.
-    _lock: File,
+    /// What it learns from.
+    sources: Vec<Source>,
+    /// Held while the run lasts; the system lets go of it when a process ends, however it ends. None of who only reads.
+    _lock: Option<File>,
 }
 
 /// A checkpoint that was read.
@@ -29,6 +33,8 @@ pub struct Resumed {
 }
 
 const PREFIX: &str = "step-";
+/// The key of the checksums of what the run learns from.
+const SOURCES: &str = "sources";
 
 /// The lock of a folder: two runs would remove each other's files.
 fn locked(folder: &Path) -> Result<File, Diagnostic> {
@@ -47,11 +53,13 @@ fn locked(folder: &Path) -> Result<File, Diagnostic> {
 }
 
 impl Checkpoints {
-    /// Makes the folder if there is none. Errors: `file`; `run-locked` while another run has the folder.
-    pub fn new(folder: PathBuf, keep: usize, run: String) -> Result<Checkpoints, Diagnostic> {
+    /// Makes the folder if there is none, for the run that `run` describes and that learns from `sources`.
+    ///
+    /// Errors: `file`; `run-locked` while another run has the folder.
+    pub fn new(folder: PathBuf, keep: usize, run: String, sources: Vec<Source>) -> Result<Checkpoints, Diagnostic> {
         std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, format!("cannot make the folder: {e}")))?;
         let lock = locked(&folder)?;
-        let all = Checkpoints { folder, keep, run, _lock: lock };
+        let all = Checkpoints { folder, keep, run, sources, _lock: Some(lock) };
         // What a run left that was killed while it wrote.
         for path in all.paths()? {
             if name_of(&path).starts_with(PREFIX) && path.extension().is_some_and(|e| e == "part") {
@@ -59,6 +67,11 @@ impl Checkpoints {
             }
         }
         Ok(all)
+    }
+
+    /// To read them, also while the run goes on.
+    pub fn reading(folder: PathBuf, run: String, sources: Vec<Source>) -> Checkpoints {
+        Checkpoints { folder, keep: usize::MAX, run, sources, _lock: None }
     }
 
     fn paths(&self) -> Result<Vec<PathBuf>, Diagnostic> {
@@ -83,6 +96,7 @@ impl Checkpoints {
         let metadata = BTreeMap::from([
             ("format".into(), "tilewright-train-1".into()),
             ("run".into(), self.run.clone()),
+            (SOURCES.into(), self.sources.iter().map(|s| s.checksum.as_str()).collect::<Vec<_>>().join(" ")),
             ("checksum".into(), checksum(&tensors)),
         ]);
         safetensors::write(self.folder.join(format!("{PREFIX}{step:010}.safetensors")), &tensors, &metadata)?;
@@ -98,8 +112,8 @@ impl Checkpoints {
 
     /// The last one; none if there is none.
     ///
-    /// Errors: `file`, `safetensors`; `checkpoint` for one of another run, with other tensors, or whose data are not those that were
-    /// written. A note names the one before it.
+    /// Errors: `file`, `safetensors`; `checkpoint` for one of another run, of one that learned from other data, with other tensors, or
+    /// whose data are not those that were written. A note names the one before it.
     pub fn resume(&self, names: &[(String, Type)]) -> Result<Option<Resumed>, Diagnostic> {
         let all = self.list()?;
         let Some((step, path)) = all.last() else { return Ok(None) };
@@ -112,6 +126,13 @@ impl Checkpoints {
         resumed.map(Some)
     }
 
+    /// The one after `step` steps; none if there is none. Errors: those of [`Checkpoints::resume`].
+    pub fn after(&self, step: u64, names: &[(String, Type)]) -> Result<Option<Resumed>, Diagnostic> {
+        let all = self.list()?;
+        let found = all.iter().find(|(number, _)| *number == step);
+        found.map(|(step, path)| self.read(*step, path, names)).transpose()
+    }
+
     fn read(&self, step: u64, path: &Path, names: &[(String, Type)]) -> Result<Resumed, Diagnostic> {
         let wrong = |message: String| {
             Diagnostic::new("checkpoint", message).at(Place::Named(path.display().to_string().into()), "")
@@ -120,6 +141,13 @@ impl Checkpoints {
         let run = file.metadata.get("run").map_or("", String::as_str);
         if run != self.run {
             return Err(wrong(difference(run, &self.run)).note("name another `out`, or remove its checkpoints"));
+        }
+        // Runs that began before there were checksums have none.
+        if let Some(before) = file.metadata.get(SOURCES)
+            && let Some(source) = changed(before, &self.sources)
+        {
+            let message = format!("{} is not what it was when the checkpoint was written", shown(source));
+            return Err(wrong(message).note("put it back as it was; or name another `out`, or remove its checkpoints"));
         }
         let mut state = Vec::with_capacity(names.len());
         for (name, ty) in names {
@@ -160,23 +188,21 @@ fn difference(theirs: &str, ours: &str) -> String {
     }
 }
 
-/// FNV-1a over names and data, eight bytes at a time.
+/// The first of `sources` whose checksum is not the one that was written.
+fn changed<'a>(before: &str, sources: &'a [Source]) -> Option<&'a str> {
+    let before: Vec<&str> = before.split_whitespace().collect();
+    let other = sources.iter().enumerate().find(|(i, s)| before.get(*i) != Some(&s.checksum.as_str()));
+    other.map(|(_, source)| source.name.as_str())
+}
+
+/// Over names and data.
 fn checksum(tensors: &[(&str, &Array)]) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut add = |bytes: &[u8]| {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x100_0000_01b3);
-            // The product moves bits up only.
-            hash ^= hash >> 32;
-        }
-        rest.iter().for_each(|b| hash = (hash ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-    };
+    let mut sum = Checksum::new();
     for (name, array) in tensors {
-        add(name.as_bytes());
-        add(array.bytes());
+        sum.add(name.as_bytes());
+        sum.add(array.bytes());
     }
-    format!("{hash:016x}")
+    sum.finish()
 }
 
 #[cfg(test)]
@@ -191,7 +217,7 @@ mod tests {
     #[test]
     fn the_last_ones_stay_and_come_back() {
         let folder = tempfile::tempdir().unwrap();
-        let all = Checkpoints::new(folder.path().join("a/b"), 2, "{}".into()).unwrap();
+        let all = Checkpoints::new(folder.path().join("a/b"), 2, "{}".into(), Vec::new()).unwrap();
         let names = state(0.0).0;
         assert!(all.resume(&names).unwrap().is_none());
         for step in [9, 10, 200] {
@@ -206,7 +232,7 @@ mod tests {
     #[test]
     fn broken_files_are_errors_that_name_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
-        let mut all = Checkpoints::new(folder.path().into(), 5, "{\"seed\":1}".into()).unwrap();
+        let mut all = Checkpoints::new(folder.path().into(), 5, "{\"seed\":1}".into(), Vec::new()).unwrap();
         let names = state(0.0).0;
         all.write(1, &names, &state(1.0).1).unwrap();
         all.write(2, &names, &state(2.0).1).unwrap();
@@ -236,7 +262,7 @@ mod tests {
     #[test]
     fn a_write_that_fails_leaves_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
-        let all = Checkpoints::new(folder.path().into(), 1, "{}".into()).unwrap();
+        let all = Checkpoints::new(folder.path().into(), 1, "{}".into(), Vec::new()).unwrap();
         let (names, values) = state(1.0);
         all.write(1, &names, &values).unwrap();
         // A folder in the way of the temporary name's target: the rename fails, as a full disk fails the write before it.
@@ -250,7 +276,7 @@ mod tests {
     #[test]
     fn one_run_has_a_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let new = || Checkpoints::new(folder.path().into(), 1, "{}".into());
+        let new = || Checkpoints::new(folder.path().into(), 1, "{}".into(), Vec::new());
         let first = new().unwrap();
         // What the first is writing.
         std::fs::write(folder.path().join("step-1.part"), "x").unwrap();

@@ -1,5 +1,6 @@
 //! What `tilewright train` is told: a TOML file.
 
+use super::budget::CheckpointConfig;
 use super::precision::{LossScaleConfig, Precision};
 use super::validation::ValidationConfig;
 use crate::formats::{read_text, shown};
@@ -85,14 +86,51 @@ pub struct DataConfig {
     /// Text files, joined.
     #[serde(default)]
     pub text: Vec<PathBuf>,
-    /// Files of tokens, little-endian u16 one after the other, which are mapped into memory.
+    /// Files of tokens, little-endian one after the other, which are mapped into memory.
     #[serde(default)]
     pub tokens: Vec<PathBuf>,
+    /// How these are stored; u16 if absent.
+    #[serde(default, skip_serializing_if = "TokenType::is_narrow")]
+    pub token_type: TokenType,
     /// `characters` (those of the text), or a `tokenizer.json`. If absent that of the folder that the model is from, else characters.
     pub tokenizer: Option<PathBuf>,
     /// What the model is tested on: a part of the data, or files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationConfig>,
+}
+
+/// How tokens are stored in files.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenType {
+    /// Two bytes, for vocabularies of at most 65,536.
+    #[default]
+    U16,
+    /// Four bytes.
+    U32,
+}
+
+impl TokenType {
+    // Such runs are described without it, as those were that began before there was a choice.
+    fn is_narrow(&self) -> bool {
+        *self == TokenType::U16
+    }
+
+    /// Bytes of a token.
+    pub fn bytes(self) -> usize {
+        match self {
+            TokenType::U16 => 2,
+            TokenType::U32 => 4,
+        }
+    }
+
+    /// As a configuration has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            TokenType::U16 => "u16",
+            TokenType::U32 => "u32",
+        }
+    }
 }
 
 /// Batches and steps.
@@ -106,9 +144,9 @@ pub struct TrainConfig {
     /// Parts of a batch that are computed one after the other, to save memory.
     #[serde(default = "one")]
     pub parts: usize,
-    /// Whether blocks are computed again on the way back instead of kept, to save memory.
+    /// What is computed again on the way back instead of kept, to save memory; nothing if absent.
     #[serde(default)]
-    pub checkpoint: bool,
+    pub checkpoint: CheckpointConfig,
     /// What is dropped after the embedding and at the end of each half of a block.
     #[serde(default)]
     pub dropout: f64,
@@ -353,8 +391,8 @@ impl Config {
     }
 
     /// What must stay the same for a run to go on: everything but where it writes and how often.
-    pub fn fingerprint(&self) -> Result<String, Diagnostic> {
-        Ok(self.run.to_string())
+    pub fn fingerprint(&self) -> String {
+        self.run.to_string()
     }
 
     fn described(&self) -> Result<serde_json::Value, Diagnostic> {

@@ -1,15 +1,17 @@
 //! What a model learns: tokens, in an order that follows from a seed and the number of the step alone.
 
-use super::config::{CHARACTERS, DataConfig};
+use super::checksum::Checksum;
+use super::config::{CHARACTERS, DataConfig, TokenType};
 use super::validation::ValidationConfig;
 use crate::formats::tokenizer::Tokenizer;
+use crate::formats::tokenizer_files::TokenizerFiles;
 use crate::formats::{map_file, read_text};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::{Diagnostic, Place};
 
-/// All tokens of the data, u16 or u32.
+/// All tokens of the data.
 pub struct Tokens {
     parts: Vec<Part>,
     length: usize,
@@ -18,54 +20,79 @@ pub struct Tokens {
 enum Part {
     /// Of a text.
     Known(Vec<u32>),
-    /// Little-endian u16 of a mapped file.
-    Mapped(Bytes),
+    /// Little-endian numbers of a mapped file.
+    Mapped(Bytes, TokenType),
 }
 
-/// The tokens, and the text of the `tokenizer.json` that made them.
+/// Something that a run learns from, and what it is now: a run goes on from a checkpoint with the same only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Which file, or what else.
+    pub name: String,
+    /// Of its content.
+    pub checksum: String,
+}
+
+/// The tokens, and the tokenizer that made them.
 pub struct Data {
     /// The tokens.
     pub tokens: Tokens,
     /// Those that the model is tested on, if any.
     pub validation: Option<Tokens>,
     /// The tokenizer; none for tokens of unknown origin.
-    pub tokenizer: Option<String>,
+    pub tokenizer: Option<TokenizerFiles>,
     /// Number of different tokens.
     pub vocabulary: usize,
+    /// The files that `tokens` are from, in their order, then the tokenizer.
+    pub sources: Vec<Source>,
 }
 
 impl Data {
-    /// Reads what `config` names. `usual` is the `tokenizer.json` of the model that a run starts from.
+    /// Reads what `config` names. `usual` is the tokenizer of the model that a run starts from.
     ///
     /// Errors: `file`, `text`, `tokenizer`; `train-data` for files that are empty or no tokens.
-    pub fn open(config: &DataConfig, usual: Option<&str>) -> Result<Data, Diagnostic> {
+    pub fn open(config: &DataConfig, usual: Option<&TokenizerFiles>) -> Result<Data, Diagnostic> {
         let named = config.tokenizer.as_deref();
-        let (name, json) = match named.filter(|t| t.as_os_str() != CHARACTERS) {
-            Some(path) => (path.display().to_string(), Some(read_text(path)?)),
-            None => ("the tokenizer of the model".to_string(), usual.filter(|_| named.is_none()).map(str::to_string)),
+        let (name, files) = match named.filter(|t| t.as_os_str() != CHARACTERS) {
+            Some(path) => (path.display().to_string(), Some(TokenizerFiles::open(path)?)),
+            None => ("the tokenizer of the model".to_string(), usual.filter(|_| named.is_none()).cloned()),
         };
-        let read = |json: &String| Tokenizer::from_json(&name, &Bytes::new(json.clone().into_bytes()));
-        let known = json.as_ref().map(read).transpose()?;
+        let known = files.as_ref().map(|files| files.tokenizer(&name)).transpose()?;
         if !config.tokens.is_empty() {
-            let all = |files: &[PathBuf]| Ok(Tokens::of(files.iter().map(|p| mapped(p)).collect::<Result<_, _>>()?));
-            let (tokens, validation) = apart(all(&config.tokens)?, config, all)?;
+            let one = |path: &PathBuf| mapped(path, config.token_type);
+            let all = |files: &[PathBuf]| Ok(Tokens::of(files.iter().map(one).collect::<Result<_, _>>()?));
+            let learned = all(&config.tokens)?;
+            let sources = sources(&config.tokens, learned.parts.iter().map(Part::bytes));
+            let (tokens, validation) = apart(learned, config, all)?;
             let largest = tokens.largest().max(validation.as_ref().map_or(0, Tokens::largest));
             let vocabulary = known.as_ref().map_or(largest + 1, Tokenizer::vocabulary_size);
-            return Ok(Data { tokens, validation, tokenizer: json, vocabulary });
+            return Ok(Data { tokens, validation, tokenizer: files, vocabulary, sources });
         }
         let texts = read_texts(&config.text)?;
-        let (tokenizer, json) = match (known, json) {
-            (Some(tokenizer), Some(json)) => (tokenizer, json),
+        let mut sources = sources(&config.text, texts.iter().map(String::as_bytes));
+        let (tokenizer, files) = match (known, files) {
+            (Some(tokenizer), Some(files)) => {
+                let checksum = Checksum::of(files.json.as_bytes());
+                sources.push(Source { name, checksum });
+                (tokenizer, files)
+            }
             _ => {
-                let json = characters(&texts);
-                (Tokenizer::from_json("the characters of the text", &Bytes::new(json.clone().into_bytes()))?, json)
+                let files = TokenizerFiles { json: characters(&texts), ..TokenizerFiles::default() };
+                (files.tokenizer("the characters of the text")?, files)
             }
         };
         let vocabulary = tokenizer.vocabulary_size();
         let all = |files: &[PathBuf]| encoded(&tokenizer, &read_texts(files)?);
         let (tokens, validation) = apart(encoded(&tokenizer, &texts)?, config, all)?;
-        Ok(Data { tokens, validation, tokenizer: Some(json), vocabulary })
+        Ok(Data { tokens, validation, tokenizer: Some(files), vocabulary, sources })
     }
+}
+
+/// Names and checksums of files with these contents.
+fn sources<'a>(files: &[PathBuf], contents: impl Iterator<Item = &'a [u8]>) -> Vec<Source> {
+    let one =
+        |(path, bytes): (&PathBuf, &[u8])| Source { name: path.display().to_string(), checksum: Checksum::of(bytes) };
+    files.iter().zip(contents).map(one).collect()
 }
 
 /// What the model learns, and what it is tested on: the end of that, or what `read` makes of other files.
@@ -94,24 +121,23 @@ fn read_texts(files: &[PathBuf]) -> Result<Vec<String>, Diagnostic> {
 }
 
 fn encoded(tokenizer: &Tokenizer, texts: &[String]) -> Result<Tokens, Diagnostic> {
-    // The crate's offsets of a text of many megabytes at once take far more memory than the tokens.
-    let mut ids = Vec::new();
-    for line in texts.iter().flat_map(|t| t.split_inclusive('\n')) {
-        ids.extend(tokenizer.encode(line)?);
-    }
-    Ok(Tokens::of(vec![Part::Known(ids)]))
+    let parts = texts.iter().map(|text| tokenizer.encode_long(text).map(Part::Known));
+    Ok(Tokens::of(parts.collect::<Result<_, _>>()?))
 }
 
 fn in_file(path: &Path, message: String) -> Diagnostic {
     Diagnostic::new("train-data", message).at(Place::Named(path.display().to_string().into()), "")
 }
 
-fn mapped(path: &Path) -> Result<Part, Diagnostic> {
-    let bytes = map_file(path)?;
-    if bytes.is_empty() || !bytes.len().is_multiple_of(2) {
-        return Err(in_file(path, format!("expected tokens of two bytes each, found {} bytes", bytes.len())));
+fn mapped(path: &Path, ty: TokenType) -> Result<Part, Diagnostic> {
+    let (bytes, size) = (map_file(path)?, ty.bytes());
+    if bytes.is_empty() || !bytes.len().is_multiple_of(size) {
+        let (found, name) = (bytes.len(), ty.name());
+        let message =
+            format!("expected tokens of {size} bytes each, as data.token_type {name} has, found {found} bytes");
+        return Err(in_file(path, message));
     }
-    Ok(Part::Mapped(bytes))
+    Ok(Part::Mapped(bytes, ty))
 }
 
 /// A `tokenizer.json` whose tokens are the characters of `texts`, in their order. Of other characters it says that it has none.
@@ -156,10 +182,10 @@ impl Tokens {
                     rest.push(Part::Known(ids.split_off(here)));
                     first.push(Part::Known(ids));
                 }
-                Part::Mapped(bytes) => {
-                    let more = bytes.len() - 2 * here;
-                    first.push(Part::Mapped(bytes.slice(0, 2 * here).ok_or_else(few)?));
-                    rest.push(Part::Mapped(bytes.slice(2 * here, more).ok_or_else(few)?));
+                Part::Mapped(bytes, ty) => {
+                    let at = ty.bytes() * here;
+                    first.push(Part::Mapped(bytes.slice(0, at).ok_or_else(few)?, ty));
+                    rest.push(Part::Mapped(bytes.slice(at, bytes.len() - at).ok_or_else(few)?, ty));
                 }
             }
         }
@@ -215,14 +241,26 @@ impl Part {
     fn len(&self) -> usize {
         match self {
             Part::Known(ids) => ids.len(),
-            Part::Mapped(bytes) => bytes.len() / 2,
+            Part::Mapped(bytes, ty) => bytes.len() / ty.bytes(),
+        }
+    }
+
+    /// Those of a mapped file.
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Part::Known(_) => &[],
+            Part::Mapped(bytes, _) => bytes,
         }
     }
 
     fn at(&self, i: usize) -> u32 {
         match self {
             Part::Known(ids) => ids[i],
-            Part::Mapped(bytes) => u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).into(),
+            Part::Mapped(bytes, TokenType::U16) => u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).into(),
+            Part::Mapped(bytes, TokenType::U32) => {
+                let at = 4 * i;
+                u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+            }
         }
     }
 }
@@ -312,7 +350,8 @@ mod tests {
     fn targets_follow_inputs_across_parts() {
         let parts = vec![
             Part::Known((0..40).collect()),
-            Part::Mapped(Bytes::new((40u16..91).flat_map(u16::to_le_bytes).collect::<Vec<u8>>())),
+            Part::Mapped(Bytes::new((40u16..60).flat_map(u16::to_le_bytes).collect::<Vec<u8>>()), TokenType::U16),
+            Part::Mapped(Bytes::new((60u32..91).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()), TokenType::U32),
         ];
         let batches = Batches::new(Tokens::of(parts), 3, [2, 8], 91).unwrap();
         let mut seen = BTreeSet::new();
@@ -329,10 +368,13 @@ mod tests {
     #[test]
     fn the_end_of_the_data_is_split_off_inside_of_parts() {
         let mapped = |range: std::ops::Range<u16>| {
-            Part::Mapped(Bytes::new(range.flat_map(u16::to_le_bytes).collect::<Vec<u8>>()))
+            Part::Mapped(Bytes::new(range.flat_map(u16::to_le_bytes).collect::<Vec<u8>>()), TokenType::U16)
+        };
+        let wide = |range: std::ops::Range<u32>| {
+            Part::Mapped(Bytes::new(range.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()), TokenType::U32)
         };
         for at in [0, 5, 10, 17, 30] {
-            let all = Tokens::of(vec![Part::Known((0..10).collect()), mapped(10..20), mapped(20..30)]);
+            let all = Tokens::of(vec![Part::Known((0..10).collect()), mapped(10..20), wide(20..30)]);
             let (first, rest) = all.split(at).unwrap();
             assert_eq!((first.len(), rest.len()), (at, 30 - at));
             let (mut one, mut two) = (Vec::new(), Vec::new());

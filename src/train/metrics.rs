@@ -1,5 +1,6 @@
 //! Metrics of steps, as lines of JSON.
 
+use super::budget::Within;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use tilewright_ir::diag::{Diagnostic, Place};
 pub struct Metrics {
     /// Its number, from 1.
     pub step: u64,
-    /// The loss before it.
+    /// The loss before it. No number where it overflows, which ends the run, or with a scaled loss skips the step.
+    #[serde(deserialize_with = "number")]
     pub loss: f64,
     /// The norm over all gradients before clipping. No number in a step that was skipped, see [`LossScale`](crate::optim::LossScale).
     #[serde(deserialize_with = "number")]
@@ -29,6 +31,9 @@ pub struct Metrics {
     /// What the loss of this step was multiplied by, in f16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f64>,
+    /// What a budget of memory comes to, in the first line that a process writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpointing: Option<Within>,
 }
 
 /// JSON has no infinities and no NaN: they are written as null.

@@ -3,9 +3,13 @@
 //! A [`Run`] compiles one program for all steps. The order of the data and all random numbers follow from the seed and the
 //! number of the step, so that a run that goes on from a checkpoint gives the bits of one that never stopped.
 
+mod budget;
 mod checkpoint;
+mod checksum;
 mod config;
 mod data;
+mod export;
+mod health;
 mod metrics;
 mod model;
 mod plot;
@@ -13,20 +17,23 @@ mod precision;
 mod prefetch;
 mod validation;
 
+pub use budget::{CheckpointConfig, Within};
 pub use checkpoint::{Checkpoints, Resumed};
 pub use config::{
     Config, DataConfig, Family, LoraConfig, ModelConfig, OptimiserConfig, SaveConfig, ScheduleConfig, ScheduleKind,
-    TrainConfig,
+    TokenType, TrainConfig,
 };
-pub use data::{Batches, Data, Tokens};
+pub use data::{Batches, Data, Source, Tokens};
+pub use export::export;
 pub use metrics::Metrics;
 pub(crate) use model::read_weights;
 pub use precision::{LossScaleConfig, Precision};
 pub use validation::ValidationConfig;
 
 use crate::compile::{Options, compile};
-use crate::formats::check_writable;
+use crate::formats::{check_writable, tokenizer_files::TokenizerFiles};
 use crate::optim::{LossScale, Optimiser, Recipe};
+use health::Health;
 use metrics::Log;
 use model::{Learner, Origin, batch_shape};
 use prefetch::Prefetch;
@@ -46,7 +53,7 @@ pub struct Run {
     config: Config,
     options: Options,
     learner: Learner,
-    tokenizer: Option<String>,
+    tokenizer: Option<TokenizerFiles>,
     checkpoints: Checkpoints,
     batches: Arc<Batches>,
     code: Executable,
@@ -58,6 +65,7 @@ pub struct Run {
     /// Operations of the model in a step, and those of the machine in a second.
     flops: [f64; 2],
     validation: Option<Validation>,
+    within: Option<Within>,
 }
 
 impl Run {
@@ -65,9 +73,9 @@ impl Run {
     ///
     /// Errors: those of the files, of the configuration and of the compiler; `checkpoint`.
     pub fn open(config: Config, options: &Options) -> Result<Run, Diagnostic> {
-        let from = config.model.from.as_deref().map(Origin::open).transpose()?;
-        let data = Data::open(&config.data, from.as_ref().and_then(|m| m.tokenizer.as_deref()))?;
-        let checkpoints = Checkpoints::new(config.out.join("checkpoints"), config.save.keep, config.fingerprint()?)?;
+        let (from, data) = learned(&config)?;
+        let folder = config.out.join("checkpoints");
+        let checkpoints = Checkpoints::new(folder, config.save.keep, config.fingerprint(), data.sources)?;
         check_writable(&config.out.join("model.safetensors"))?;
         let learner = Learner::new(&config, from, data.vocabulary, options)?;
         let shape = [config.train.batch, config.model.context];
@@ -76,7 +84,8 @@ impl Run {
         let policy = config.train.precision.policy()?;
         let recipe = recipe(&config, &*optimiser, policy.as_ref());
         let names = recipe.state(&learner.weights());
-        let code = compile(&learner.step(&config, &recipe)?, options)?;
+        let (module, within) = budget::step(&config, &learner, &recipe, options)?;
+        let code = compile(&module, options)?;
         let device = Target { isa: options.isa.name() }.device(&options.lowering())?;
         let flops = [learner.flops(&config, &recipe)?, device.matrix.of(config.train.precision.dtype())];
         let part = [config.train.batch / config.train.parts, config.model.context];
@@ -105,6 +114,7 @@ impl Run {
             step,
             flops,
             validation,
+            within,
         })
     }
 
@@ -128,15 +138,26 @@ impl Run {
         self.code.peak_at(&Bindings::new())
     }
 
+    /// What its budget of memory comes to, if it has one.
+    pub fn within(&self) -> Option<&Within> {
+        self.within.as_ref()
+    }
+
     /// Does the steps that are left, or those up to number `until`, with checkpoints and metrics as the configuration says; after
-    /// the last it writes the model, and says that it did. `seen` gets the metrics of each step.
+    /// the last it writes the model, and says that it did. `seen` gets the metrics of each step. With an `until` of 0 there is a
+    /// checkpoint of the first weights.
     ///
-    /// Errors: `file`, those of the steps; `diverged` where a loss is no finite number.
+    /// Errors: `file`, those of the steps; `diverged` where a loss is no finite number, in f16 several times in a row.
     pub fn finish(&mut self, until: Option<u64>, mut seen: impl FnMut(&Metrics)) -> Result<bool, Diagnostic> {
         let end = until.unwrap_or(u64::MAX).min(self.config.train.steps);
         let mut log = Log::open(&self.config.out, self.step)?;
         let ahead = Prefetch::start(self.batches.clone(), batch_shape(&self.config), self.step..end);
         let tokens = self.config.train.batch * self.config.model.context;
+        let mut within = self.within.clone();
+        let mut health = Health::default();
+        if self.step == 0 && end == 0 {
+            self.save()?;
+        }
         while self.step < end {
             let start = Instant::now();
             let batch = ahead.next()?;
@@ -149,22 +170,13 @@ impl Run {
             let last = self.step == end;
             let validation = self.tested(last)?;
             let step = self.step;
-            let metrics = Metrics { step, loss, norm, rate, tokens_per_s, mfu, validation, loss_scale };
-            seen(&metrics);
-            if !loss.is_finite() {
-                let message = format!("the loss of step {} is {loss}; checkpoints before it stay", self.step);
-                return Err(
-                    Diagnostic::new("diverged", message).note("a lower schedule.peak or a longer warm-up may help")
-                );
-            }
-            if loss_scale.is_some_and(|scale| scale < LEAST_SCALE) {
-                let message = format!("the gradients of step {} are not finite at any loss scale", self.step);
-                return Err(
-                    Diagnostic::new("diverged", message).note("train.precision = \"bf16\" has the range of f32")
-                );
-            }
             let told = self.step.is_multiple_of(self.config.save.metrics) || self.step == 1 || last;
-            if told || validation.is_some() {
+            let told = told || validation.is_some();
+            let checkpointing = within.take_if(|_| told);
+            let metrics = Metrics { step, loss, norm, rate, tokens_per_s, mfu, validation, loss_scale, checkpointing };
+            seen(&metrics);
+            health.check(&metrics)?;
+            if told {
                 log.add(&metrics)?;
             }
             if self.step.is_multiple_of(self.config.save.every) || last {
@@ -174,10 +186,8 @@ impl Run {
         if self.step < self.config.train.steps {
             return Ok(false);
         }
-        let prefix = self.prefix();
-        let values = self.names.iter().zip(self.values()?).filter(|((name, _), _)| name.starts_with(prefix));
-        let weights: Vec<Array> = values.map(|(_, value)| value).collect();
-        self.learner.export(&self.config.out, &weights, self.tokenizer.as_deref(), &self.options)?;
+        let weights = weights_of(&self.config, &self.names, self.values()?);
+        self.learner.export(&self.config.out, &weights, self.tokenizer.as_ref(), &self.options)?;
         plot::write(&self.config.out.join("loss.svg"), &log.read()?)?;
         Ok(true)
     }
@@ -196,20 +206,13 @@ impl Run {
         }
     }
 
-    /// What names of the weights begin with that the run is for: averages, where they are kept.
-    fn prefix(&self) -> &'static str {
-        if self.config.train.average.is_some() { "average." } else { "w." }
-    }
-
     /// The loss on other data, in steps that measure it.
     fn tested(&self, last: bool) -> Result<Option<f64>, Diagnostic> {
         let Some(validation) = &self.validation else { return Ok(None) };
         if !(self.step.is_multiple_of(self.config.save.validation) || last) {
             return Ok(None);
         }
-        let prefix = self.prefix();
-        let weights = self.names.iter().zip(&self.state).filter(|((name, _), _)| name.starts_with(prefix));
-        let weights: Vec<Buffer> = weights.map(|(_, buffer)| buffer.clone()).collect();
+        let weights = weights_of(&self.config, &self.names, self.state.clone());
         validation.loss(&weights, &self.frozen).map(Some)
     }
 
@@ -234,8 +237,21 @@ impl Run {
     }
 }
 
-/// The least normal f16. Where a smaller scale of the loss is asked for, it is no large scale that makes gradients infinite.
-const LEAST_SCALE: f64 = 1.0 / 16384.0;
+/// The model that a run starts from, if it does, and the data.
+fn learned(config: &Config) -> Result<(Option<Origin>, Data), Diagnostic> {
+    let from = config.model.from.as_deref().map(Origin::open).transpose()?;
+    let mut data = Data::open(&config.data, from.as_ref().and_then(|m| m.tokenizer.as_ref()))?;
+    if let (Some(path), Some(from), Some(_)) = (&config.model.from, &from, &config.lora) {
+        data.sources.push(from.source(path));
+    }
+    Ok((from, data))
+}
+
+/// What of a state is the weights that the run is for: averages, where they are kept.
+fn weights_of<T>(config: &Config, names: &[(String, Type)], state: Vec<T>) -> Vec<T> {
+    let prefix = if config.train.average.is_some() { "average." } else { "w." };
+    names.iter().zip(state).filter(|((name, _), _)| name.starts_with(prefix)).map(|(_, value)| value).collect()
+}
 
 /// A scalar of f32.
 fn number(buffer: &Buffer) -> f64 {
@@ -252,6 +268,7 @@ fn recipe<'a>(config: &Config, optimiser: &'a dyn Optimiser, mixed: Option<&'a P
         parts: config.train.parts,
         mixed,
         scale: config.train.precision.loss_scale(config.loss_scale.as_ref()),
+        checkpointing: None,
     }
 }
 

@@ -1,8 +1,11 @@
 //! The programs of a run: first weights, the step; and the model that it leaves.
 
+use super::budget::CheckpointConfig;
+use super::checksum::Checksum;
 use super::config::Config;
+use super::data::Source;
 use crate::compile::{Options, compile};
-use crate::formats::tokenizer::Tokenizer;
+use crate::formats::tokenizer_files::TokenizerFiles;
 use crate::formats::{Gguf, Safetensors, read_text, safetensors, write_whole};
 use crate::ledger::model_flops;
 use crate::models::decoder::{DecoderConfig, Entry, Start, Weights};
@@ -31,8 +34,8 @@ pub(super) struct Learner {
 pub(super) struct Origin {
     model: DecoderConfig,
     weights: Vec<Array>,
-    /// The text of its `tokenizer.json`, if it has one.
-    pub(super) tokenizer: Option<String>,
+    /// Its tokenizer, if it has one.
+    pub(super) tokenizer: Option<TokenizerFiles>,
 }
 
 impl Origin {
@@ -43,14 +46,21 @@ impl Origin {
         if !path.is_dir() {
             let gguf = Gguf::open(path)?;
             let (model, weights) = DecoderConfig::from_gguf(&gguf)?;
-            return Ok(Origin { model, weights, tokenizer: Some(Tokenizer::from_gguf(&gguf)?.to_json()?) });
+            return Ok(Origin { model, weights, tokenizer: Some(TokenizerFiles::from_gguf(&gguf)?) });
         }
         let config = path.join("config.json");
         let model = DecoderConfig::from_json(&config.display().to_string(), &read_text(&config)?)?;
         let weights = read_weights(&path.join(WEIGHTS), &model)?;
         let tokenizer = path.join("tokenizer.json");
-        let tokenizer = if tokenizer.exists() { Some(read_text(&tokenizer)?) } else { None };
+        let tokenizer = tokenizer.exists().then(|| TokenizerFiles::open(&tokenizer)).transpose()?;
         Ok(Origin { model, weights, tokenizer })
+    }
+
+    /// Its weights, which stay beside adapters, as what a run learns from; `path` is where they are.
+    pub(super) fn source(&self, path: &Path) -> Source {
+        let mut sum = Checksum::new();
+        self.weights.iter().for_each(|array| sum.add(array.bytes()));
+        Source { name: path.display().to_string(), checksum: sum.finish() }
     }
 }
 
@@ -65,7 +75,7 @@ impl Learner {
         options: &Options,
     ) -> Result<Learner, Diagnostic> {
         let key_of_weights = 0;
-        let checkpoint = config.train.checkpoint;
+        let checkpoint = config.train.checkpoint == CheckpointConfig::Blocks;
         let Some(from) = from else {
             let model = DecoderConfig { checkpoint, ..config.model.sized(vocabulary)? };
             let learns = model.entries();
@@ -177,22 +187,22 @@ impl Learner {
         Ok(out)
     }
 
-    /// Writes `config.json`, `model.safetensors` and `tokenizer.json` into `folder`, for `generate` and for other runs.
+    /// Writes `config.json`, `model.safetensors` and the files of the tokenizer into `folder`, for `generate` and for other runs.
     ///
     /// Errors: `file`; those of [`Learner::merged`].
     pub(super) fn export(
         &self,
         folder: &Path,
         values: &[Array],
-        tokenizer: Option<&str>,
+        tokenizer: Option<&TokenizerFiles>,
         options: &Options,
     ) -> Result<(), Diagnostic> {
         let weights = self.merged(values, options)?;
         let tensors: Vec<(&str, &Array)> = weights.iter().map(|(name, array)| (name.as_str(), array)).collect();
-        let text = |name: &str, text: &str| write_whole(&folder.join(name), |out| out.write_all(text.as_bytes()));
         safetensors::write(folder.join(WEIGHTS), &tensors, &BTreeMap::from([("format".into(), "pt".into())]))?;
-        text("config.json", &self.model.to_json())?;
-        tokenizer.map_or(Ok(()), |json| text("tokenizer.json", json))
+        let config = self.model.to_json(tokenizer.map_or(&[], |files| &files.ends));
+        write_whole(&folder.join("config.json"), |out| out.write_all(config.as_bytes()))?;
+        tokenizer.map_or(Ok(()), |files| files.write(folder))
     }
 }
 

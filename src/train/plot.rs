@@ -132,7 +132,17 @@ mod tests {
     use super::*;
 
     fn metrics(step: u64, loss: f64) -> Metrics {
-        Metrics { step, loss, norm: 1.0, rate: 1.0, tokens_per_s: 1.0, mfu: None, validation: None, loss_scale: None }
+        Metrics {
+            step,
+            loss,
+            norm: 1.0,
+            rate: 1.0,
+            tokens_per_s: 1.0,
+            mfu: None,
+            validation: None,
+            loss_scale: None,
+            checkpointing: None,
+        }
     }
 
     fn points(text: &str, line: usize) -> Vec<(f64, f64)> {

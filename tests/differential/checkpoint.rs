@@ -68,10 +68,10 @@ fn law(built: &Built, case: &Case) -> Result<u32, String> {
     Ok(regions)
 }
 
-type Equal = fn(&[Array], &[Array]) -> Result<(), String>;
+pub type Equal = fn(&[Array], &[Array]) -> Result<(), String>;
 
 /// Whether both have equal results, on the interpreter, and as machine code if `compiled`.
-fn same(
+pub fn same(
     a: &Module,
     b: &Module,
     inputs: &[Array],
@@ -92,12 +92,12 @@ fn same(
 }
 
 /// Bits, but that one NaN is like another.
-fn equal(a: &[Array], b: &[Array]) -> Result<(), String> {
+pub fn equal(a: &[Array], b: &[Array]) -> Result<(), String> {
     compared(a, b, |x, y| x.to_bits() == y.to_bits())
 }
 
 /// Bits, but that one zero is like another, too.
-fn equal_numbers(a: &[Array], b: &[Array]) -> Result<(), String> {
+pub fn equal_numbers(a: &[Array], b: &[Array]) -> Result<(), String> {
     compared(a, b, |x, y| x == y)
 }
 

@@ -10,6 +10,7 @@
 
 mod back;
 mod bound;
+mod budget;
 mod checkpoint;
 mod compose;
 mod data;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-const TEXT: &str =
+pub(super) const TEXT: &str =
     "in the beginning god created the heaven and the earth.\nand the earth was without form, and void;\n";
 
-const CONFIG: &str = r#"
+pub(super) const CONFIG: &str = r#"
 out = "out"
 seed = 5
 [model]
@@ -33,7 +33,7 @@ metrics = 1
 "#;
 
 /// A folder with a text and a configuration.
-fn folder(config: &str) -> TempDir {
+pub(super) fn folder(config: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("text.txt"), TEXT.repeat(8)).unwrap();
     std::fs::write(folder.path().join("run.toml"), config).unwrap();
@@ -46,29 +46,29 @@ fn command(folder: &Path, more: &[&str]) -> Command {
     command
 }
 
-fn run(folder: &Path, more: &[&str]) -> Output {
+pub(super) fn run(folder: &Path, more: &[&str]) -> Output {
     command(folder, more).output().unwrap()
 }
 
 #[track_caller]
-fn done(output: &Output) -> String {
+pub(super) fn done(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout)
 }
 
 #[track_caller]
-fn fails(output: &Output, parts: &[&str]) {
+pub(super) fn fails(output: &Output, parts: &[&str]) {
     let said = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     parts.iter().for_each(|part| assert!(said.contains(part), "no `{part}` in {said}"));
 }
 
-fn model(folder: &Path) -> Vec<u8> {
+pub(super) fn model(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("out/model.safetensors")).unwrap()
 }
 
-fn checkpoints(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     let all = std::fs::read_dir(folder.join("out/checkpoints")).unwrap();
     let paths = all.map(|e| e.unwrap().path());
     let mut all: Vec<PathBuf> = paths.filter(|p| p.file_name().is_some_and(|n| n != "lock")).collect();
@@ -121,7 +121,7 @@ fn lines(all: &[(u64, f64)]) -> String {
     all.iter().map(line).collect()
 }
 
-fn generates(folder: &Path, prompt: &str) {
+pub(super) fn generates(folder: &Path, prompt: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tilewright"));
     command.arg("generate").arg("--model").arg(folder.join("out"));
     command.args(["--greedy", "--max-tokens", "4", "--opt-level", "1", "--json", "--prompt", prompt]);
@@ -172,17 +172,12 @@ fn adapters_learn_beside_weights_that_stay() {
 
 #[test]
 fn blocks_that_are_computed_again_give_the_same_bits() {
-    let tensors = |folder: &Path| {
-        let file = tilewright::formats::Safetensors::open(checkpoints(folder).last().unwrap()).unwrap();
-        let names: Vec<String> = file.names().map(str::to_string).collect();
-        names.into_iter().map(|n| (file.tensor(&n).unwrap(), n)).collect::<Vec<_>>()
-    };
     for precision in ["f32", "bf16"] {
         let config = CONFIG.replace("batch = 4", &format!("batch = 4\nprecision = \"{precision}\""));
         let (kept, again) = (folder(&config), folder(&config.replace("batch = 4", "batch = 4\ncheckpoint = true")));
         done(&run(kept.path(), &["--until", "5"]));
         done(&run(again.path(), &["--until", "5"]));
-        assert!(tensors(kept.path()) == tensors(again.path()), "{precision}");
+        assert!(state(kept.path()) == state(again.path()), "{precision}");
     }
 }
 
@@ -254,7 +249,10 @@ fn tokens_may_come_from_a_mapped_file() {
     let all = losses(folder.path());
     assert!(all[11].1 < all[0].1, "{all:?}");
     std::fs::write(folder.path().join("a.bin"), &tokens[..999]).unwrap();
-    fails(&run(folder.path(), &[]), &["expected tokens of two bytes each, found 999 bytes", "a.bin"]);
+    fails(
+        &run(folder.path(), &[]),
+        &["expected tokens of 2 bytes each, as data.token_type u16 has, found 999 bytes", "a.bin"],
+    );
 }
 
 #[test]
@@ -270,14 +268,16 @@ fn the_example_of_the_book_learns() {
 }
 
 #[test]
-fn the_configuration_of_the_example_is_one() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/char_gpt/char_gpt.toml");
-    let config = tilewright::train::Config::open(Path::new(path)).unwrap_or_else(|d| panic!("{d}"));
-    assert_eq!((config.model.layers, config.model.width, config.train.steps), (Some(6), Some(384), 2000));
+fn the_configurations_of_the_examples_are_some() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let open = |path: &str| tilewright::train::Config::open(&examples.join(path)).unwrap_or_else(|d| panic!("{d}"));
+    let config = open("char_gpt/char_gpt.toml");
+    assert_eq!((config.model.layers, config.model.width, config.train.steps), (Some(6), Some(384), 700));
+    assert_eq!(open("lora/lora.toml").lora.map(|l| l.rank), Some(8));
 }
 
 /// The metrics of a run, line by line.
-fn metrics(folder: &Path) -> Vec<serde_json::Value> {
+pub(super) fn metrics(folder: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();
     text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
@@ -410,4 +410,89 @@ fn validation_that_cannot_be_is_said() {
         std::fs::write(folder.path().join("short.txt"), "in the").unwrap();
         fails(&run(folder.path(), &[]), words);
     }
+}
+
+/// The state at the last checkpoint.
+fn state(folder: &Path) -> Vec<(tilewright::array::Array, String)> {
+    let file = tilewright::formats::Safetensors::open(checkpoints(folder).last().unwrap()).unwrap();
+    let names: Vec<String> = file.names().map(str::to_string).collect();
+    names.into_iter().map(|n| (file.tensor(&n).unwrap(), n)).collect()
+}
+
+/// A configuration of four blocks with a line more below `[train]`.
+fn budgeted(config: &str, line: &str) -> String {
+    config.replace("layers = 2", "layers = 4").replace("[train]\n", &format!("[train]\n{line}\n"))
+}
+
+#[test]
+fn steps_within_a_budget_have_the_same_bits() {
+    for (budget, train) in [
+        ("75 %", "parts = 2"),
+        ("sqrt", "parts = 1"),
+        ("sqrt", "parts = 2\nprecision = \"bf16\""),
+        ("min", "parts = 1\nprecision = \"f16\""),
+    ] {
+        let config = CONFIG.replace("parts = 2", train);
+        let plain = folder(&budgeted(&config, "checkpoint = \"none\""));
+        let again = folder(&budgeted(&config, &format!("checkpoint = \"{budget}\"")));
+        done(&run(plain.path(), &["--until", "3"]));
+        let output = run(again.path(), &["--until", "3"]);
+        done(&output);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("more operations") && said.contains("GFLOP of products"), "{said}");
+        assert!(state(plain.path()) == state(again.path()), "{budget} {train}");
+        let all = metrics(again.path());
+        let first = &all[0]["checkpointing"];
+        let [arena, without] = ["arena", "arena_without"].map(|key| first[key].as_u64().unwrap());
+        assert!(arena < without && (budget != "75 %" || 4 * arena <= 3 * without), "{first}");
+        assert!(first["operations"].as_f64().unwrap() > 1.0, "{first}");
+        assert!(all[1..].iter().all(|m| m.get("checkpointing").is_none()), "{all:?}");
+    }
+}
+
+#[test]
+fn a_run_within_a_budget_goes_on_to_the_same_bits() {
+    let config = budgeted(CONFIG, "checkpoint = \"sqrt\"");
+    let (whole, stopped) = (folder(&config), folder(&config));
+    done(&run(whole.path(), &["--threads", "1"]));
+    done(&run(stopped.path(), &["--until", "5"]));
+    done(&run(stopped.path(), &["--threads", "2"]));
+    assert!(model(whole.path()) == model(stopped.path()), "the models differ");
+    assert_eq!(losses(whole.path()), losses(stopped.path()));
+}
+
+#[test]
+fn adapters_learn_within_a_budget() {
+    let base = budgeted(&CONFIG.replace("average = 0.5\n", ""), "");
+    let first = folder(&base);
+    done(&run(first.path(), &["--until", "12"]));
+    let from = format!("[model]\nfrom = {:?}\ncontext = 16\n", first.path().join("out"));
+    let rest = base.split_once("[data]").unwrap().1;
+    let lora = |line: &str| {
+        let config = format!("out = \"out\"\nseed = 6\n{from}[lora]\nrank = 3\n[data]{rest}");
+        folder(&config.replace("[train]\n", &format!("[train]\n{line}\n")))
+    };
+    let (plain, again) = (lora(""), lora("checkpoint = \"sqrt\""));
+    done(&run(plain.path(), &[]));
+    done(&run(again.path(), &[]));
+    assert!(model(plain.path()) == model(again.path()), "the models differ");
+}
+
+#[test]
+fn budgets_that_cannot_be_are_told() {
+    for (line, parts) in [
+        ("checkpoint = \"sqr\"", ["`sqr` is no budget", "the nearest is `sqrt`", "run.toml:13"]),
+        ("checkpoint = \"500 MiB\"", ["`500 MiB` is no budget", "500M or 1.5 GB", "run.toml:13"]),
+        ("checkpoint = \"0 %\"", ["`0 %` is no budget", "", ""]),
+        ("checkpoint = [1]", ["expected true, false, or a budget", "", "run.toml:13"]),
+        ("chekpoint = \"sqrt\"", ["chekpoint", "the nearest known one is `checkpoint`", "run.toml:13"]),
+        ("checkpoint = 1000", ["checkpoint-budget", "the least takes", "asked for by train.checkpoint"]),
+    ] {
+        fails(&run(folder(&budgeted(CONFIG, line)).path(), &[]), &parts);
+    }
+    // The budget is part of what a run is.
+    let folder = folder(&budgeted(CONFIG, "checkpoint = \"sqrt\""));
+    done(&run(folder.path(), &["--until", "1"]));
+    std::fs::write(folder.path().join("run.toml"), budgeted(CONFIG, "checkpoint = \"min\"")).unwrap();
+    fails(&run(folder.path(), &[]), &["checkpoint"]);
 }

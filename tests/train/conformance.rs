@@ -1,7 +1,7 @@
 //! The set `train` on small runs of other sizes than those of the reference data, which its generator made.
 
 use std::path::{Path, PathBuf};
-use tilewright::conformance::{Device, Options, Report, run_set};
+use tilewright::conformance::{Device, Forced, Options, Report, run_set};
 use tilewright_ir::types::DType;
 use tilewright_passes::egraph::{Numerics, UserRules};
 
@@ -9,7 +9,7 @@ fn options(device: Device, opt_level: u8) -> Options {
     Options {
         device,
         grads: false,
-        checkpoint: false,
+        checkpoint: Forced::Nothing,
         opt_level,
         numerics: Numerics::default(),
         float: device.float(),
@@ -43,7 +43,7 @@ fn runs_agree_as_machine_code_in_f32() {
 #[test]
 fn runs_agree_where_blocks_are_computed_again() {
     for device in [Device::Interpreter, Device::Cpu] {
-        let report = run(&data(), &Options { checkpoint: true, ..options(device, 2) });
+        let report = run(&data(), &Options { checkpoint: Forced::Blocks, ..options(device, 2) });
         assert!(report.passed == 2 && report.failures.is_empty(), "{:?}", report.failures);
     }
 }

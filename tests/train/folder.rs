@@ -15,12 +15,12 @@ use tilewright_ir::types::{Bindings, DType};
 const VOCABULARY: usize = 7;
 const CONTEXT: usize = 12;
 
-fn gpt() -> String {
-    let sizes = format!("\"vocab_size\": {VOCABULARY}, \"n_positions\": {CONTEXT}");
+fn gpt(tied: bool) -> String {
+    let sizes = format!("\"vocab_size\": {VOCABULARY}, \"n_positions\": {CONTEXT}, \"tie_word_embeddings\": {tied}");
     format!("{{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_embd\": 16, \"n_head\": 4, \"n_inner\": 24, {sizes}}}")
 }
 
-fn llama(tied: bool) -> String {
+pub(super) fn llama(tied: bool) -> String {
     format!(
         r#"{{"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 6, "intermediate_size": 24, "vocab_size": {VOCABULARY},
@@ -28,12 +28,12 @@ fn llama(tied: bool) -> String {
     )
 }
 
-fn config(json: &str) -> DecoderConfig {
+pub(super) fn config(json: &str) -> DecoderConfig {
     DecoderConfig::from_json("config.json", json).unwrap()
 }
 
 /// Weights of no pattern, large enough that every one of them matters.
-fn weights(config: &DecoderConfig) -> Vec<(Entry, Array)> {
+pub(super) fn weights(config: &DecoderConfig) -> Vec<(Entry, Array)> {
     let mut seed = 1u32;
     let mut number = || {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -51,7 +51,7 @@ const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,"ad
 "pre_tokenizer":{"type":"Split","pattern":{"Regex":"[\\s\\S]"},"behavior":"Isolated","invert":false},"decoder":{"type":"Fuse"},
 "model":{"type":"WordLevel","vocab":{"a":0,"b":1,"c":2,"d":3,"e":4,"f":5,"g":6},"unk_token":"?"}}"#;
 
-fn write(folder: &Path, config: &str, weights: &[(Entry, Array)], prefix: &str) {
+pub(super) fn write(folder: &Path, config: &str, weights: &[(Entry, Array)], prefix: &str) {
     let named: Vec<(String, &Array)> = weights.iter().map(|(e, a)| (format!("{prefix}{}", e.weight.name), a)).collect();
     let named: Vec<(&str, &Array)> = named.iter().map(|(n, a)| (n.as_str(), *a)).collect();
     safetensors::write(folder.join("model.safetensors"), &named, &BTreeMap::new()).unwrap();
@@ -74,7 +74,9 @@ fn trained(config: &DecoderConfig, weights: &[(Entry, Array)], tokens: &[i64]) -
 #[test]
 fn logits_are_those_of_training() {
     let tokens = [3, 1, 4, 1, 5, 0, 2, 6, 5];
-    for (json, prefix) in [(gpt(), ""), (gpt(), "transformer."), (llama(true), ""), (llama(false), "")] {
+    for (json, prefix) in
+        [(gpt(true), ""), (gpt(true), "transformer."), (gpt(false), ""), (llama(true), ""), (llama(false), "")]
+    {
         let config = config(&json);
         let weights = weights(&config);
         let folder = tempfile::tempdir().unwrap();
@@ -93,7 +95,7 @@ fn logits_are_those_of_training() {
     }
 }
 
-fn tilewright(args: &[&str]) -> (bool, String, String) {
+pub(super) fn tilewright(args: &[&str]) -> (bool, String, String) {
     let out = Command::new(env!("CARGO_BIN_EXE_tilewright")).args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (out.status.success(), text(out.stdout), text(out.stderr))
@@ -122,7 +124,7 @@ fn the_command_reads_folders() {
     assert_eq!(answer, format!("{}\n", &text[3..]));
 
     // What a run writes as `config.json` is the same model.
-    std::fs::write(folder.path().join("config.json"), config.to_json()).unwrap();
+    std::fs::write(folder.path().join("config.json"), config.to_json(&[])).unwrap();
     assert_eq!(generate("cab").1, answer);
     for (from, to, code) in [
         ("\"llama\"", "\"mamba\"", "model-config"),

@@ -4,6 +4,9 @@
 
 mod cli;
 mod conformance;
+mod data;
+mod diverged;
+mod ends;
 mod folder;
 mod mixed;
 mod optim;

@@ -8,9 +8,11 @@
 //! a tensor, `shape-mismatch` for cotangents and tangents of another type. An argument on which no result depends has
 //! zeros, and [`Graph::warnings`] say so (`unrelated`).
 
+use super::cut::Keeps;
 use super::forward::forward;
 use super::jvp::Moved;
 use super::reverse::reverse;
+use super::split::Kept;
 use super::vjp::Shared;
 use crate::build::Build;
 use tilewright_ir::diag::{Diagnostic, Place};
@@ -124,6 +126,17 @@ pub(crate) fn alias<A: Tensors>(x: &A) -> A {
 }
 
 fn gradients_at(loss: &Tensor, wrt: &[Tensor], place: Place) -> Vec<Tensor> {
+    gradients_keeping(loss, wrt, place, Keeps::default()).0
+}
+
+/// The gradients of the scalar `loss` by `wrt`, where functions keep what `keeps` says, and what they kept.
+pub(crate) fn gradients_keeping(loss: &Tensor, wrt: &[Tensor], place: Place, keeps: Keeps) -> (Vec<Tensor>, Vec<Kept>) {
+    let mut shared = Shared::keeping(keeps);
+    let found = of_scalar(&mut shared, loss, wrt, place);
+    (found, shared.kept)
+}
+
+fn of_scalar(shared: &mut Shared, loss: &Tensor, wrt: &[Tensor], place: Place) -> Vec<Tensor> {
     if loss.is_poisoned() {
         return Vec::new();
     }
@@ -142,11 +155,15 @@ fn gradients_at(loss: &Tensor, wrt: &[Tensor], place: Place) -> Vec<Tensor> {
         b.stand_for(&node);
         Ok(vec![b.full(&ty, 1.0)?])
     });
-    one.map_or_else(Vec::new, |one| pull(std::slice::from_ref(loss), &one, wrt, &place))
+    one.map_or_else(Vec::new, |one| pull_by(shared, std::slice::from_ref(loss), &one, wrt, &place))
 }
 
 /// Cotangents of `wrt`, by those of `results`; nothing after a mistake.
 pub(crate) fn pull(results: &[Tensor], cts: &[Tensor], wrt: &[Tensor], place: &Place) -> Vec<Tensor> {
+    pull_by(&mut Shared::default(), results, cts, wrt, place)
+}
+
+fn pull_by(shared: &mut Shared, results: &[Tensor], cts: &[Tensor], wrt: &[Tensor], place: &Place) -> Vec<Tensor> {
     let pairs = || results.iter().zip(cts).filter(|(y, _)| y.dtype().is_float());
     let Some(graph) = checked(pairs(), wrt, "cotangent", place) else { return Vec::new() };
     let (all, count) = operands(pairs(), wrt);
@@ -154,7 +171,7 @@ pub(crate) fn pull(results: &[Tensor], cts: &[Tensor], wrt: &[Tensor], place: &P
     let found = graph.extend(&all, |module, f, values| {
         let seeds: Vec<(Value, Value)> = values[..2 * count].chunks(2).map(|pair| (pair[0], pair[1])).collect();
         let asked = &values[2 * count..];
-        let found = reverse(module, &mut Shared::default(), f, &seeds, asked)?;
+        let found = reverse(module, shared, f, &seeds, asked)?;
         let mut out = Vec::new();
         for (i, ct) in found.into_iter().enumerate() {
             out.push(match ct {

@@ -1,9 +1,9 @@
 //! What crosses from forward to backward: values that backward reads and does not compute again.
 
 use super::price::{self, Price};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::graph::{Function, Module, NodeId, Value};
-use tilewright_ir::op::{GraphOp, ScalarOp};
+use tilewright_ir::op::{GraphOp, Name, ScalarOp};
 use tilewright_ir::types::Dim;
 
 /// Which forward values backward computes again.
@@ -17,6 +17,28 @@ pub enum Keep {
     PerByte(f64),
     /// All.
     Nothing,
+}
+
+/// What functions keep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Keeps {
+    /// All but those of `of`.
+    pub usual: Keep,
+    /// These.
+    pub of: BTreeMap<Name, Keep>,
+}
+
+impl From<Keep> for Keeps {
+    fn from(usual: Keep) -> Keeps {
+        Keeps { usual, of: BTreeMap::new() }
+    }
+}
+
+impl Keeps {
+    /// What the function `name` keeps.
+    pub(super) fn by(&self, name: &Name) -> Keep {
+        self.of.get(name).copied().unwrap_or(self.usual)
+    }
 }
 
 /// A function with its derivative behind it, which [`Cut::choose`] divides.

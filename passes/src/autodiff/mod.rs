@@ -27,8 +27,8 @@ use crate::lower::depth;
 pub use check::{GradCheck, ParameterCheck, check_grads, check_module};
 pub use checkpoint::checkpoint;
 pub use closures::{Linear, Pullback, grad, gradients, hvp, jvp, linearize, value_and_grad, vjp};
-pub(crate) use closures::{alias, pull, push};
-pub use cut::Keep;
+pub(crate) use closures::{alias, gradients_keeping, pull, push};
+pub use cut::{Keep, Keeps};
 pub use split::{Kept, KeptValue};
 
 use self::jvp::Moved;
@@ -79,14 +79,14 @@ pub fn differentiate(module: &Module, wrt: &[&str], form: Form) -> Result<Differ
     differentiate_keeping(module, wrt, form, Keep::default())
 }
 
-/// [`differentiate`], where functions that are called or looped over keep `keep` for the way back.
+/// [`differentiate`], where functions that are called or looped over keep what `keeps` says for the way back.
 ///
 /// Errors: those of [`differentiate`].
 pub fn differentiate_keeping(
     module: &Module,
     wrt: &[&str],
     form: Form,
-    keep: Keep,
+    keeps: impl Into<Keeps>,
 ) -> Result<Differentiated, Diagnostic> {
     depth(module)?;
     let mut module = module.clone();
@@ -94,7 +94,7 @@ pub fn differentiate_keeping(
     let Some(f) = module.functions.shift_remove(&entry) else { return Err(Diagnostic::bug("an entry without a name")) };
     let f = entry_with_rule(&mut module, f)?;
     let wrt = wrt.iter().map(|name| parameter(&f, name)).collect::<Result<Vec<usize>, Diagnostic>>()?;
-    let mut shared = Shared::keeping(keep);
+    let mut shared = Shared::keeping(keeps);
     let (joint, results, unrelated) = match form {
         Form::Pushforward => pushforward(&mut module, &f, &wrt)?,
         Form::Gradient | Form::ValueAndGradient | Form::Pullback => backward(&mut module, &mut shared, &f, &wrt, form)?,

@@ -139,7 +139,7 @@ pub fn split(module: &mut Module, shared: &mut Shared, ask: &Ask) -> Result<Spli
     let sums = wanted.iter().zip(&so_far).filter(|(i, _)| gives[**i]).filter_map(|(_, so_far)| *so_far);
     let given: Vec<Value> = (f.params.len()..results_end).map(|i| joint.param(i)).chain(sums).collect();
     let results: Vec<Value> = grads.into_iter().flatten().collect();
-    let keep = if again { Keep::Nothing } else { shared.keep };
+    let keep = if again { Keep::Nothing } else { shared.keeps.by(&ask.function) };
     let (params, lost) = (f.params.len(), &ask.lost[..]);
     let (cut, again_ops) = Cut { module, joint: &joint, forward_nodes, params, lost, keep }.choose(&results);
     let residuals: Vec<Value> = cut.iter().copied().filter(|&v| saved_param(v, &f, ask).is_none()).collect();

@@ -1,7 +1,7 @@
 //! Chains in the nodes of a function: blocks that repeat, each made of the value before it.
 //!
 //! A waist is a value through which all goes that depends on float parameters: what comes after it is made of it, of parameters,
-//! and of what depends on integers alone, such as a mask. Between two waists is a link; a block is what repeats, one link or
+//! perhaps in another dtype, and of what depends on integers alone, such as a mask. Between two waists is a link; a block is what repeats, one link or
 //! several. Blocks that a user wrote as calls of a function are links of one node.
 
 use super::{Segments, declared};
@@ -9,7 +9,7 @@ use crate::extract::extract;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Derivative, Function, Module, Node, NodeId, Value};
-use tilewright_ir::op::GraphOp;
+use tilewright_ir::op::{GraphOp, ScalarOp};
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,11 @@ enum Origin {
     Nothing,
     /// Of parameters that are no floats.
     Integers,
+    /// A float parameter in another dtype, such as mixed precision makes of weights: wherever it stands, it belongs to what reads it.
+    Cast {
+        /// Read more than once: then it is made once, and given to all, so that its cotangents are summed in one dtype.
+        shared: bool,
+    },
     /// Of a float parameter.
     Floats,
 }
@@ -65,6 +70,11 @@ impl Chain {
         self.ends.windows(2).all(call)
     }
 
+    /// The nodes of the last values of the blocks.
+    pub(super) fn nodes(&self) -> impl ExactSizeIterator<Item = NodeId> {
+        self.ends[1..].iter().map(|end| end.node)
+    }
+
     /// The function with calls of segments in the place of blocks. They are differentiated by `derivative`.
     pub(crate) fn segmented(
         &self,
@@ -102,14 +112,24 @@ impl Chain {
 }
 
 fn origins(f: &Function) -> Vec<Origin> {
+    let live = f.live();
+    let mut reads = vec![0; f.nodes.len()];
+    let all = f.nodes.iter().zip(&live).filter(|(_, live)| **live).flat_map(|(n, _)| &n.args);
+    all.chain(&f.results).for_each(|v| reads[v.node.index()] += 1);
     let mut origins: Vec<Origin> = Vec::with_capacity(f.nodes.len());
-    for node in &f.nodes {
-        let own = match &node.op {
-            GraphOp::Parameter { .. } if node.types[0].dtype.is_float() => Origin::Floats,
-            GraphOp::Parameter { .. } => Origin::Integers,
-            _made => Origin::Nothing,
-        };
-        origins.push(node.args.iter().map(|a| origins[a.node.index()]).max().unwrap_or(own));
+    for (node, reads) in f.nodes.iter().zip(reads) {
+        let of_args = node.args.iter().map(|a| origins[a.node.index()]).max();
+        let of_param = node.args.iter().all(|a| a.node.index() < f.params.len());
+        origins.push(match (&node.op, of_args) {
+            (GraphOp::Parameter { .. }, _) if node.types[0].dtype.is_float() => Origin::Floats,
+            (GraphOp::Parameter { .. }, _) => Origin::Integers,
+            (_made, None) => Origin::Nothing,
+            (GraphOp::Map { op: ScalarOp::Cast { .. } }, Some(Origin::Floats)) if of_param => {
+                Origin::Cast { shared: reads > 1 }
+            }
+            (_made, Some(Origin::Cast { .. })) => Origin::Floats,
+            (_made, Some(origin)) => origin,
+        });
     }
     origins
 }
@@ -163,7 +183,8 @@ fn between(f: &Function, origins: &[Origin], from: Option<Value>, to: Value) -> 
     let (mut needed, mut open) = (BTreeSet::new(), vec![to]);
     let ends = |v: Value| {
         let i = v.node.index();
-        i < f.params.len() || Some(v) == from || origins[i] == Origin::Integers
+        let passes = matches!(origins[i], Origin::Integers | Origin::Cast { shared: true });
+        i < f.params.len() || Some(v) == from || passes
     };
     while let Some(v) = open.pop() {
         if !ends(v) && needed.insert(v.node) {

@@ -5,14 +5,20 @@
 //! after:  `%1 = call %0, %w0, %w1, %w2 function=@segment`, .., with `func @segment(..) checkpoint`, which calls `@block` three times
 //! keeps: results and gradients bit for bit, types, parameters, places.    cost: O(nodes), O(blocks^2) to find repetitions.
 //!
-//! It runs before differentiation. `budget` offers more of them, from which whoever compiles takes what fits. `chain` finds blocks in a function, called or written out; `loops` splits scans.
+//! It runs before differentiation. A `plan` says what functions keep and what segments there are; `budget` makes derivatives of all plans, from
+//! which whoever compiles takes what fits, and `closures` takes gradients of closures by a plan. `chain` finds blocks in a function, called or
+//! written out; `loops` splits scans.
 
 mod budget;
 pub(crate) mod chain;
+mod closures;
 mod loops;
+mod plan;
 
 use crate::build::fresh;
-pub use budget::{Candidate, Segmented, candidates};
+pub use budget::{Candidate, MOST, add_candidates, candidates, derivative};
+pub use closures::Checkpointing;
+pub use plan::{Mix, Plan, Segmented};
 
 use chain::Chain;
 use std::collections::BTreeSet;
@@ -109,5 +115,7 @@ fn declared(module: &mut Module, f: Function, user: &str) -> Name {
     name
 }
 
+#[cfg(test)]
+mod closure_tests;
 #[cfg(test)]
 mod tests;

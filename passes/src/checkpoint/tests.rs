@@ -2,6 +2,7 @@
 
 use super::{Candidate, Segmented, Segments, blocks, candidates, segmented};
 use crate::autodiff::{Form, Keep, differentiate, differentiate_keeping};
+use crate::mixed::{Policy, mixed_precision};
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Attention, Graph, Tensor};
 use tilewright_ir::flops::type_bytes;
@@ -11,7 +12,7 @@ use tilewright_ir::op::GraphOp;
 use tilewright_ir::text::{difference, parse, print};
 use tilewright_ir::types::{Bindings, DType};
 
-fn numbers(like: &Module, by: f64) -> Vec<Array> {
+pub(super) fn numbers(like: &Module, by: f64) -> Vec<Array> {
     let entry = like.entry().unwrap();
     let array = |(i, p): (usize, &tilewright_ir::graph::Param)| {
         let shape: Vec<usize> = p.ty.shape.iter().map(|d| d.as_const().unwrap() as usize).collect();
@@ -19,12 +20,16 @@ fn numbers(like: &Module, by: f64) -> Vec<Array> {
         if p.ty.dtype == DType::I64 {
             return Array::from_i64(&shape, &(0..count as i64).map(|x| x % 3).collect::<Vec<_>>()).unwrap();
         }
-        Array::from_f64(&shape, &(0..count).map(|x| ((x + 7 * i) as f64 * 0.7 + by).sin()).collect::<Vec<_>>()).unwrap()
+        let numbers: Vec<f64> = (0..count).map(|x| ((x + 7 * i) as f64 * 0.7 + by).sin()).collect();
+        if p.ty.dtype == DType::F32 {
+            return Array::from_f32(&shape, &numbers.iter().map(|&x| x as f32).collect::<Vec<_>>()).unwrap();
+        }
+        Array::from_f64(&shape, &numbers).unwrap()
     };
     entry.params.iter().enumerate().map(array).collect()
 }
 
-fn bits(m: &Module, inputs: &[Array]) -> Vec<Vec<u8>> {
+pub(super) fn bits(m: &Module, inputs: &[Array]) -> Vec<Vec<u8>> {
     let all = run(m, "main", inputs, &Bindings::new(), Mode::Strict).unwrap_or_else(|d| panic!("{d}\n{}", print(m)));
     all.iter().map(|a| a.bytes().to_vec()).collect()
 }
@@ -47,8 +52,12 @@ fn regions(m: &Module) -> Vec<&str> {
 
 /// Blocks of attention and a perceptron over few tokens, called or written out, between an embedding and a loss.
 fn gpt(layers: usize, called: bool) -> Module {
+    gpt_in(DType::F64, layers, called)
+}
+
+fn gpt_in(float: DType, layers: usize, called: bool) -> Module {
     let g = Graph::new("main");
-    let (ids, words) = (g.input("ids", DType::I64, [1, 4]), g.weight("words", DType::F64, [3, 8]));
+    let (ids, words) = (g.input("ids", DType::I64, [1, 4]), g.weight("words", float, [3, 8]));
     let shapes = [[8, 24], [8, 8], [8, 32], [32, 8]];
     let block = |x: &Tensor, w: &[Tensor]| {
         let all = x.layer_norm(None, None, 1e-5).matmul(&w[0]);
@@ -60,8 +69,8 @@ fn gpt(layers: usize, called: bool) -> Module {
     };
     if called {
         g.function("block", |g| {
-            let x = g.input("x", DType::F64, [1, 4, 8]);
-            let w: Vec<Tensor> = (0..4).map(|i| g.weight(&format!("w{i}"), DType::F64, shapes[i])).collect();
+            let x = g.input("x", float, [1, 4, 8]);
+            let w: Vec<Tensor> = (0..4).map(|i| g.weight(&format!("w{i}"), float, shapes[i])).collect();
             [block(&x, &w)]
         });
     }
@@ -72,7 +81,7 @@ fn gpt(layers: usize, called: bool) -> Module {
                 let [y] = g.call("block", &[&x]);
                 return y;
             }
-            let w: Vec<Tensor> = (0..4).map(|i| g.weight(&format!("w{i}"), DType::F64, shapes[i])).collect();
+            let w: Vec<Tensor> = (0..4).map(|i| g.weight(&format!("w{i}"), float, shapes[i])).collect();
             block(&x, &w)
         });
     }
@@ -104,6 +113,26 @@ fn blocks_are_found_called_or_written_out() {
         assert_eq!((calls(&each), regions(&each).len()), (7, 1), "{}", print(&each));
         agree(&plain, &each);
     }
+}
+
+/// Casts of all weights stand before the first block there.
+#[test]
+fn blocks_are_found_in_mixed_precision() {
+    for called in [true, false] {
+        let plain = mixed_precision(&gpt_in(DType::F32, 7, called), &Policy::new(DType::Bf16).unwrap()).unwrap();
+        assert_eq!(blocks(&plain), Some(7), "{}", print(&plain));
+        let again = segmented(&plain, Segments::Sqrt).unwrap();
+        assert_eq!(regions(&again).len(), 2, "{}", print(&again));
+        agree(&plain, &again);
+    }
+    // A weight that all blocks share is cast once, and its cotangents are summed in bf16, as without segments.
+    let g = Graph::new("main");
+    let (x, w) = (g.input("x", DType::F32, [4, 8]), g.weight("w", DType::F32, [8, 8]));
+    let x = (0..6).fold(x, |x, _| x.matmul(&w).tanh() + x);
+    let module = g.finish(&[&x.sum(&[0, 1])]).unwrap();
+    let plain = mixed_precision(&module, &Policy::new(DType::Bf16).unwrap()).unwrap();
+    assert!(blocks(&plain) >= Some(5), "{}", print(&plain));
+    agree(&plain, &segmented(&plain, Segments::Sqrt).unwrap());
 }
 
 #[test]
@@ -168,18 +197,18 @@ fn candidates_keep_less_and_less_and_have_the_same_bits() {
         let inputs = numbers(&all[0].made.module, 0.1);
         let expected = bits(&all[0].made.module, &inputs);
         for c in &all {
-            assert_eq!(expected, bits(&c.made.module, &inputs), "{:?} {:?}", c.keep, c.segments);
+            assert_eq!(expected, bits(&c.made.module, &inputs), "{:?} {:?}", c.plan.keep, c.plan.segments);
         }
         let bytes = |c: &Candidate| {
             let values = c.made.kept.iter().flat_map(|k| &k.values);
             values.map(|v| type_bytes(&v.ty).unwrap().as_const().unwrap()).sum::<i64>()
         };
         let again = |c: &Candidate| c.made.kept.iter().map(|k| k.again).sum::<f64>();
-        let priced = all.iter().filter(|c| c.segments == Segmented::No && c.keep != Keep::Costly);
+        let priced = all.iter().filter(|c| c.plan.segments == Segmented::No && c.plan.keep != Keep::Costly);
         let priced: Vec<&Candidate> = priced.collect();
         // A dearer byte: fewer of them, and more done again.
         for pair in priced.windows(2) {
-            assert!(bytes(pair[1]) < bytes(pair[0]) && again(pair[1]) > again(pair[0]), "{:?}", pair[1].keep);
+            assert!(bytes(pair[1]) < bytes(pair[0]) && again(pair[1]) > again(pair[0]), "{:?}", pair[1].plan.keep);
         }
         // What a kernel makes of values that are kept anyway is free, so less is kept at no price.
         assert!(!called || bytes(priced[0]) < bytes(&all[0]));

@@ -4,7 +4,7 @@
 //! has at hand, one back which forms are asked for, and the last forward makes those and no others.
 
 use super::{Class, Policy, named};
-use crate::build::Build;
+use crate::build::{Build, renamed};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Node, Value};
@@ -57,7 +57,10 @@ pub(super) fn append(
         if runs.full {
             let values = match &node.op {
                 GraphOp::Parameter { index } => vec![given[*index]],
-                op => b.push_all(renamed(op, names)?, &operands(source, &made, node, FULL)?)?,
+                op => b.push_all(
+                    renamed(op, &|name| named(names, name).cloned())?,
+                    &operands(source, &made, node, FULL)?,
+                )?,
             };
             results.iter_mut().zip(values).for_each(|(result, value)| result.full = Some(value));
         }
@@ -148,16 +151,4 @@ fn form(f: &Function, made: &[Vec<Forms<Option<Value>>>], v: Value, which: Forms
     let forms = &made[v.node.index()][v.index as usize];
     let found = if which.reduced && mixes(f.ty(v)) { forms.reduced } else { forms.full };
     found.ok_or_else(|| Diagnostic::bug("a value in a form that nobody asked for"))
-}
-
-/// The op on other functions.
-fn renamed(op: &GraphOp, names: &BTreeMap<Name, Name>) -> Result<GraphOp, Diagnostic> {
-    Ok(match op {
-        GraphOp::Call { function } => GraphOp::Call { function: named(names, function)?.clone() },
-        GraphOp::Cond { yes, no } => GraphOp::Cond { yes: named(names, yes)?.clone(), no: named(names, no)?.clone() },
-        GraphOp::Scan { body, carries, length } => {
-            GraphOp::Scan { body: named(names, body)?.clone(), carries: *carries, length: length.clone() }
-        }
-        runs_none => runs_none.clone(),
-    })
 }

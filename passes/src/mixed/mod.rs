@@ -20,10 +20,11 @@ mod table;
 pub use closures::mixed;
 pub use table::Class;
 
+use crate::build::renamed_rule;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Derivative, Function, Module, Node};
+use tilewright_ir::graph::{Function, Module, Node};
 use tilewright_ir::op::Name;
 use tilewright_ir::types::DType;
 use tilewright_ir::verify::verify;
@@ -101,13 +102,7 @@ fn function(
     let given: Vec<_> = (0..out.params.len()).map(|i| out.param(i)).collect();
     out.results = forms::append(module, policy, names, (&f, &mut out), &given)?;
     // A rule of the user's is for the same mathematics, and computes it alike.
-    out.derivative = match &f.derivative {
-        Derivative::Reverse { forward, backward } => {
-            Derivative::Reverse { forward: named(names, forward)?.clone(), backward: named(names, backward)?.clone() }
-        }
-        Derivative::Forward { tangent } => Derivative::Forward { tangent: named(names, tangent)?.clone() },
-        plain @ (Derivative::OfOps | Derivative::Zero | Derivative::Checkpoint) => plain.clone(),
-    };
+    out.derivative = renamed_rule(&f.derivative, &|name| named(names, name).cloned())?;
     Ok(out)
 }
 

@@ -19,6 +19,7 @@ impl DecoderConfig {
             vocabulary: self.vocabulary,
             context: self.context,
             epsilon: self.epsilon,
+            tied: self.tied,
             capacity,
             names: Gpt2Names::HuggingFace,
             dtypes: WeightTypes::new(),

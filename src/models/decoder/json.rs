@@ -24,9 +24,9 @@ impl DecoderConfig {
         config.map_err(|d| d.at(Place::Named(file.into()), ""))
     }
 
-    /// The text of a `config.json`.
-    pub fn to_json(&self) -> String {
-        let value = match self.family {
+    /// The text of a `config.json`, with the tokens that end a text.
+    pub fn to_json(&self, ends: &[u32]) -> String {
+        let mut value = match self.family {
             DecoderFamily::Gpt => json!({
                 "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": self.layers, "n_embd": self.width,
                 "n_head": self.heads, "n_inner": self.feed_forward, "vocab_size": self.vocabulary, "n_positions": self.context,
@@ -40,6 +40,11 @@ impl DecoderConfig {
                 "hidden_act": "silu", "tie_word_embeddings": self.tied,
             }),
         };
+        match ends {
+            [] => {}
+            [end] => value["eos_token_id"] = json!(end),
+            several => value["eos_token_id"] = json!(several),
+        }
         format!("{value:#}\n")
     }
 }

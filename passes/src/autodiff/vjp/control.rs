@@ -1,7 +1,7 @@
 //! Reverse rules of calls, conditionals and loops: the derivative of a call is a call of a shared function.
 
 use super::super::custom;
-use super::super::cut::Keep;
+use super::super::cut::Keeps;
 use super::super::split::{Ask, Kept, Saved, Split, split, with_cotangents, zeros};
 use super::Question;
 use crate::build::{Build, add, fresh};
@@ -18,16 +18,16 @@ pub struct Shared {
     made: BTreeMap<Ask, Split>,
     /// What is being made.
     open: Vec<Ask>,
-    /// What functions keep: the same for all.
-    pub keep: Keep,
+    /// What functions keep.
+    pub keeps: Keeps,
     /// What they kept.
     pub kept: Vec<Kept>,
 }
 
 impl Shared {
     /// Nothing made yet.
-    pub fn keeping(keep: Keep) -> Shared {
-        Shared { keep, ..Shared::default() }
+    pub fn keeping(keeps: impl Into<Keeps>) -> Shared {
+        Shared { keeps: keeps.into(), ..Shared::default() }
     }
 
     /// Errors: those of [`split`]; `custom-rule` for a derivative that needs itself.
