@@ -117,7 +117,9 @@ fn runs_touch_the_memory_that_is_planned() {
     assert!(made.status.success(), "{made:?}");
     let text = String::from_utf8(made.stdout).unwrap();
     let rows: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!(rows.len(), 5, "{text}");
+    // The logits alone are more than a quarter.
+    assert_eq!(rows.len(), 4, "{text}");
+    assert!(String::from_utf8(made.stderr).unwrap().contains("25 %: error[checkpoint-budget]"));
     let number = |row: &serde_json::Value, key: &str| row[key].as_f64().unwrap();
     for row in &rows {
         let planned = number(row, "arena");
@@ -125,15 +127,13 @@ fn runs_touch_the_memory_that_is_planned() {
         let measured = row["measured"].as_f64().unwrap_or(planned);
         assert!((measured / planned - 1.0).abs() < 0.05, "{row}");
     }
-    // None, half, a quarter, the least.
-    let budgets = [&rows[0], &rows[2], &rows[3], &rows[4]];
+    // None, half, the least.
+    let budgets = [&rows[0], &rows[2], &rows[3]];
     for pair in budgets.windows(2) {
         assert!(number(pair[1], "arena") < number(pair[0], "arena"), "{text}");
         assert!(number(pair[1], "added") >= number(pair[0], "added"), "{text}");
     }
-    for (row, part) in [(&rows[2], 0.5), (&rows[3], 0.25)] {
-        assert!(number(row, "arena") <= part * number(&rows[0], "arena"), "{text}");
-    }
+    assert!(2.0 * number(&rows[2], "arena") <= number(&rows[0], "arena"), "{text}");
 }
 
 #[test]
