@@ -34,8 +34,8 @@ fn in_pieces(
 ) -> Result<Option<Vec<u32>>, Diagnostic> {
     let (mut ids, mut cut, mut before) = (Vec::new(), 0usize, Vec::new());
     loop {
-        let from = text.floor_char_boundary(cut.saturating_sub(2 * seam));
-        let to = text.floor_char_boundary(cut.saturating_add(piece));
+        let from = boundary(text, cut.saturating_sub(2 * seam));
+        let to = boundary(text, cut.saturating_add(piece));
         let here: Vec<Placed> = encode(&text[from..to])?.into_iter().map(|(at, id)| (from + at, id)).collect();
         let near = |(at, _): &&Placed| at.abs_diff(cut) < seam;
         if cut > 0 && !here.iter().filter(near).eq(before.iter().filter(near)) {
@@ -51,6 +51,11 @@ fn in_pieces(
         ids.extend(rest.filter(|(at, _)| *at < next).map(|(_, id)| id));
         (cut, before) = (next, here);
     }
+}
+
+/// The last boundary of characters up to byte `at`.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0)
 }
 
 #[cfg(test)]
