@@ -122,10 +122,15 @@ fn commands_print_what_the_book_says() {
 }
 
 #[test]
-fn every_chapter_is_in_the_summary() {
-    let summary = std::fs::read_to_string(book().join("SUMMARY.md")).unwrap();
-    for entry in std::fs::read_dir(book()).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(name == "SUMMARY.md" || summary.contains(&format!("({name})")), "{name} is in no list");
+fn every_chapter_is_in_the_summary_and_every_picture_in_a_chapter() {
+    let names = std::fs::read_dir(book()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let (chapters, pictures): (Vec<String>, Vec<String>) = names.partition(|name| name.ends_with(".md"));
+    let text = |name: &str| std::fs::read_to_string(book().join(name)).unwrap();
+    let (summary, all) = (text("SUMMARY.md"), chapters.iter().map(|name| text(name)).collect::<String>());
+    for name in chapters.iter().filter(|name| *name != "SUMMARY.md") {
+        assert!(summary.contains(&format!("({name})")), "{name} is in no list");
+    }
+    for name in pictures {
+        assert!(all.contains(&format!("({name})")), "{name} is in no chapter");
     }
 }

@@ -43,10 +43,9 @@ pub struct Plan {
 impl Plan {
     /// All that is costly is kept.
     pub const PLAIN: Plan = Plan::of(Keep::Costly, Segmented::No);
-    /// Values that cost at least 32 operations a byte to make again are kept: with that a value costs as much again as to write it and to read it
-    /// back, on processors that do some 16 operations in the time of a byte. It keeps inputs of products and statistics, but
-    /// neither what is made elementwise of these nor, up to heads of 64, the scores of attention.
-    pub const USUAL: Plan = Plan::of(Keep::PerByte(32.0), Segmented::No);
+    /// Values that cost at least one operation a byte to make again are kept: inputs and results of products and statistics, but not what is
+    /// made elementwise of these, as the kernel that reads it makes it again for less than a byte costs. No product is done again.
+    pub const USUAL: Plan = Plan::of(Keep::PerByte(1.0), Segmented::No);
     /// A chain of n blocks in about sqrt(n) segments, after Chen et al.
     pub const SQRT: Plan = Plan::of(Keep::Costly, Segmented::Sqrt);
 
