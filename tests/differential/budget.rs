@@ -4,10 +4,10 @@
 
 use super::checkpoint::{equal, equal_numbers, same};
 use super::data::Fill;
+use super::drawn::graphs;
 use super::grad::{moving, step};
-use super::machine::{Built, Case, build, cases};
+use super::machine::{Built, Case};
 use super::random::Random;
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::cell::Cell;
 use tilewright::checkpoint::{Budget, Point, chosen, curve};
 use tilewright::compile::{Options, compile};
@@ -15,7 +15,6 @@ use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Graph, Tensor};
 use tilewright_ir::graph::{Module, Param};
 use tilewright_ir::interp::{self, Mode};
-use tilewright_ir::text::print;
 use tilewright_ir::types::{Bindings, DType};
 use tilewright_passes::autodiff::Form;
 use tilewright_passes::checkpoint::Candidate;
@@ -32,22 +31,13 @@ fn options(numerics: Numerics, opt_level: u8) -> Result<Options, String> {
 
 #[test]
 fn budgets_of_random_graphs_hold() {
-    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap());
-    let cases_wanted = number("TILEWRIGHT_CASES").map_or(CASES, |n| n as u32);
-    let mut seed = [17u8; 32];
-    seed[..8].copy_from_slice(&number("TILEWRIGHT_SEED").unwrap_or(1).to_le_bytes());
-    let config = Config { cases: cases_wanted, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let (curves, taken) = (Cell::new(0u32), Cell::new(0u32));
-    let outcome = runner.run(&cases(), |case| {
-        let built = build(&case).map_err(TestCaseError::fail)?;
-        let shown = |d: String| TestCaseError::fail(format!("{d}\n{}{:?}", print(&built.module), built.bindings));
-        let found = law(&built, &case).map_err(shown)?;
+    let cases_wanted = graphs(17, CASES, |built, case| {
+        let found = law(built, case)?;
         curves.set(curves.get() + u32::from(found > 1));
         taken.set(taken.get() + found);
         Ok(())
     });
-    outcome.unwrap_or_else(|e| panic!("{e}"));
     println!("{} of {cases_wanted} graphs have a choice, of {} ways in all", curves.get(), taken.get());
     assert!(10 * curves.get() > cases_wanted);
 }

@@ -2,10 +2,10 @@
 //! `exact`, where what is fused in one computation and not in the other must not show.
 
 use super::data::Fill;
+use super::drawn::graphs;
 use super::grad::{moving, step};
-use super::machine::{Built, Case, build, cases};
+use super::machine::{Built, Case};
 use super::random::Random;
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::cell::Cell;
 use tilewright::compile::{Options, compile};
 use tilewright_ir::array::Array;
@@ -24,22 +24,13 @@ const COMPILED: u64 = 8;
 
 #[test]
 fn checkpointed_gradients_have_the_same_bits() {
-    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap());
-    let cases_wanted = number("TILEWRIGHT_CASES").map_or(CASES, |n| n as u32);
-    let mut seed = [13u8; 32];
-    seed[..8].copy_from_slice(&number("TILEWRIGHT_SEED").unwrap_or(1).to_le_bytes());
-    let config = Config { cases: cases_wanted, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let (compared, regions) = (Cell::new(0u32), Cell::new(0u32));
-    let outcome = runner.run(&cases(), |case| {
-        let built = build(&case).map_err(TestCaseError::fail)?;
-        let shown = |d: String| TestCaseError::fail(format!("{d}\n{}{:?}", print(&built.module), built.bindings));
-        let found = law(&built, &case).map_err(shown)?;
+    let cases_wanted = graphs(13, CASES, |built, case| {
+        let found = law(built, case)?;
         compared.set(compared.get() + u32::from(found > 0));
         regions.set(regions.get() + found);
         Ok(())
     });
-    outcome.unwrap_or_else(|e| panic!("{e}"));
     println!("{} of {cases_wanted} graphs with {} regions", compared.get(), regions.get());
     assert!(3 * compared.get() > cases_wanted);
 }

@@ -2,9 +2,9 @@
 //! both orders, and symmetric.
 
 use super::data::Fill;
-use super::machine::{Built, Case, build, cases};
+use super::drawn::graphs;
+use super::machine::{Built, Case};
 use super::random::Random;
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::cell::Cell;
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Graph, Tensor};
@@ -36,29 +36,19 @@ type Sides = (f64, f64, f64);
 /// Draws graphs, of which `law` holds; `enough` says of their number, that of comparisons, and of those that are not 0, whether
 /// that shows anything.
 fn holds(law: fn(&Built, &Case) -> Result<Vec<Sides>, String>, enough: fn(u32, u32, u32) -> bool) {
-    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap());
-    let cases_wanted = number("TILEWRIGHT_CASES").map_or(CASES, |n| n as u32);
-    let mut seed = [11u8; 32];
-    seed[..8].copy_from_slice(&number("TILEWRIGHT_SEED").unwrap_or(1).to_le_bytes());
-    let config = Config { cases: cases_wanted, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let (compared, moving) = (Cell::new(0u32), Cell::new(0u32));
-    let outcome = runner.run(&cases(), |case| {
-        let built = build(&case).map_err(TestCaseError::fail)?;
-        let sides = law(&built, &case);
-        let shown = |d: String| TestCaseError::fail(format!("{d}\n{}{:?}", print(&built.module), built.bindings));
-        for (left, right, size) in sides.map_err(shown)? {
+    let cases_wanted = graphs(11, CASES, |built, case| {
+        for (left, right, size) in law(built, case)? {
             compared.set(compared.get() + 1);
             moving.set(moving.get() + u32::from(left != 0.0));
             let error = (left - right).abs();
             // What cancels inside, as in the sum of a softmax, leaves roundings of f64 that the size does not show.
             if error > 1e-5 * size + 1e-8 {
-                return Err(shown(format!("{left} on one side, {right} on the other, of a size of {size}")));
+                return Err(format!("{left} on one side, {right} on the other, of a size of {size}"));
             }
         }
         Ok(())
     });
-    outcome.unwrap_or_else(|e| panic!("{e}"));
     println!("{cases_wanted} graphs, {} comparisons, {} of them not 0", compared.get(), moving.get());
     assert!(enough(cases_wanted, compared.get(), moving.get()));
 }

@@ -15,6 +15,7 @@ mod checkpoint;
 mod compose;
 mod data;
 mod device;
+mod drawn;
 mod elementwise;
 mod fold;
 mod grad;
