@@ -4,6 +4,7 @@
 //! (zero scales in block formats). Block formats keep every bit, in the order of [`super::ukernel::block`]. O(k n) moves.
 
 use super::ukernel::block::{self, BLOCK, NR, Q4_1, Q8_0};
+use super::ukernel::transpose::{self as tiles, SIDE};
 use half::{bf16, f16};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
@@ -33,6 +34,10 @@ fn panels<S: Copy, T: Copy + Default>(
     if !fits((src.len(), size_of_val(dst)), dtype, (k, n), (k_stride, n_stride), nr)? {
         return Ok(());
     }
+    if nr == 1 && n_stride == 1 {
+        transpose(src, (k, n), k_stride, dst, convert);
+        return Ok(());
+    }
     for (index, panel) in dst.chunks_exact_mut(k * nr).enumerate() {
         let first = index * nr;
         let columns = nr.min(n - first);
@@ -54,6 +59,58 @@ fn panels<S: Copy, T: Copy + Default>(
                     }
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// Columns of a `[k, n]` matrix one after the other, by tiles, so that a line of the caches is read once.
+fn transpose<S: Copy, T: Copy + Default>(
+    src: &[S],
+    (k, n): (usize, usize),
+    k_stride: usize,
+    dst: &mut [T],
+    convert: impl Fn(S) -> T,
+) {
+    for (first, columns) in (0..n).step_by(SIDE).zip(dst.chunks_mut(SIDE * k)) {
+        let width = columns.len() / k;
+        for step in (0..k).step_by(SIDE) {
+            let height = SIDE.min(k - step);
+            let mut tile = [[T::default(); SIDE]; SIDE];
+            for p in 0..height {
+                let at = (step + p) * k_stride + first;
+                tile.iter_mut().zip(&src[at..at + width]).for_each(|(row, from)| row[p] = convert(*from));
+            }
+            for (j, row) in tile.iter().enumerate().take(width) {
+                columns[j * k + step..][..height].copy_from_slice(&row[..height]);
+            }
+        }
+    }
+}
+
+/// Writes the columns of a `[k, n]` matrix one after the other: the panels of one column each of
+/// [`pack_panels_f32`]. Element `(p, j)` is `src[p * k_stride + j]`; `past` writes past the caches where that can be done.
+///
+/// Shapes: `dst [n][k]`, exactly. Errors: `pack-size` where a slice does not fit the sizes.
+pub fn transpose_f32(
+    src: &[f32],
+    (k, n): (usize, usize),
+    k_stride: usize,
+    dst: &mut [f32],
+    past: bool,
+) -> Result<(), Diagnostic> {
+    if !fits((src.len(), size_of_val(dst)), DType::F32, (k, n), (k_stride, 1), 1)? {
+        return Ok(());
+    }
+    let tiled = k - k % SIDE;
+    for (first, columns) in (0..n).step_by(SIDE).zip(dst.chunks_mut(SIDE * k)) {
+        let (src, width) = (&src[first..], columns.len() / k);
+        if width == SIDE && tiles::columns(src, tiled, k_stride, columns, k, past) {
+            for (column, row) in columns.chunks_exact_mut(k).enumerate() {
+                (tiled..k).for_each(|p| row[p] = src[p * k_stride + column]);
+            }
+        } else {
+            transpose(src, (k, width), k_stride, columns, |x| x);
         }
     }
     Ok(())
@@ -141,6 +198,10 @@ pub fn pack_pairs(
         return Err(Diagnostic::new("pack-size", format!("k is {k}, expected pairs")));
     }
     if !fits((src.len(), size_of_val(dst)), DType::Bf16, (k, n), (k_stride, n_stride), nr)? {
+        return Ok(());
+    }
+    if nr == 1 && n_stride == 1 {
+        transpose(src, (k, n), k_stride, dst, |x| x);
         return Ok(());
     }
     for (index, panel) in dst.chunks_exact_mut(k * nr).enumerate() {

@@ -21,6 +21,28 @@ fn plain_panels_hold_every_element_once_and_zeros() {
     }
 }
 
+#[test]
+fn a_panel_of_one_column_is_a_transposed_copy() {
+    for (k, n) in [(1, 1), (16, 16), (3, 40), (40, 3), (37, 33), (64, 50), (16, 31)] {
+        let stride = n + 3;
+        let src: Vec<f32> = (0..k * stride).map(|i| i as f32 + 1.0).collect();
+        let bits: Vec<u16> = (0..k * stride).map(|i| i as u16 + 1).collect();
+        let expected = |at: usize| at % k * stride + at / k + 1;
+        let (mut packed, mut past, mut through) = (vec![0.0; n * k], vec![0.0; n * k], vec![0.0; n * k]);
+        pack_panels_f32(&src, k, n, stride, 1, 1, &mut packed).unwrap();
+        transpose_f32(&src, (k, n), stride, &mut past, true).unwrap();
+        transpose_f32(&src, (k, n), stride, &mut through, false).unwrap();
+        assert!((0..n * k).all(|at| packed[at] == expected(at) as f32), "k {k} n {n}");
+        assert_eq!(past, packed, "k {k} n {n}, past the caches");
+        assert_eq!(through, packed, "k {k} n {n}, through the caches");
+        if k % 2 == 0 {
+            let mut pairs = vec![0; n * k];
+            pack_pairs(&bits, (k, n), (stride, 1), 1, &mut pairs).unwrap();
+            assert!((0..n * k).all(|at| usize::from(pairs[at]) == expected(at)), "k {k} n {n}, halves");
+        }
+    }
+}
+
 /// One block with d = 0.5 and min = 0.25, quants counting up; the values are worked out from GGML's definition.
 #[test]
 fn blocks_are_dequantised_as_ggml_defines_them() {

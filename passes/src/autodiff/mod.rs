@@ -17,9 +17,11 @@ mod closures;
 mod custom;
 mod cut;
 mod forward;
+mod join;
 mod jvp;
 mod price;
 mod reverse;
+mod shift;
 mod split;
 mod vjp;
 
@@ -220,5 +222,7 @@ mod closures_tests;
 mod custom_tests;
 #[cfg(test)]
 mod edges_tests;
+#[cfg(test)]
+mod shift_tests;
 #[cfg(test)]
 mod tests;

@@ -48,6 +48,24 @@ pub fn lower_region(region: &Region, symbols: &[SymbolDecl], target: &Target) ->
     })
 }
 
+/// Panels to be made.
+struct Panels {
+    dtype: DType,
+    /// Columns of one.
+    nr: i64,
+    /// Of the buffer's name.
+    suffix: String,
+    /// Of the buffer, if not that of panels.
+    ty: Option<Type>,
+}
+
+impl Panels {
+    /// Those that a micro-kernel reads.
+    fn of(row: &UKernelShape, input: usize) -> Panels {
+        Panels { dtype: row.b, nr: row.nr, suffix: format!("panels{input}"), ty: None }
+    }
+}
+
 /// What computes a region on a CPU.
 pub(super) enum Template {
     /// Tiles of scores, one pass.
@@ -199,8 +217,15 @@ impl Lower<'_> {
 
     /// Copies one operand, then multiplies.
     fn relaid(&mut self, relaid: Relaid, row: &UKernelShape, blocks: Blocks, to: To<'_>) -> Result<(), Diagnostic> {
+        let packing = relaid.packing();
         let Relaid { copy, mut product, input } = relaid;
         let owner = to.outputs.first().ok_or_else(|| Diagnostic::bug("a region that stores nothing"))?;
+        if let Some((columns, k, n)) = packing {
+            let ty = product.region.inputs[input].1.clone();
+            let panels = Panels { dtype: copy.inputs[0].1.dtype, nr: 1, suffix: "rows".into(), ty: Some(ty) };
+            product.region.inputs[input].0 = self.pack(&copy, 0, &columns, (k, n), (panels, to), None)?;
+            return self.contraction(&product, row, blocks, to);
+        }
         let rows = self.buffers.beside(owner, "rows", product.region.inputs[input].1.clone());
         let name = format!("{}_rows", to.name);
         let usual = (Schedule::choose(&copy), true);
@@ -244,7 +269,7 @@ impl Lower<'_> {
             self.push_when(few, packed.clone(), Some(unless(when)));
         }
         let kernel = schedule::contraction_kernel(c, (row, false), blocks, to.name, symbols)?;
-        packed[c.b] = self.pack(&c.region, c.b, &c.columns, (c.k, c.n), (row, to), when.clone())?;
+        packed[c.b] = self.pack(&c.region, c.b, &c.columns, (c.k, c.n), (Panels::of(row, c.b), to), when.clone())?;
         self.push_when(kernel, packed, when);
         Ok(())
     }
@@ -268,7 +293,14 @@ impl Lower<'_> {
         }
         if let Some(when) = many {
             let kernel = schedule::attention_kernel(a, row, true, to.name, symbols)?;
-            plain[a.k.input] = self.pack(&a.region, a.k.input, &a.k_columns, (a.d, a.j), (row, to), when.clone())?;
+            plain[a.k.input] = self.pack(
+                &a.region,
+                a.k.input,
+                &a.k_columns,
+                (a.d, a.j),
+                (Panels::of(row, a.k.input), to),
+                when.clone(),
+            )?;
             self.value_panels(a, (row, to), (true, &when), &mut plain)?;
             self.push_when(kernel, plain, when);
         }
@@ -289,7 +321,8 @@ impl Lower<'_> {
             {
                 // Panels that both variants read are made whichever runs.
                 let when = if a.direct(v, columns, row, false) { when.clone() } else { None };
-                arguments[v.input] = self.pack(&a.region, v.input, columns, (a.j, e), (row, to), when)?;
+                arguments[v.input] =
+                    self.pack(&a.region, v.input, columns, (a.j, e), (Panels::of(row, v.input), to), when)?;
             }
         }
         Ok(())
@@ -302,7 +335,7 @@ impl Lower<'_> {
         input: usize,
         columns: &Columns,
         (k, n): (AxisId, AxisId),
-        (row, to): (&UKernelShape, To<'_>),
+        (form, to): (Panels, To<'_>),
         when: Option<Expr>,
     ) -> Result<Ident, Diagnostic> {
         let overflow = || Diagnostic::new("dim-overflow", "a size does not fit in 64 bits");
@@ -312,14 +345,14 @@ impl Lower<'_> {
             from: name.clone(),
             to: "".into(),
             dtype: ty.dtype,
-            panels: row.b,
+            panels: form.dtype,
             offset: columns.offset.clone(),
             batch: columns.batch.iter().map(|(axis, stride)| (size(*axis), stride.clone())).collect(),
             k: size(k),
             n: size(n),
             k_stride: columns.k_stride.clone(),
             n_stride: columns.n_stride.clone(),
-            nr: usize::try_from(row.nr).map_err(|_| Diagnostic::bug("a panel without columns"))?,
+            nr: usize::try_from(form.nr).map_err(|_| Diagnostic::bug("a panel without columns"))?,
             when,
         };
         if pack.dtype.is_block() {
@@ -337,19 +370,21 @@ impl Lower<'_> {
             }
         }
         let mut shape: Vec<Dim> = pack.batch.iter().map(|(n, _)| n.clone()).collect();
-        shape.push(pack.n.ceil_div(row.nr));
-        let panels = if pack.dtype.is_block() {
+        shape.push(pack.n.ceil_div(form.nr));
+        let panels = if let Some(ty) = form.ty {
+            ty
+        } else if pack.dtype.is_block() {
             let (per, bytes) = pack.dtype.block();
             let steps = pack.k.floor_div(Dim::from(per).as_const().unwrap_or(1));
-            let size = steps.checked_mul(&Dim::from(bytes)).and_then(|s| s.checked_mul(&Dim::from(row.nr)));
+            let size = steps.checked_mul(&Dim::from(bytes)).and_then(|s| s.checked_mul(&Dim::from(form.nr)));
             shape.push(size.ok_or_else(overflow)?);
             Type::new(DType::U8, shape)
         } else {
-            shape.extend([pack.k.clone(), Dim::from(row.nr)]);
+            shape.extend([pack.k.clone(), Dim::from(form.nr)]);
             Type::new(pack.panels, shape)
         };
         let owner = to.outputs.first().ok_or_else(|| Diagnostic::bug("a region that stores nothing"))?;
-        pack.to = self.buffers.beside(owner, &format!("panels{input}"), panels);
+        pack.to = self.buffers.beside(owner, &form.suffix, panels);
         let panels = pack.to.clone();
         self.steps.push(Step::Pack(pack));
         Ok(panels)

@@ -1,7 +1,7 @@
 //! Products of matrices neither of whose operands lies along the fold, as `x^T y` of gradients and of convolutions: a copy of
 //! one operand, with the folded axes innermost, makes them products that micro-kernels compute.
 
-use super::contraction::{Contraction, contraction, factor};
+use super::contraction::{Columns, Contraction, contraction, factor, strides};
 use crate::region::{Affine, AxisId, Index, Output, Region, Term, TermId, coalesce};
 use std::collections::BTreeSet;
 use tilewright_ir::kernel::expr::Ident;
@@ -94,6 +94,28 @@ fn laid_by(
     (product.a == input).then_some(())?;
     product.row(isa)?;
     Some(Relaid { copy, product, input })
+}
+
+impl Relaid {
+    /// The copy as a packing into panels of one column each, `(matrix, k, n)`: its last axis is `k`, that before it lies
+    /// without gaps in the source, as in a transposed matrix. None for other copies, and for dtypes without such panels.
+    pub fn packing(&self) -> Option<(Columns, AxisId, AxisId)> {
+        let copy = &self.copy;
+        let load = copy.terms.iter().position(|(term, _)| matches!(term, Term::Load { .. }))?;
+        let at = strides(copy, &factor(copy, load)?)?;
+        let (k, n) = (copy.rank.checked_sub(1)?, copy.rank.checked_sub(2)?);
+        let whole = match copy.inputs.first()?.1.dtype {
+            DType::F32 | DType::F64 => true,
+            // Their panels hold pairs of steps.
+            DType::Bf16 => copy.axes[k].1.as_const().is_some_and(|n| n % 2 == 0),
+            _other => false,
+        };
+        let stride = |axis: &AxisId| at.axes.get(axis).cloned();
+        let batch = (0..n).map(|axis| Some((axis, stride(&axis)?))).collect::<Option<Vec<_>>>()?;
+        let (k_stride, n_stride) = (stride(&k)?, stride(&n)?);
+        let transposed = whole && n_stride.is(1);
+        transposed.then_some((Columns { offset: at.offset.clone(), batch, k_stride, n_stride }, k, n))
+    }
 }
 
 /// The input of `region` that an input of another is, by name.

@@ -7,8 +7,9 @@ use crate::plan::{Home, StepHomes};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use tilewright_codegen::cpu::pack::{
-    pack_halves, pack_pairs, pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes,
+    pack_halves, pack_pairs, pack_panels_block, pack_panels_f32, pack_panels_f64, packed_bytes, transpose_f32,
 };
+use tilewright_codegen::cpu::ukernel::transpose::{PAST_CACHES, SIDE};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::Pack;
 use tilewright_ir::types::{Bindings, DType, Dim};
@@ -76,15 +77,17 @@ impl Executable {
         let len = dtype.bytes(elements).ok_or_else(|| overflow(dtype, sizes))?;
         // SAFETY: the caller's promise.
         let from = unsafe { std::slice::from_raw_parts(source, len) };
-        let strip = sizes.nr.checked_mul(packed.bytes(sizes.k).unwrap_or(0)).filter(|n| *n > 0);
-        let Some(strip) = strip.filter(|_| bytes > 0) else { return Ok(()) };
-        let (items, failed) = (bytes / strip, AtomicBool::new(false));
+        let panel = sizes.nr.checked_mul(packed.bytes(sizes.k).unwrap_or(0)).filter(|n| *n > 0);
+        let Some(panel) = panel.filter(|_| bytes > 0) else { return Ok(()) };
+        let (strips, failed) = (sizes.strips(), AtomicBool::new(false));
         let target = Target(panels);
-        self.pool.run(items, &|_, range| {
+        let past = bytes >= PAST_CACHES;
+        self.pool.run(bytes / panel / sizes.panels() * strips, &|_, range| {
             for item in range {
-                // SAFETY: the memory has `items` strips, each written in the one range that it is in.
-                let to = unsafe { std::slice::from_raw_parts_mut(target.get().add(item * strip), strip) };
-                if sizes.strip((dtype, packed), from, item, to).is_err() {
+                let (first, count) = sizes.part(item);
+                // SAFETY: the memory has the panels of all matrices, each written in the one range that its strip is in.
+                let to = unsafe { std::slice::from_raw_parts_mut(target.get().add(first * panel), count * panel) };
+                if sizes.strip((dtype, packed), from, item, to, past).is_err() {
                     failed.store(true, Ordering::Relaxed);
                 }
             }
@@ -127,17 +130,40 @@ impl Sizes {
         last.checked_add(1)
     }
 
-    /// Writes strip `item`: one panel of one matrix.
+    /// Panels of a matrix.
+    fn panels(&self) -> usize {
+        self.n.div_ceil(self.nr)
+    }
+
+    /// Panels that are written together: those that share lines of the source where each is one column.
+    fn together(&self) -> usize {
+        if self.nr == 1 { SIDE } else { 1 }
+    }
+
+    /// Strips of a matrix.
+    fn strips(&self) -> usize {
+        self.panels().div_ceil(self.together())
+    }
+
+    /// The first panel of strip `item`, and how many it has.
+    fn part(&self, item: usize) -> (usize, usize) {
+        let (matrix, strip) = (item / self.strips(), item % self.strips());
+        let first = strip * self.together();
+        (matrix * self.panels() + first, self.together().min(self.panels() - first))
+    }
+
+    /// Writes strip `item`: panels of one matrix; `past` the caches where that can be done.
     fn strip(
         &self,
         (dtype, packed): (DType, DType),
         from: &[u8],
         item: usize,
         to: &mut [u8],
+        past: bool,
     ) -> Result<(), Diagnostic> {
-        let panels = self.n.div_ceil(self.nr);
-        let (mut matrix, first) = (item / panels, item % panels * self.nr);
-        let columns = self.nr.min(self.n - first);
+        let (first, count) = self.part(item);
+        let (mut matrix, first) = (first / self.panels(), first % self.panels() * self.nr);
+        let columns = (count * self.nr).min(self.n - first);
         if dtype.is_block() {
             let row = dtype.bytes(self.k).unwrap_or(0);
             let rows = from.get(first * row..(first + columns) * row).unwrap_or(&[]);
@@ -161,6 +187,10 @@ impl Sizes {
             DType::F64 => {
                 let from = floats(from).get(at..).unwrap_or(&[]);
                 pack_panels_f64(from, self.k, columns, k_stride, n_stride, self.nr, floats_mut(to))
+            }
+            _ if self.nr == 1 && n_stride == 1 => {
+                let from = floats(from).get(at..).unwrap_or(&[]);
+                transpose_f32(from, (self.k, columns), k_stride, floats_mut(to), past)
             }
             _ => {
                 let from = floats(from).get(at..).unwrap_or(&[]);

@@ -20,6 +20,7 @@ mod pairs;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod tile;
+pub mod transpose;
 
 #[cfg(test)]
 mod tests;
