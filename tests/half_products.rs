@@ -75,7 +75,7 @@ fn products_of_halves() {
 fn products_of_pairs_of_any_size() {
     let (mut random, mut sizes) = (Random(11), Vec::new());
     for _ in 0..24 {
-        sizes.push([0; 3].map(|_| 1 + (random.bits() % 130) as usize));
+        sizes.push([0; 3].map(|_| 1 + random.below(130)));
     }
     for isa in [Isa::AmxBf16, Isa::Avx512Bf16] {
         if !isa.available() {

@@ -41,8 +41,7 @@ use tilewright_ir::types::{Bindings, Dim, Type};
 /// What machine programs are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Instruction set of the micro-kernels, `amx_bf16`, `avx512_bf16`, `avx512`, `avx2` or `portable`; or a GPU: `sm_80`, `sm_89` or
-    /// `sm_90a`.
+    /// Instruction set of the micro-kernels, of [`tilewright_ir::device::ukernel`]; or a GPU: `sm_80`, `sm_89` or `sm_90a`.
     pub isa: &'static str,
 }
 
