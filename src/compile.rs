@@ -117,7 +117,7 @@ pub const DEFAULT_OPT_LEVEL: u8 = 2;
 fn host_isa() -> Result<Isa, Diagnostic> {
     let Ok(name) = std::env::var("TILEWRIGHT_CPU") else { return Ok(Isa::best()) };
     let unknown = || {
-        let message = format!("TILEWRIGHT_CPU is `{name}`, expected avx512_bf16, avx512, avx2 or portable");
+        let message = format!("TILEWRIGHT_CPU is `{name}`, expected amx_bf16, avx512_bf16, avx512, avx2 or portable");
         Diagnostic::new("cpu-feature", message)
     };
     let isa = Isa::ALL.iter().copied().find(|isa| isa.name() == name).ok_or_else(unknown)?;

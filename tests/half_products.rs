@@ -69,6 +69,53 @@ fn products_of_halves() {
     }
 }
 
+/// Sizes of every kind, of weights and of inputs. Rows come one by one and all at once, by one thread and by several: no bit
+/// depends on either.
+#[test]
+fn products_of_pairs_of_any_size() {
+    let (mut random, mut sizes) = (Random(11), Vec::new());
+    for _ in 0..24 {
+        sizes.push([0; 3].map(|_| 1 + random.below(130)));
+    }
+    for isa in [Isa::AmxBf16, Isa::Avx512Bf16] {
+        if !isa.available() {
+            eprintln!("skipped: this machine has no {}", isa.name());
+            continue;
+        }
+        for (case, &[m, n, k]) in sizes.iter().enumerate() {
+            let text = format!(
+                "func @main(%x: bf16[s, {k}], {}%w: bf16[{k}, {n}]) -> bf16[s, {n}] where s in 1..=130 {{
+                   %0 = dot %x, %w contract=[1]x[0]
+                   return %0
+                 }}",
+                if case % 2 == 0 { "weight " } else { "" }
+            );
+            let module = tilewright_ir::text::parse("sizes.tw", &text).unwrap_or_else(|d| panic!("{d}"));
+            let mut input = |shape: &[usize]| array(DType::Bf16, shape, std::iter::repeat_with(|| random.signed()));
+            let inputs = [input(&[m, k]), input(&[k, n])];
+            let bound = |s: usize| -> Bindings { [("s".into(), s as i64)].into_iter().collect() };
+            let run = |threads: usize, inputs: &[Array], s: usize| {
+                let options = Options { isa, threads, ..Options::host().unwrap() };
+                compile(&module, &options).unwrap().run(inputs, &bound(s)).unwrap()[0].to_f64().unwrap()
+            };
+            let expected =
+                interp::run(&module, "main", &inputs, &bound(m), Mode::Meaning).unwrap()[0].to_f64().unwrap();
+            let found = run(1, &inputs, m);
+            for (at, (a, b)) in found.iter().zip(&expected).enumerate() {
+                let near = (a - b).abs() <= f64::from(bf16::EPSILON) * (b.abs() + 1e-2);
+                assert!(near, "{isa:?} {m}x{k}x{n}, element {at}: {a} for {b}");
+            }
+            assert!(found == run(3, &inputs, m), "{isa:?} {m}x{k}x{n} on three threads");
+            // A weight is packed whatever the rows are.
+            if case % 2 == 0 {
+                let last: Vec<f32> = inputs[0].to_f64().unwrap()[(m - 1) * k..].iter().map(|x| *x as f32).collect();
+                let row = [array(DType::Bf16, &[1, k], last.into_iter()), inputs[1].clone()];
+                assert!(found[(m - 1) * n..] == run(1, &row, 1), "{isa:?} {m}x{k}x{n}, the last row alone");
+            }
+        }
+    }
+}
+
 /// Rows of any number, with an epilogue in f32 and in halves.
 #[test]
 fn symbolic_rows_and_epilogues() {
@@ -135,14 +182,22 @@ fn exact_products_keep_subnormal_numbers() {
 /// The products of pairs are used where they may be, and nowhere else.
 #[test]
 fn pairs_are_for_even_folds_that_may_be_reordered() {
-    let programs = |k: usize, opt_level: u8, numerics: Numerics, dtype: DType| {
+    let compiled = |isa: Isa, k: usize, opt_level: u8, numerics: Numerics, dtype: DType| {
         let g = Graph::new("main");
         let (x, w) = (g.input("x", dtype, (64, k)), g.weight("w", dtype, (k, 64)));
         let module = g.finish(&[&x.matmul(&w)]).unwrap();
-        let options = Options { opt_level, numerics, isa: Isa::Avx512Bf16, ..Options::host().unwrap() };
+        let options = Options { opt_level, numerics, isa, ..Options::host().unwrap() };
         lower(&module, &options).unwrap().iter().map(print_program).collect::<String>()
     };
-    let pairs = |text: &str| text.contains("via avx512_bf16_pairs");
+    for (isa, kernel) in [(Isa::Avx512Bf16, "avx512_bf16_pairs"), (Isa::AmxBf16, "amx_bf16_tiles")] {
+        let programs = |k, level, numerics, dtype| compiled(isa, k, level, numerics, dtype);
+        only_where_allowed(kernel, programs);
+    }
+}
+
+/// `programs` of folds, levels, numerics and dtypes use `kernel` where they may, else products that keep all numbers.
+fn only_where_allowed(kernel: &str, programs: impl Fn(usize, u8, Numerics, DType) -> String) {
+    let pairs = |text: &str| text.contains(&format!("via {kernel} "));
     assert!(pairs(&programs(64, 2, Numerics::Reassociate, DType::Bf16)));
     assert!(pairs(&programs(64, 2, Numerics::Approx, DType::Bf16)));
     for (k, level, numerics, dtype, via) in [
@@ -153,7 +208,8 @@ fn pairs_are_for_even_folds_that_may_be_reordered() {
         (64, 2, Numerics::Reassociate, DType::F16, "avx512_f16"),
     ] {
         let text = programs(k, level, numerics, dtype);
-        assert!(!pairs(&text) && text.contains(&format!("via {via} ")), "{k} {level} {numerics:?} {dtype}\n{text}");
+        let right = !pairs(&text) && text.contains(&format!("via {via} "));
+        assert!(right, "{kernel} {k} {level} {numerics:?} {dtype}\n{text}");
         assert!(text.contains(&format!("dtype({dtype} to f32)")), "{text}");
     }
 }

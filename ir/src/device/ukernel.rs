@@ -7,7 +7,7 @@ use crate::types::DType;
 pub struct UKernelShape {
     /// Name, as in `via`.
     pub name: &'static str,
-    /// Instruction set: `avx512_bf16`, `avx512`, `avx2`, `portable`.
+    /// Instruction set: `amx_bf16`, `avx512_bf16`, `avx512`, `avx2`, `portable`.
     pub isa: &'static str,
     /// Dtype of the rows; those of halves have c in f32.
     pub a: DType,
@@ -33,6 +33,7 @@ const fn half(name: &'static str, isa: &'static str, a: DType, mr: i64, nr: i64)
 
 /// Every row; they agree with the table of the back end.
 pub const UKERNELS: &[UKernelShape] = &[
+    UKernelShape { k_step: 2, ..row("amx_bf16_tiles", "amx_bf16", DType::Bf16, 32, 32) },
     UKernelShape { k_step: 2, ..row("avx512_bf16_pairs", "avx512_bf16", DType::Bf16, 14, 32) },
     row("avx512_f32", "avx512", DType::F32, 14, 32),
     row("avx512_f64", "avx512", DType::F64, 14, 16),
@@ -60,10 +61,14 @@ pub const UKERNELS: &[UKernelShape] = &[
 /// The row of `isa`, or of an instruction set that it includes, for rows of `a` and panels of `b`.
 pub fn find(isa: &str, a: DType, b: DType) -> Option<&'static UKernelShape> {
     let here = |isa: &str| UKERNELS.iter().find(|u| u.isa == isa && (u.a, u.b) == (a, b));
-    here(isa).or_else(|| here(included(isa)?))
+    here(isa).or_else(|| included(isa).iter().find_map(|isa| here(isa)))
 }
 
-/// The instruction set that `isa` adds products to.
-pub fn included(isa: &str) -> Option<&'static str> {
-    (isa == "avx512_bf16").then_some("avx512")
+/// The instruction sets that `isa` adds products to, the widest first. The last of them multiplies no pairs of bf16.
+pub fn included(isa: &str) -> &'static [&'static str] {
+    match isa {
+        "amx_bf16" => &["avx512_bf16", "avx512"],
+        "avx512_bf16" => &["avx512"],
+        _ => &[],
+    }
 }

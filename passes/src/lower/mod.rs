@@ -41,7 +41,7 @@ use tilewright_ir::types::{Bindings, Dim, Type};
 /// What machine programs are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Instruction set of the micro-kernels, `avx512_bf16`, `avx512`, `avx2` or `portable`; or a GPU: `sm_80`, `sm_89` or `sm_90a`.
+    /// Instruction set of the micro-kernels, of [`tilewright_ir::device::ukernel`]; or a GPU: `sm_80`, `sm_89` or `sm_90a`.
     pub isa: &'static str,
 }
 
@@ -71,7 +71,7 @@ impl Target {
     /// 0, and add in another order.
     fn allowed(&self, options: &Options) -> Target {
         let reorders = options.opt_level >= 2 && options.numerics >= Numerics::Reassociate;
-        match included(self.isa) {
+        match included(self.isa).last() {
             Some(isa) if !reorders => Target { isa },
             Some(_) | None => *self,
         }

@@ -61,11 +61,11 @@ strips!(avx2, "avx2,fma", exp exp2 expm1 log log2 log1p tanh erf; sin, sin_any c
 fn functions(isa: Isa) -> &'static [(&'static str, Elementary)] {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Bf16 => avx512::FUNCTIONS,
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::AmxBf16 => avx512::FUNCTIONS,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::FUNCTIONS,
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Avx2 => &[],
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::AmxBf16 | Isa::Avx2 => &[],
         Isa::Portable => &[],
     }
 }

@@ -110,11 +110,11 @@ folds!(avx2, "avx2,fma",
 fn functions(isa: Isa) -> &'static [(TileReduce, &'static str, Fold)] {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Bf16 => avx512::FUNCTIONS,
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::AmxBf16 => avx512::FUNCTIONS,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::FUNCTIONS,
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Avx2 => &[],
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::AmxBf16 | Isa::Avx2 => &[],
         Isa::Portable => &[],
     }
 }

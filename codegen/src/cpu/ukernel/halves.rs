@@ -180,7 +180,7 @@ pub fn converts(isa: Isa, half: DType) -> Option<(Convert, Convert)> {
     }
     Some(match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Bf16 => of!(avx512),
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::AmxBf16 => of!(avx512),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => of!(avx2),
         _ => of!(portable),

@@ -8,6 +8,8 @@
 
 pub mod ahead;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2_block;
 #[cfg(target_arch = "x86_64")]
 mod avx512_block;
@@ -23,6 +25,8 @@ mod tile;
 pub mod transpose;
 
 #[cfg(test)]
+mod brain_tests;
+#[cfg(test)]
 mod tests;
 
 use block::{Q4_0, Q4_1, Q8_0};
@@ -37,8 +41,8 @@ use tilewright_ir::types::DType;
 ///
 /// Numerics: an element of `c` is one chain over the fold, in the dtype of `c`. For panels of floats it starts from 0 and is
 /// added to the old `c`, so the rounding errors of a fold in blocks grow with the length of a block and their number; rows
-/// of halves come in blocks of their own. For block formats it starts from the old `c`, so that cutting the fold changes no
-/// bit. It depends on its own row and column only: batching rows changes no bit.
+/// of halves come in blocks of their own. For block formats, and on AMX, it starts from the old `c`, so that cutting the fold
+/// changes no bit (on AMX where 32 steps end). It depends on its own row and column only: batching rows changes no bit.
 pub type TileProduct = unsafe extern "C" fn(
     m: usize,
     k: usize,
@@ -68,11 +72,13 @@ pub enum Isa {
     Avx512,
     /// x86-64 with AVX-512F and its products of bf16.
     Avx512Bf16,
+    /// The same with AMX and its products of bf16, which the system lets this process use.
+    AmxBf16,
 }
 
 impl Isa {
     /// Every instruction set, the widest last.
-    pub const ALL: &'static [Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+    pub const ALL: &'static [Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::AmxBf16];
 
     /// Its name in programs and on the command line.
     pub const fn name(self) -> &'static str {
@@ -81,22 +87,18 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Bf16 => "avx512_bf16",
+            Isa::AmxBf16 => "amx_bf16",
         }
     }
 
     /// The instruction set for what this one adds nothing to.
     pub fn plain(self) -> Isa {
-        if self == Isa::Avx512Bf16 { Isa::Avx512 } else { self }
+        if self >= Isa::Avx512Bf16 { Isa::Avx512 } else { self }
     }
 
     /// Whether this processor has it.
     pub fn available(self) -> bool {
-        match self {
-            Isa::Portable => true,
-            Isa::Avx2 => has_avx2(),
-            Isa::Avx512 => has_avx512(),
-            Isa::Avx512Bf16 => has_avx512_bf16(),
-        }
+        available(self)()
     }
 
     /// The widest that this processor has.
@@ -132,6 +134,16 @@ fn has_avx512() -> bool {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn has_avx512_bf16() -> bool {
+    false
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_amx_bf16() -> bool {
+    has_avx512_bf16() && amx::available()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_amx_bf16() -> bool {
     false
 }
 
@@ -187,6 +199,12 @@ const fn half(name: &'static str, isa: Isa, a: DType, mr: usize, nr: usize, func
     UKernel { name, isa, a, b: f32, c: f32, mr, nr, k_step: 1, function, available: available(isa) }
 }
 
+/// Rows of bf16 times panels of their pairs.
+const fn brain(name: &'static str, isa: Isa, mr: usize, nr: usize, function: TileProduct) -> UKernel {
+    let (a, b, c) = (DType::Bf16, DType::Bf16, DType::F32);
+    UKernel { name, isa, a, b, c, mr, nr, k_step: 2, function, available: available(isa) }
+}
+
 const fn blocks(name: &'static str, isa: Isa, b: DType, mr: usize, function: TileProduct) -> UKernel {
     let (a, c) = (DType::F32, DType::F32);
     UKernel { name, isa, a, b, c, mr, nr: block::NR, k_step: block::BLOCK, function, available: available(isa) }
@@ -202,24 +220,16 @@ const fn available(isa: Isa) -> fn() -> bool {
         Isa::Avx2 => has_avx2,
         Isa::Avx512 => has_avx512,
         Isa::Avx512Bf16 => has_avx512_bf16,
+        Isa::AmxBf16 => has_amx_bf16,
     }
 }
 
 /// Every tile product, the widest instruction set first.
 pub const UKERNELS: &[UKernel] = &[
     #[cfg(target_arch = "x86_64")]
-    UKernel {
-        name: "avx512_bf16_pairs",
-        isa: Isa::Avx512Bf16,
-        a: DType::Bf16,
-        b: DType::Bf16,
-        c: DType::F32,
-        mr: pairs::MR,
-        nr: pairs::NR,
-        k_step: 2,
-        function: pairs::product,
-        available: available(Isa::Avx512Bf16),
-    },
+    brain("amx_bf16_tiles", Isa::AmxBf16, amx::MR, amx::NR, amx::product),
+    #[cfg(target_arch = "x86_64")]
+    brain("avx512_bf16_pairs", Isa::Avx512Bf16, pairs::MR, pairs::NR, pairs::product),
     #[cfg(target_arch = "x86_64")]
     float("avx512_f32", Isa::Avx512, DType::F32, tile::avx512_f32::MR, tile::avx512_f32::NR, tile::avx512_f32::product),
     #[cfg(target_arch = "x86_64")]
@@ -279,7 +289,9 @@ pub const STRIPS: &[StripKernel] = &[
 /// The kernel of this instruction set for rows of `a` and a panel of `b`; the one with [`Isa::best`] is the fastest here.
 pub fn find(isa: Isa, a: DType, b: DType) -> Option<&'static UKernel> {
     let here = |isa| UKERNELS.iter().find(|kernel| kernel.isa == isa && (kernel.a, kernel.b) == (a, b));
-    here(isa).or_else(|| here(isa.plain()))
+    // Each instruction set above the plain one has all of those below it.
+    let all = Isa::ALL.iter().rev().copied();
+    all.filter(|other| *other <= isa && *other >= isa.plain()).find_map(here)
 }
 
 /// The strip of this instruction set for a panel of `b`.

@@ -111,6 +111,7 @@ pub struct Device {
 
 /// Shipped descriptions, by name.
 const SHIPPED: &[(&str, &str)] = &[
+    ("cpu-amx_bf16", include_str!("../../../devices/cpu-amx_bf16.json")),
     ("cpu-avx512_bf16", include_str!("../../../devices/cpu-avx512_bf16.json")),
     ("cpu-avx512", include_str!("../../../devices/cpu-avx512.json")),
     ("cpu-avx2", include_str!("../../../devices/cpu-avx2.json")),
