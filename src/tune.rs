@@ -21,7 +21,7 @@ use tilewright_passes::tuned::{Best, Tunable, Tuned};
 use tilewright_passes::{Target, tunables, walk};
 use tilewright_runtime::executable::{Executable, Name};
 
-/// How often all rounds are gone through, and how often a program runs in each: the least time counts.
+/// How often all rounds are gone through, and how often a program runs in each, where the least time counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     /// Times that all rounds are gone through.
@@ -55,7 +55,7 @@ pub struct Timed {
     pub choice: Choice,
     /// Seconds of a launch by the walk; none where it knows no answer.
     pub predicted: Option<f64>,
-    /// Least seconds of a launch.
+    /// Seconds of a launch, see [`settled`].
     pub seconds: f64,
     /// Whether an earlier choice gives the same kernels.
     again: bool,
@@ -119,6 +119,8 @@ pub fn tune(
     let rounds = rounds(&regions);
     let others = vec![1; OTHERS / 8];
     let mut kept = BTreeMap::new();
+    // Of each region and choice a time a sweep.
+    let mut samples: Vec<Vec<Vec<f64>>> = regions.iter().map(|(r, _)| vec![Vec::new(); r.choices.len()]).collect();
     for sweep in 0..effort.sweeps {
         for at in 0..rounds {
             say(sweep * rounds + at, effort.sweeps * rounds);
@@ -129,16 +131,18 @@ pub fn tune(
                 None => ready(module, (inputs, bindings), &usual, chosen(&regions, round))?,
             };
             let times = measure(&code, (inputs, bindings), effort.runs, &others)?;
-            for (region, kernels) in &mut regions {
-                let Some(timed) = region.choices.get_mut(round) else { continue };
+            for ((_, kernels), samples) in regions.iter().zip(&mut samples) {
+                let Some(samples) = samples.get_mut(round) else { continue };
                 let mine = |name: &Name| kernels.iter().any(|t| t.function == name.0 && t.makes(&name.1));
-                let each = times.iter().filter(|(name, _)| mine(name)).map(|(_, seconds)| seconds);
-                timed.seconds = timed.seconds.min(each.sum());
+                samples.push(times.iter().filter(|(name, _)| mine(name)).map(|(_, seconds)| seconds).sum());
             }
             if effort.keep {
                 kept.insert(round, code);
             }
         }
+    }
+    for ((region, _), samples) in regions.iter_mut().zip(&samples) {
+        region.choices.iter_mut().zip(settled(samples)).for_each(|(timed, seconds)| timed.seconds = seconds);
     }
     let regions = regions.into_iter().map(|(region, _)| region);
     // What the sizes of this call never launch has no time.
@@ -178,6 +182,25 @@ fn chosen(regions: &[(Region, Vec<Tunable>)], round: usize) -> Tuned {
         }
     }
     tuned
+}
+
+/// The times of choices of which each has a sample a sweep: the median of a sample over the lower quartile of its sweep, times the least such
+/// quartile. A machine that others use has fast and slow seconds, which strike a sweep as a whole; what a choice takes beside the
+/// others of its sweep is the same in both.
+fn settled(samples: &[Vec<f64>]) -> Vec<f64> {
+    let sweeps = samples.iter().map(Vec::len).min().unwrap_or(0);
+    let levels: Vec<f64> =
+        (0..sweeps).map(|sweep| quantile(samples.iter().map(|s| s[sweep]).collect(), 0.25)).collect();
+    let least = levels.iter().copied().fold(f64::INFINITY, f64::min);
+    let shares = |s: &Vec<f64>| quantile(s.iter().zip(&levels).map(|(t, level)| t / level).collect(), 0.5);
+    samples.iter().map(|s| least * shares(s)).collect()
+}
+
+/// The number that a share of others is below; infinite of none.
+pub(crate) fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = share * values.len().saturating_sub(1) as f64;
+    values.get(at.round() as usize).copied().unwrap_or(f64::INFINITY)
 }
 
 /// A program with the choices of a round, its weights packed.
@@ -253,4 +276,20 @@ pub fn tuned(regions: &[Region], options: &Options) -> Tuned {
         }
     }
     tuned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_sweeps_strike_all() {
+        // Twice as slow while others run; the last choice alone is disturbed once more.
+        let samples = [vec![1.0, 2.0, 2.0, 1.0, 1.0], vec![1.1, 2.2, 2.2, 1.1, 1.1], vec![1.2, 2.4, 2.4, 9.0, 1.2]];
+        let times = settled(&samples);
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(near(times[1] / times[0], 1.1) && near(times[2] / times[0], 1.2), "{times:?}");
+        assert!(near(times[0], 1.0), "{times:?}");
+        assert_eq!(settled(&[Vec::new()]), [f64::INFINITY]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::numpy::NumpyRandom;
 use crate::compile::Options;
-use crate::tune::{Effort, Region, Timed, correlation, tune};
+use crate::tune::{Effort, Region, Timed, correlation, quantile, tune};
 use serde::Serialize;
 use std::fmt;
 use tilewright_ir::array::Array;
@@ -16,7 +16,7 @@ type Case = (&'static str, &'static [&'static [i64]], fn(&[Tensor]) -> Tensor);
 const EPSILON: f64 = 1e-5;
 
 /// f32: products from one row to 1,024, and what else transformers do with rows.
-const CASES: [Case; 20] = [
+const CASES: [Case; 24] = [
     ("product 1 x 768 x 3072", &[&[1, 768], &[768, 3072]], |x| x[0].matmul(&x[1])),
     ("product 8 x 768 x 768", &[&[8, 768], &[768, 768]], |x| x[0].matmul(&x[1])),
     ("product 16 x 576 x 1536", &[&[16, 576], &[576, 1536]], |x| x[0].matmul(&x[1])),
@@ -28,6 +28,10 @@ const CASES: [Case; 20] = [
     ("bias, gelu of product 128 x 384 x 1536", &[&[128, 384], &[384, 1536], &[1536]], |x| {
         (x[0].matmul(&x[1]) + &x[2]).gelu_tanh()
     }),
+    ("log softmax 512 x 2000", &[&[512, 2000]], |x| x[0].log_softmax(-1)),
+    ("bias, addition 512 x 768", &[&[512, 768], &[768], &[512, 768]], |x| &x[0] + &x[1] + &x[2]),
+    ("tanh 64 x 4096", &[&[64, 4096]], |x| x[0].tanh()),
+    ("maximum of columns 1024 x 512", &[&[1024, 512]], |x| x[0].max(&[0])),
     ("softmax 1024 x 1024", &[&[1024, 1024]], |x| x[0].softmax(-1)),
     ("softmax 4096 x 128", &[&[4096, 128]], |x| x[0].softmax(-1)),
     ("layer norm 2048 x 768", &[&[2048, 768], &[768], &[768]], |x| x[0].layer_norm(Some(&x[1]), Some(&x[2]), EPSILON)),
@@ -134,7 +138,7 @@ fn judged(name: &str, first: &Region, second: &Region) -> Judged {
     let schedules: Vec<Schedule> = pairs.filter_map(schedule).collect();
     let all = |of: fn(&Schedule) -> f64| schedules.iter().map(of).collect::<Vec<f64>>();
     let (a, b) = (all(|s| s.first), all(|s| s.second));
-    let times = all(|s| s.first.min(s.second));
+    let times = all(|s| (s.first * s.second).sqrt());
     let predicted = all(|s| s.predicted);
     let slower = quantile(all(|s| (s.second / s.first).ln()), 0.5);
     let apart = schedules.iter().map(|s| ((s.second / s.first).ln() - slower).abs()).collect();
@@ -155,10 +159,4 @@ fn judged(name: &str, first: &Region, second: &Region) -> Judged {
         usual: times.first().map_or(f64::NAN, |t| t / least),
         schedules,
     }
-}
-
-/// The number that a share of others is below.
-fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get((share * values.len().saturating_sub(1) as f64).round() as usize).copied().unwrap_or(0.0)
 }

@@ -1,6 +1,6 @@
 //! What expressions and accesses cost, and the numbers that positions have.
 
-use super::{CALL, LANES, Memory, NEAR_RATE, NEAREST, NEST, SINGLE, STATEMENT, Spent, TURN, Tile, Walk, bytes};
+use super::{CALL, LANES, Memory, NEAR, NEAR_RATE, NEAREST, NEST, SINGLE, STATEMENT, Spent, TURN, Tile, Walk, bytes};
 use crate::egraph::cover::work;
 use tilewright_ir::kernel::{Access, BinaryOp, Expr, IndexDim, Stmt, TileReduce, expr::Ident};
 use tilewright_ir::op::ScalarOp;
@@ -14,6 +14,17 @@ const CHAINS: f64 = 4.0;
 fn strip(tile: Tile) -> f64 {
     let size = tile.elements * bytes(tile.dtype);
     2.0 * 4.0 * size / NEAR_RATE * (3.0 * size / NEAREST).min(1.0)
+}
+
+/// Whether the positions of an access along an axis depend on `var`.
+fn reads(dim: &IndexDim, var: &str) -> bool {
+    match dim {
+        IndexDim::All => false,
+        IndexDim::Point { at, .. } | IndexDim::Checked { at, .. } => at.reads(var),
+        IndexDim::Range { start, .. } => start.reads(var),
+        // Data chooses.
+        IndexDim::Gather(_) => true,
+    }
 }
 
 impl Walk<'_> {
@@ -56,7 +67,7 @@ impl Walk<'_> {
         }
         let mut all = self.spent;
         all.seconds += trips * TURN;
-        let outside = self.turn.replace(var.clone());
+        self.loops.push((var.clone(), trips));
         let middle = ((trips - 2.0) / 2.0).floor();
         for (at, times) in [(middle, trips - 1.0), (trips - 1.0, 1.0)].into_iter().filter(|(_, times)| *times > 0.0) {
             self.numbers.insert(var.clone(), low + step * at);
@@ -65,7 +76,7 @@ impl Walk<'_> {
             all.add(times, self.spent);
         }
         self.spent = all;
-        self.turn = outside;
+        self.loops.pop();
         Some(())
     }
 
@@ -156,18 +167,37 @@ impl Walk<'_> {
         }
         let tile = Tile { elements, dtype: memory.dtype };
         if memory.argument {
-            let moved = elements * bytes(memory.dtype);
+            let moved = self.fresh(access, elements * bytes(memory.dtype));
             self.spent.moved += moved;
-            self.spent.broken += if self.breaks(access, &memory, elements) { moved } else { 0.0 };
+            if self.breaks(access, &memory, elements) {
+                self.spent.broken += moved;
+                self.spent.parts += 1.0;
+            }
         }
         self.spent.seconds += if elements > 1.0 { STATEMENT } else { 0.0 };
         self.spent.seconds += self.elements(tile, if inner || elements <= 1.0 { 0.25 } else { SINGLE }, 0.0);
         Some(tile)
     }
 
+    /// Of the bytes of an access those that the second cache has not: a loop that does not change what is accessed comes back to the same bytes,
+    /// which are still there unless what the loops inside it access fills that cache.
+    fn fresh(&self, access: &Access, size: f64) -> f64 {
+        let (mut fresh, mut between) = (size, size);
+        for (var, trips) in self.loops.iter().rev() {
+            if access.dims.iter().flatten().any(|dim| reads(dim, var)) {
+                between *= trips;
+            } else if between <= NEAR {
+                fresh /= trips;
+            }
+        }
+        fresh
+    }
+
     /// Whether the innermost loop reads a part of another row each time.
     fn breaks(&self, access: &Access, memory: &Memory, elements: f64) -> bool {
-        let (Some(turn), Some([rows @ .., IndexDim::Range { start, .. }])) = (&self.turn, access.dims.as_deref())
+        // The axis of the grid is no loop.
+        let ([_grid, .., (turn, _)], Some([rows @ .., IndexDim::Range { start, .. }])) =
+            (self.loops.as_slice(), access.dims.as_deref())
         else {
             return false;
         };
