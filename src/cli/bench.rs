@@ -91,10 +91,10 @@ enum Work {
         #[arg(long, default_value_t = 1.0)]
         seconds: f64,
     },
-    /// How well the cost walk predicts times: all schedules of 20 regions in two series, each alone, with nothing in a core's caches; ranks
+    /// How well the cost walk predicts times: all schedules of 24 regions in two series, each alone, with nothing in a core's caches; ranks
     /// of one series by the other, and by the predictions
     Schedules {
-        /// Runs of each schedule in a series, in turns; the least time counts
+        /// Runs of each schedule in a series, in turns; the median beside the others of its turn counts
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10000))]
         sweeps: u16,
     },

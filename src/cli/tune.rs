@@ -22,10 +22,10 @@ pub(super) struct Args {
     input: InputArgs,
     #[command(flatten)]
     compile: CompileArgs,
-    /// How often all schedules are gone through; the least time counts
+    /// How often all schedules are gone through; the median beside the others of a sweep counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     sweeps: u16,
-    /// Runs with each schedule, each time
+    /// Runs with each schedule, each time; the least time counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10000))]
     runs: u16,
     /// Schedules of a kernel that are timed: the usual one, and those that are predicted to be the fastest
