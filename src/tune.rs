@@ -2,6 +2,10 @@
 //! program. The choices of one round are measured at once, since regions do not depend on each other's, so there are as many rounds
 //! as the longest list has choices.
 
+mod rank;
+
+pub use rank::correlation;
+
 use crate::compile::{Options, blocks, compile, lower};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,9 +19,9 @@ use tilewright_passes::egraph::Device;
 use tilewright_passes::schedule::Choice;
 use tilewright_passes::tuned::{Best, Tunable, Tuned};
 use tilewright_passes::{Target, tunables, walk};
-use tilewright_runtime::executable::Name;
+use tilewright_runtime::executable::{Executable, Name};
 
-/// How often all rounds are gone through, and how often a program runs in each: the least time counts.
+/// How often all rounds are gone through, and how often a program runs in each, where the least time counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     /// Times that all rounds are gone through.
@@ -26,7 +30,12 @@ pub struct Effort {
     pub runs: usize,
     /// Choices of a region that are measured, the usual among them; all where none.
     pub most: Option<usize>,
+    /// Whether the programs of all rounds are kept, with their weights, so that a sweep compiles nothing but the first.
+    pub keep: bool,
 }
+
+/// Bytes that are read before each run, so that nothing of the run before is in a core's own caches, as other kernels would leave them.
+const OTHERS: usize = 8 << 20;
 
 /// A region that was measured.
 #[derive(Clone, Debug)]
@@ -46,7 +55,7 @@ pub struct Timed {
     pub choice: Choice,
     /// Seconds of a launch by the walk; none where it knows no answer.
     pub predicted: Option<f64>,
-    /// Least seconds of a launch.
+    /// Seconds of a launch, see [`settled`].
     pub seconds: f64,
     /// Whether an earlier choice gives the same kernels.
     again: bool,
@@ -75,55 +84,6 @@ impl Region {
         let known = self.choices.iter().filter(|t| t.predicted.is_some());
         known.min_by(|a, b| a.predicted.unwrap_or(0.0).total_cmp(&b.predicted.unwrap_or(0.0))).copied()
     }
-
-    /// Spearman's rank correlation of predicted and measured times, where at least four choices have both.
-    pub fn correlation(&self) -> Option<f64> {
-        let pairs: Vec<(f64, f64)> = self.choices.iter().filter_map(|t| Some((t.predicted?, t.seconds))).collect();
-        if pairs.len() < 4 {
-            return None;
-        }
-        let x = ranks(&pairs.iter().map(|p| p.0).collect::<Vec<_>>());
-        let y = ranks(&pairs.iter().map(|p| p.1).collect::<Vec<_>>());
-        let mean = (pairs.len() - 1) as f64 / 2.0;
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
-        let spread = (dot(&x, &x) * dot(&y, &y)).sqrt();
-        (spread > 0.0).then(|| dot(&x, &y) / spread)
-    }
-}
-
-impl Region {
-    /// Of the pairs of choices whose times differ by more than `noise` of the lesser, how many more are predicted in the right order than in
-    /// the wrong one, from -1 to 1 (Goodman and Kruskal's gamma, which leaves out ties: Goodman, Kruskal, Measures of
-    /// Association for Cross Classifications, 1954). None where no times differ so much.
-    pub fn concordance(&self, noise: f64) -> Option<f64> {
-        let (mut right, mut wrong) = (0.0, 0.0);
-        for (i, a) in self.choices.iter().enumerate() {
-            for b in &self.choices[..i] {
-                let (Some(x), Some(y)) = (a.predicted, b.predicted) else { continue };
-                if (a.seconds - b.seconds).abs() <= noise * a.seconds.min(b.seconds) {
-                    continue;
-                }
-                // What is predicted to be equal is as wrong as right.
-                let same = (x > y) == (a.seconds > b.seconds) && x != y;
-                *(if same { &mut right } else { &mut wrong }) += if x == y { 0.5 } else { 1.0 };
-                if x == y {
-                    right += 0.5;
-                }
-            }
-        }
-        let all: f64 = right + wrong;
-        (all > 0.0).then(|| (right - wrong) / all)
-    }
-}
-
-/// Ranks from 0; equal numbers share the mean of theirs.
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let rank = |x: &f64| {
-        let below = values.iter().filter(|y| *y < x).count() as f64;
-        let equal = values.iter().filter(|y| *y == x).count() as f64;
-        below + (equal - 1.0) / 2.0
-    };
-    values.iter().map(rank).collect()
 }
 
 /// Measures the schedules of the regions of `module` on `inputs`; `say` hears how many of how many rounds are done.
@@ -157,18 +117,32 @@ pub fn tune(
     }
     regions.iter_mut().for_each(|(region, _)| region.promising(effort.most));
     let rounds = rounds(&regions);
+    let others = vec![1; OTHERS / 8];
+    let mut kept = BTreeMap::new();
+    // Of each region and choice a time a sweep.
+    let mut samples: Vec<Vec<Vec<f64>>> = regions.iter().map(|(r, _)| vec![Vec::new(); r.choices.len()]).collect();
     for sweep in 0..effort.sweeps {
-        for round in 0..rounds {
-            say(sweep * rounds + round, effort.sweeps * rounds);
-            let options = Options { tuned: Some(Arc::new(chosen(&regions, round))), ..usual.clone() };
-            let times = measure(module, (inputs, bindings), &options, effort.runs)?;
-            for (region, kernels) in &mut regions {
-                let Some(timed) = region.choices.get_mut(round) else { continue };
+        for at in 0..rounds {
+            say(sweep * rounds + at, effort.sweeps * rounds);
+            // Every other sweep backwards: what changes slowly strikes none more than others.
+            let round = if sweep % 2 == 0 { at } else { rounds - 1 - at };
+            let code = match kept.remove(&round) {
+                Some(code) => code,
+                None => ready(module, (inputs, bindings), &usual, chosen(&regions, round))?,
+            };
+            let times = measure(&code, (inputs, bindings), effort.runs, &others)?;
+            for ((_, kernels), samples) in regions.iter().zip(&mut samples) {
+                let Some(samples) = samples.get_mut(round) else { continue };
                 let mine = |name: &Name| kernels.iter().any(|t| t.function == name.0 && t.makes(&name.1));
-                let each = times.iter().filter(|(name, _)| mine(name)).map(|(_, seconds)| seconds);
-                timed.seconds = timed.seconds.min(each.sum());
+                samples.push(times.iter().filter(|(name, _)| mine(name)).map(|(_, seconds)| seconds).sum());
+            }
+            if effort.keep {
+                kept.insert(round, code);
             }
         }
+    }
+    for ((region, _), samples) in regions.iter_mut().zip(&samples) {
+        region.choices.iter_mut().zip(settled(samples)).for_each(|(timed, seconds)| timed.seconds = seconds);
     }
     let regions = regions.into_iter().map(|(region, _)| region);
     // What the sizes of this call never launch has no time.
@@ -210,19 +184,48 @@ fn chosen(regions: &[(Region, Vec<Tunable>)], round: usize) -> Tuned {
     tuned
 }
 
-/// Least seconds of a launch or a packing by program and name.
-fn measure(
+/// The times of choices of which each has a sample a sweep: the median of a sample over the lower quartile of its sweep, times the least such
+/// quartile. A machine that others use has fast and slow seconds, which strike a sweep as a whole; what a choice takes beside the
+/// others of its sweep is the same in both.
+fn settled(samples: &[Vec<f64>]) -> Vec<f64> {
+    let sweeps = samples.iter().map(Vec::len).min().unwrap_or(0);
+    let levels: Vec<f64> =
+        (0..sweeps).map(|sweep| quantile(samples.iter().map(|s| s[sweep]).collect(), 0.25)).collect();
+    let least = levels.iter().copied().fold(f64::INFINITY, f64::min);
+    let shares = |s: &Vec<f64>| quantile(s.iter().zip(&levels).map(|(t, level)| t / level).collect(), 0.5);
+    samples.iter().map(|s| least * shares(s)).collect()
+}
+
+/// The number that a share of others is below; infinite of none.
+pub(crate) fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = share * values.len().saturating_sub(1) as f64;
+    values.get(at.round() as usize).copied().unwrap_or(f64::INFINITY)
+}
+
+/// A program with the choices of a round, its weights packed.
+fn ready(
     module: &Module,
     (inputs, bindings): (&[Array], &Bindings),
-    options: &Options,
-    runs: usize,
-) -> Result<BTreeMap<Name, f64>, Diagnostic> {
-    let mut executable = compile(module, options)?;
-    // Packs the weights.
+    usual: &Options,
+    chosen: Tuned,
+) -> Result<Executable, Diagnostic> {
+    let mut executable = compile(module, &Options { tuned: Some(Arc::new(chosen)), ..usual.clone() })?;
     executable.run(inputs, bindings)?;
     executable.enable_profile();
+    Ok(executable)
+}
+
+/// Least seconds of a launch or a packing by program and name.
+fn measure(
+    executable: &Executable,
+    (inputs, bindings): (&[Array], &Bindings),
+    runs: usize,
+    others: &[u64],
+) -> Result<BTreeMap<Name, f64>, Diagnostic> {
     let mut least: BTreeMap<Name, f64> = BTreeMap::new();
     for _ in 0..runs {
+        std::hint::black_box(std::hint::black_box(others).iter().sum::<u64>());
         executable.run(inputs, bindings)?;
         let profile = executable.profile().ok_or_else(|| Diagnostic::bug("a profile that was asked for"))?;
         for (name, count, time) in profile.rows() {
@@ -279,31 +282,14 @@ pub fn tuned(regions: &[Region], options: &Options) -> Tuned {
 mod tests {
     use super::*;
 
-    fn region(rows: &[(f64, f64)]) -> Region {
-        let timed = |&(predicted, seconds): &(f64, f64)| Timed {
-            choice: Choice::Fixed,
-            predicted: Some(predicted),
-            seconds,
-            again: false,
-        };
-        Region { kernel: "main.k".into(), text: String::new(), choices: rows.iter().map(timed).collect() }
-    }
-
     #[test]
-    fn ranks_agree_or_not() {
-        let same = region(&[(1.0, 10.0), (2.0, 20.0), (3.0, 25.0), (9.0, 26.0)]);
-        assert_eq!(same.correlation(), Some(1.0));
-        let other = region(&[(1.0, 4.0), (2.0, 3.0), (3.0, 2.0), (4.0, 1.0)]);
-        assert_eq!(other.correlation(), Some(-1.0));
-        // By hand: ranks 0 1 2.5 2.5 and 0 2 1 3.
-        let ties = region(&[(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (3.0, 4.0)]);
-        assert!((ties.correlation().unwrap_or(0.0) - 0.632_455_5).abs() < 1e-6, "{:?}", ties.correlation());
-        assert_eq!(region(&[(1.0, 1.0); 3]).correlation(), None);
-    }
-
-    #[test]
-    fn a_gain_too_small_to_see_is_none() {
-        assert_eq!(region(&[(1.0, 1.0), (1.0, 0.995)]).best().map(|t| t.seconds), Some(1.0));
-        assert_eq!(region(&[(1.0, 1.0), (1.0, 0.9)]).best().map(|t| t.seconds), Some(0.9));
+    fn slow_sweeps_strike_all() {
+        // Twice as slow while others run; the last choice alone is disturbed once more.
+        let samples = [vec![1.0, 2.0, 2.0, 1.0, 1.0], vec![1.1, 2.2, 2.2, 1.1, 1.1], vec![1.2, 2.4, 2.4, 9.0, 1.2]];
+        let times = settled(&samples);
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(near(times[1] / times[0], 1.1) && near(times[2] / times[0], 1.2), "{times:?}");
+        assert!(near(times[0], 1.0), "{times:?}");
+        assert_eq!(settled(&[Vec::new()]), [f64::INFINITY]);
     }
 }

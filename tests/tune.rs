@@ -97,7 +97,7 @@ fn what_is_measured_is_used() {
     let (inputs, bindings) = (inputs(64), Bindings::from([("n".into(), 64)]));
     let options = Options { threads: 1, ..Options::host().unwrap() };
     let measured = |most| {
-        let effort = Effort { sweeps: 1, runs: 1, most };
+        let effort = Effort { sweeps: 1, runs: 1, most, keep: false };
         tune(&module, (&inputs, &bindings), &options, effort, &|_, _| {}).unwrap()
     };
     let regions = measured(None);

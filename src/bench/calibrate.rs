@@ -28,6 +28,7 @@ pub struct Calibration {
     memory: f64,
     cache: f64,
     cache_bytes: f64,
+    own_cache_bytes: f64,
     launch: f64,
     tile: [f64; 2],
     capabilities: Capabilities,
@@ -71,7 +72,9 @@ pub fn calibrate(threads: usize) -> Result<Calibration, Diagnostic> {
         special: digits(special, 2),
         memory: digits(memory, 3),
         cache: digits(cache.max(memory), 3),
-        cache_bytes: last_cache().unwrap_or(shipped.cache_bytes.0),
+        cache_bytes: caches().last().copied().unwrap_or(shipped.cache_bytes.0),
+        // The last one is shared.
+        own_cache_bytes: caches().iter().nth_back(1).copied().unwrap_or(shipped.own_cache_bytes.0),
         launch: digits(launch(&host)?, 2),
         tile: [shipped.tile.0.0, shipped.tile.1.0],
         capabilities: shipped.capabilities,
@@ -188,12 +191,14 @@ fn launch(options: &Options) -> Result<f64, Diagnostic> {
     Ok((2.0 * once - twice).max(each(16)?).max(1e-8))
 }
 
-/// Bytes of the last cache, where the system tells.
-fn last_cache() -> Option<f64> {
-    let levels = std::fs::read_dir("/sys/devices/system/cpu/cpu0/cache").ok()?;
+/// Bytes of the caches of a core, ascending; none where the system does not say.
+fn caches() -> Vec<f64> {
+    let Ok(levels) = std::fs::read_dir("/sys/devices/system/cpu/cpu0/cache") else { return Vec::new() };
     let size = |path: std::path::PathBuf| -> Option<f64> {
         let text = std::fs::read_to_string(path.join("size")).ok()?;
         text.trim().strip_suffix('K')?.parse::<f64>().ok().map(|k| k * 1024.0)
     };
-    levels.filter_map(|entry| size(entry.ok()?.path())).reduce(f64::max)
+    let mut all: Vec<f64> = levels.filter_map(|entry| size(entry.ok()?.path())).collect();
+    all.sort_by(f64::total_cmp);
+    all
 }

@@ -15,6 +15,7 @@ mod levels;
 mod llm;
 pub mod machine;
 pub mod numpy;
+mod schedules;
 mod train;
 
 pub use attention::attention;
@@ -27,6 +28,7 @@ pub use gemm::{Gemm, gemm};
 pub use gpt2::gpt2;
 pub use levels::{Variant, levels};
 pub use llm::llm;
+pub use schedules::{Judged, SCHEDULES_HEAD, Schedule, schedules};
 pub use train::train;
 
 use crate::compile::{Options, Precision, compile};

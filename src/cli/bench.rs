@@ -91,6 +91,13 @@ enum Work {
         #[arg(long, default_value_t = 1.0)]
         seconds: f64,
     },
+    /// How well the cost walk predicts times: all schedules of 24 regions in two series, each alone, with nothing in a core's caches; ranks
+    /// of one series by the other, and by the predictions
+    Schedules {
+        /// Runs of each schedule in a series, in turns; the median beside the others of its turn counts
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10000))]
+        sweeps: u16,
+    },
     /// Prompts and decoding with a language model
     Llm {
         /// A GGUF file of the llama architecture
@@ -134,6 +141,16 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         }
         Work::Gpt2 => bench::gpt2(&setup, show),
         Work::Levels { files, set, target, seconds } => levels(args, &setup, files, set, (*target, *seconds)),
+        Work::Schedules { sweeps } => {
+            if !args.json {
+                super::print(&format!("{}\n", bench::SCHEDULES_HEAD))?;
+            }
+            bench::schedules(&setup.options, usize::from(*sweeps), |row| {
+                let json =
+                    || serde_json::to_string(&row).map_err(|e| Diagnostic::bug(format!("a row has no JSON: {e}")));
+                super::print(&if args.json { format!("{}\n", json()?) } else { format!("{row}\n") })
+            })
+        }
         Work::Encoder { model } => bench::encoder(model, &setup, show),
         Work::Llm { model } => bench::llm(model, &setup, show),
     }

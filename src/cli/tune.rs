@@ -22,10 +22,10 @@ pub(super) struct Args {
     input: InputArgs,
     #[command(flatten)]
     compile: CompileArgs,
-    /// How often all schedules are gone through; the least time counts
+    /// How often all schedules are gone through; the median beside the others of a sweep counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     sweeps: u16,
-    /// Runs with each schedule, each time
+    /// Runs with each schedule, each time; the least time counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10000))]
     runs: u16,
     /// Schedules of a kernel that are timed: the usual one, and those that are predicted to be the fastest
@@ -55,8 +55,12 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     args.output.as_deref().map_or(Ok(()), check_writable)?;
     let inputs = given.map_or_else(|| inputs::random(&module, args.input.seed, &bindings), Ok)?;
     let options = args.compile.options()?;
-    let effort =
-        Effort { sweeps: args.sweeps.into(), runs: args.runs.into(), most: (!args.all).then_some(args.most.into()) };
+    let effort = Effort {
+        sweeps: args.sweeps.into(),
+        runs: args.runs.into(),
+        most: (!args.all).then_some(args.most.into()),
+        keep: false,
+    };
     let say = |done: usize, all: usize| {
         if done == 0 {
             progress::steps("measuring", all);
@@ -78,7 +82,7 @@ fn json(regions: &[Region]) -> String {
     let row = |r: &Region| {
         let all: Vec<_> = r.choices.iter().map(timed).collect();
         let row = serde_json::json!({
-            "kernel": r.kernel, "region": r.text, "choices": all, "rank_correlation": r.correlation(), "concordance": r.concordance(NOISE),
+            "kernel": r.kernel, "region": r.text, "choices": all, "rank_correlation": r.correlation(0.0), "concordance": r.concordance(NOISE),
             "best": r.best().map(|t| timed(&t)), "picked": r.picked().map(|t| timed(&t)),
         });
         format!("{row}\n")
@@ -101,7 +105,7 @@ fn table(regions: &[Region]) -> String {
         usual += first.seconds;
         best += found.seconds;
         let predicted = first.predicted.map_or_else(|| "-".into(), us);
-        let rank = region.correlation().map_or_else(|| "-".into(), |r| format!("{r:.2}"));
+        let rank = region.correlation(0.0).map_or_else(|| "-".into(), |r| format!("{r:.2}"));
         let other = if found.choice == first.choice { String::new() } else { format!(": {}", found.choice) };
         let (first, found) = (us(first.seconds), us(found.seconds));
         let _ = writeln!(out, "{first:>10} {found:>10} {predicted:>10}  {rank:>5}  {}{other}", region.kernel);
@@ -117,7 +121,7 @@ fn table(regions: &[Region]) -> String {
         let all: Vec<f64> = regions.iter().filter_map(each).collect();
         (all.len(), all.iter().sum::<f64>() / all.len().max(1) as f64)
     };
-    let (ranked, rank) = mean(Region::correlation);
+    let (ranked, rank) = mean(|r| r.correlation(0.0));
     let (ordered, order) = mean(|r| r.concordance(NOISE));
     let least = |r: &Region| r.choices.iter().map(|t| t.seconds).fold(f64::INFINITY, f64::min);
     let picks: Vec<(f64, f64)> = regions.iter().filter_map(|r| Some((r.picked()?.seconds, least(r)))).collect();

@@ -101,12 +101,20 @@ pub struct Device {
     pub cache: Positive,
     /// Bytes of that cache.
     pub cache_bytes: Positive,
+    /// Bytes of the largest cache that a core has of its own; a million where a description does not say.
+    #[serde(default = "own_cache")]
+    pub own_cache_bytes: Positive,
     /// Seconds to start a kernel.
     pub launch: Positive,
     /// Rows and columns of a matrix product that one core computes at a time.
     pub tile: (Positive, Positive),
     /// Templates.
     pub capabilities: Capabilities,
+}
+
+/// What processors for servers had at least since 2017.
+fn own_cache() -> Positive {
+    Positive(1e6)
 }
 
 /// Shipped descriptions, by name.
