@@ -55,7 +55,7 @@ pub struct Timed {
     pub choice: Choice,
     /// Seconds of a launch by the walk; none where it knows no answer.
     pub predicted: Option<f64>,
-    /// Seconds of a launch, see [`settled`].
+    /// Seconds of a launch, see `settled` of this module.
     pub seconds: f64,
     /// Whether an earlier choice gives the same kernels.
     again: bool,
