@@ -21,7 +21,6 @@ mod join;
 mod jvp;
 mod price;
 mod reverse;
-mod shift;
 mod split;
 mod vjp;
 
@@ -223,6 +222,6 @@ mod custom_tests;
 #[cfg(test)]
 mod edges_tests;
 #[cfg(test)]
-mod shift_tests;
+mod join_tests;
 #[cfg(test)]
 mod tests;
