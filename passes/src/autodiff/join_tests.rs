@@ -1,21 +1,14 @@
 //! Cotangents of neighbouring slices are joined.
 
-use super::tests::{check, module};
+use super::tests::{check, f64s, module};
 use super::{Form, differentiate};
-use tilewright_ir::array::Array;
 use tilewright_ir::text::print;
-
-fn inputs(count: usize) -> Vec<Array> {
-    let number = |i: usize, seed: usize| ((i * 37 + seed * 101 + 11) % 199) as f64 / 100.0 - 0.99;
-    let array = |seed| Array::from_f64(&[2, 3], &(0..6).map(|i| number(i, seed)).collect::<Vec<f64>>()).unwrap();
-    (0..count).map(array).collect()
-}
 
 /// The gradient of a function of `%x: f64[2, 3]` and `%y`, checked against differences.
 fn gradient(body: &str) -> String {
     let text = format!("func @main(%x: f64[2, 3], %y: f64[2, 3]) -> f64[] {{\n{body}\n}}\n");
     let m = module(&text);
-    check(&m, &inputs(2));
+    check(&m, &[f64s(&[2, 3], 1), f64s(&[2, 3], 2)]);
     print(&differentiate(&m, &["x", "y"], Form::Gradient).unwrap().module)
 }
 

@@ -76,7 +76,7 @@ fn module_again(m: &Module) -> Module {
     module(&print(m))
 }
 
-fn f64s(shape: &[usize], seed: usize) -> Array {
+pub(super) fn f64s(shape: &[usize], seed: usize) -> Array {
     Array::from_f64(shape, &numbers(shape.iter().product(), seed)).unwrap()
 }
 
