@@ -1,14 +1,15 @@
 """Loss curves of torch in f32, under bf16 autocast, and under f16 autocast with a GradScaler, of one small GPT-2 on the same first
-weights and batches, for tests/train/mixed.rs.
+weights and batches, for tests/train/mixed.rs. How far rounding takes a run from f32 differs tenfold between series of batches, so
+there are some: each begins `first_batch` batches later, and goes round.
 
-usage: autocast.py kjv.txt autocast [layers width heads context batch steps]
+usage: autocast.py kjv.txt autocast [layers width heads context batch steps series]
 writes autocast.json and autocast.safetensors (`kjv.txt` as examples/char_gpt/fetch-text.sh makes it)
 """
 import json, sys, torch, torch.nn.functional as F
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 text, out = open(sys.argv[1]).read(), sys.argv[2]
-LAYERS, WIDTH, HEADS, CONTEXT, BATCH, STEPS = (int(a) for a in (sys.argv[3:9] or "2 32 2 32 4 40".split()))
+LAYERS, WIDTH, HEADS, CONTEXT, BATCH, STEPS, SERIES = (int(a) for a in (sys.argv[3:10] or "2 32 2 32 4 40 8".split()))
 LR, WARMUP, BETAS, DECAY, CLIP, FIRST, INTERVAL = 4e-3, 8, (0.9, 0.95), 0.1, 1.0, 1024.0, 10
 chars = sorted(set(text))
 tokens = torch.tensor([chars.index(c) for c in text[:400_000]])
@@ -37,7 +38,7 @@ def logits(w, ids):
         h = h + linear(F.gelu(linear(norm(h, p + "ln2"), p + "fc"), approximate="tanh"), p + "out")
     return F.linear(norm(h, "lnf"), w["wte"])
 
-def train(dtype):
+def train(dtype, first_batch):
     w = {n: t.clone().requires_grad_(True) for n, t in init.items()}
     groups = [{"params": [t for t in w.values() if t.dim() >= 2], "weight_decay": DECAY}, {"params": [t for t in w.values() if t.dim() < 2], "weight_decay": 0.0}]
     opt = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=1e-8)
@@ -46,8 +47,9 @@ def train(dtype):
     for s in range(STEPS):
         for g in opt.param_groups: g["lr"] = LR * min(1.0, (s + 1) / WARMUP)
         opt.zero_grad()
+        at = (first_batch + s) % STEPS
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            loss = F.cross_entropy(logits(w, x[s]).flatten(0, 1), y[s].flatten())
+            loss = F.cross_entropy(logits(w, x[at]).flatten(0, 1), y[at].flatten())
         scales.append(scaler.get_scale())
         scaler.scale(loss).backward()
         scaler.unscale_(opt)
@@ -56,8 +58,12 @@ def train(dtype):
         losses.append(float(loss.detach()))
     return losses, scales
 
-runs = {name: train(dtype) for name, dtype in [("f32", torch.float32), ("bf16", torch.bfloat16), ("f16", torch.float16)]}
+dtypes = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+series = []
+for first_batch in range(0, STEPS, -(-STEPS // SERIES)):
+    curves = {name: train(dtype, first_batch) for name, dtype in dtypes.items()}
+    series.append(dict(first_batch=first_batch, loss={n: c[0] for n, c in curves.items()}, scale=curves["f16"][1]))
 sizes = dict(layers=LAYERS, width=WIDTH, heads=HEADS, context=CONTEXT, batch=BATCH, steps=STEPS, vocabulary=len(chars))
 rest = dict(peak=LR, warmup=WARMUP, betas=BETAS, decay=DECAY, clip=CLIP, first=FIRST, interval=INTERVAL)
-json.dump({**sizes, **rest, "loss": {n: r[0] for n, r in runs.items()}, "scale": runs["f16"][1]}, open(out + ".json", "w"))
+json.dump({**sizes, **rest, "series": series}, open(out + ".json", "w"))
 save_file({"x": x, "y": y, **{"init." + n: t.contiguous() for n, t in init.items()}}, out + ".safetensors")

@@ -29,6 +29,13 @@ struct Run {
     clip: f64,
     first: f64,
     interval: u64,
+    series: Vec<Series>,
+}
+
+#[derive(Deserialize)]
+struct Series {
+    /// Which batch comes first; after the last comes number 0.
+    first_batch: usize,
     /// Torch's, by precision.
     loss: BTreeMap<String, Vec<f64>>,
     /// Torch's, of f16.
@@ -74,18 +81,22 @@ impl Run {
         train_step(&g, recipe, &weights, &state, &[], &batch, loss).finish(&g).unwrap_or_else(|d| panic!("{d}"))
     }
 
-    /// Losses and scales of all steps.
-    fn curve(&self, file: &Safetensors, dtype: DType) -> (Vec<f64>, Vec<f64>) {
-        let optimiser = AdamW { betas: self.betas, epsilon: 1e-8, decay: self.decay };
-        let policy = Policy::new(dtype).ok();
+    fn recipe<'a>(&self, optimiser: &'a AdamW, policy: Option<&'a Policy>, dtype: DType) -> Recipe<'a> {
         let rule = LossScale { first: self.first, interval: self.interval, ..LossScale::default() };
-        let recipe = Recipe {
+        Recipe {
             schedule: Schedule::Constant { peak: self.peak, warmup: self.warmup },
             clip: Some(self.clip),
-            mixed: policy.as_ref(),
+            mixed: policy,
             scale: (dtype == DType::F16).then_some(rule),
-            ..Recipe::of(&optimiser)
-        };
+            ..Recipe::of(optimiser)
+        }
+    }
+
+    /// Losses and scales of all steps of all series.
+    fn curves(&self, file: &Safetensors, dtype: DType) -> Vec<(Vec<f64>, Vec<f64>)> {
+        let optimiser = AdamW { betas: self.betas, epsilon: 1e-8, decay: self.decay };
+        let policy = Policy::new(dtype).ok();
+        let recipe = self.recipe(&optimiser, policy.as_ref(), dtype);
         let names = recipe.state(&self.weights());
         let code = compile(&self.step(&recipe), &Options { threads: 1, ..Options::host().unwrap() });
         let code = code.unwrap_or_else(|d| panic!("{d}"));
@@ -98,28 +109,28 @@ impl Run {
                 Array::new(ty.dtype, &shape, Bytes::new(vec![0u8; bytes])).unwrap()
             }
         };
-        let mut state: Vec<Array> = names.iter().map(first).collect();
         let scale = names.iter().position(|(name, _)| name == LossScale::NAME);
-        let (mut losses, mut scales) = (Vec::new(), Vec::new());
-        for step in 0..self.steps {
-            scales.extend(scale.map(|i| state[i].to_f64().unwrap()[0]));
-            let batch = ["x", "y"].map(|name| {
-                let all = file.tensor(name).unwrap();
-                let size = all.bytes().len() / self.steps;
-                Array::new(DType::I64, &all.shape()[1..], all.bytes().slice(step * size, size).unwrap()).unwrap()
-            });
-            let mut results = code.run(&[&batch[..], &state].concat(), &Bindings::new()).unwrap();
-            let metrics = results.split_off(state.len());
-            losses.push(metrics[0].to_f64().unwrap()[0]);
-            state = results;
-        }
-        (losses, scales)
+        let [x, y] = ["x", "y"].map(|name| file.tensor(name).unwrap());
+        let batch = |all: &Array, at: usize| {
+            let size = all.bytes().len() / self.steps;
+            Array::new(DType::I64, &all.shape()[1..], all.bytes().slice(at * size, size).unwrap()).unwrap()
+        };
+        let curve = |series: &Series| {
+            let mut state: Vec<Array> = names.iter().map(first).collect();
+            let (mut losses, mut scales) = (Vec::new(), Vec::new());
+            for step in 0..self.steps {
+                scales.extend(scale.map(|i| state[i].to_f64().unwrap()[0]));
+                let at = (series.first_batch + step) % self.steps;
+                let inputs = [&[batch(&x, at), batch(&y, at)][..], &state].concat();
+                let mut results = code.run(&inputs, &Bindings::new()).unwrap();
+                let metrics = results.split_off(state.len());
+                losses.push(metrics[0].to_f64().unwrap()[0]);
+                state = results;
+            }
+            (losses, scales)
+        };
+        self.series.iter().map(curve).collect()
     }
-}
-
-fn farthest(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
 #[test]
@@ -129,26 +140,41 @@ fn losses_stay_as_near_to_f32_as_torchs_do() {
     let path = other.as_ref().unwrap_or(&usual);
     let run: Run = serde_json::from_str(&std::fs::read_to_string(format!("{path}.json")).unwrap()).unwrap();
     let file = Safetensors::open(format!("{path}.safetensors")).unwrap();
-    let full = &run.loss["f32"];
+    // Later losses are as far as chance has it: of 40 first weights, distances over 40 steps were 0.01 to 13 times torch's, 0.84 in the
+    // (geometric) mean; over 15 steps 0.3 to 2.9 times, 0.90 in the mean.
+    let early = 15.min(run.steps);
     for (name, dtype) in [("f32", DType::F32), ("bf16", DType::Bf16), ("f16", DType::F16)] {
-        let (losses, scales) = run.curve(&file, dtype);
-        let (ours, theirs) = (farthest(&losses, full), farthest(&run.loss[name], full));
-        if other.is_some() {
-            let every = (run.steps / 10).max(1);
-            let at: Vec<usize> = (0..run.steps).filter(|i| *i == 0 || (i + 1) % every == 0).collect();
-            println!("{name}: farthest from torch in f32 {ours:.2e}, torch's own {theirs:.2e}");
-            at.iter().for_each(|&i| println!("  {:5} {:.4} {:.4}", i + 1, losses[i], run.loss[name][i]));
-            println!("  scales {:?} and {:?}", scales.last(), run.scale.last());
-            continue;
+        let (mut soon, mut later) = (0.0, 0.0);
+        for (series, (losses, scales)) in run.series.iter().zip(run.curves(&file, dtype)) {
+            let [full, half, theirs] = ["f32", "f16", name].map(|name| &series.loss[name]);
+            if other.is_some() {
+                let (far, theirs_far) = (distance(&losses, full), distance(theirs, full));
+                println!("{name}, from batch {}: {far:.2e} from f32, torch {theirs_far:.2e}", series.first_batch);
+                let every = (run.steps / 10).max(1);
+                let at = (0..run.steps).filter(|i| *i == 0 || (i + 1) % every == 0);
+                at.for_each(|i| println!("  {:5} {:.4} {:.4}", i + 1, losses[i], theirs[i]));
+                println!("  scales {:?} and {:?}", scales.last(), series.scale.last());
+                continue;
+            }
+            if dtype == DType::F32 {
+                let (ours, half) = (distance(&losses, full), distance(half, full));
+                assert!(ours <= half / 20.0, "{ours} from torch's f32, whose f16 is {half} from it: {losses:?}");
+                continue;
+            }
+            assert!(dtype != DType::F16 || scales == series.scale, "{scales:?}, expected {:?}", series.scale);
+            assert!(distance(&losses, full) > 1e-6, "{name} computes in f32");
+            let of = |n: usize| (distance(&losses[..n], &full[..n]) / distance(&theirs[..n], &full[..n])).ln();
+            soon += of(early) / run.series.len() as f64;
+            later += of(run.steps) / run.series.len() as f64;
         }
-        // Torch's: 2.4e-3 in bf16, 7e-5 in f16.
-        let most = match dtype {
-            DType::F32 => 2e-5,
-            DType::Bf16 => 5e-3,
-            _f16 => 2e-4,
-        };
-        assert!(ours <= most, "{name}: {ours} from torch's f32, torch {theirs}: {losses:?}");
-        assert!(dtype == DType::F32 || ours > 1e-6, "{name} computes in f32");
-        assert!(dtype != DType::F16 || scales == run.scale, "{scales:?}, expected {:?}", run.scale);
+        let (soon, later) = (f64::exp(soon), f64::exp(later));
+        assert!(soon <= 1.5, "{name}: {soon} times as far from f32 as torch in {early} steps");
+        assert!(later <= 3.0, "{name}: {later} times as far from f32 as torch");
     }
+}
+
+/// The root of the mean square of differences.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    (a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / a.len() as f64).sqrt()
 }

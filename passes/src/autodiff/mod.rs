@@ -21,6 +21,7 @@ mod join;
 mod jvp;
 mod price;
 mod reverse;
+mod shift;
 mod split;
 mod vjp;
 
@@ -223,5 +224,7 @@ mod custom_tests;
 mod edges_tests;
 #[cfg(test)]
 mod join_tests;
+#[cfg(test)]
+mod shift_tests;
 #[cfg(test)]
 mod tests;

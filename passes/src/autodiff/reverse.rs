@@ -5,8 +5,10 @@
 
 use super::custom::stops;
 use super::join::sum;
+use super::shift::shifts;
 use super::vjp::{Question, Shared, vjp};
 use crate::build::Build;
+use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Node, NodeId, Value};
 use tilewright_ir::op::GraphOp;
@@ -23,7 +25,8 @@ pub fn reverse(
     wrt: &[Value],
 ) -> Result<Vec<Option<Value>>, Diagnostic> {
     let last = seeds.iter().map(|(value, _)| value.node.index() + 1).max().unwrap_or(0);
-    let active = active(module, f, wrt, last);
+    let sources: Vec<Value> = seeds.iter().map(|(value, _)| *value).collect();
+    let active = active(module, f, wrt, &shifts(f, &sources, last), last);
     let mut cts: Vec<Vec<Option<Value>>> = f.nodes[..last].iter().map(|n| vec![None; n.types.len()]).collect();
     let is_active = |v: Value| active.get(v.node.index()).is_some_and(|node| node[v.index as usize]);
     let mut b = Build::new(module, f);
@@ -75,11 +78,12 @@ fn give(b: &mut Build<'_>, cts: &mut [Vec<Option<Value>>], value: Value, ct: Val
     Ok(())
 }
 
-/// Which results of the first `last` nodes are floats that depend on floats of `wrt`.
-fn active(module: &Module, f: &Function, wrt: &[Value], last: usize) -> Vec<Vec<bool>> {
+/// Which results of the first `last` nodes are floats that depend on floats of `wrt`, but those of `constant` nodes.
+fn active(module: &Module, f: &Function, wrt: &[Value], constant: &BTreeSet<usize>, last: usize) -> Vec<Vec<bool>> {
     let mut active: Vec<Vec<bool>> = Vec::with_capacity(last);
     for (i, node) in f.nodes[..last].iter().enumerate() {
-        let depends = node.args.iter().any(|a| active[a.node.index()][a.index as usize]) && !stops(module, &node.op);
+        let moves = !stops(module, &node.op) && !constant.contains(&i);
+        let depends = moves && node.args.iter().any(|a| active[a.node.index()][a.index as usize]);
         let result = |index: usize| {
             let value = Value { node: NodeId(i as u32), index: index as u32 };
             node.types[index].dtype.is_float() && (depends || wrt.contains(&value))
