@@ -29,6 +29,8 @@ pub struct Calibration {
     cache: f64,
     cache_bytes: f64,
     own_cache_bytes: f64,
+    partial_row: f64,
+    panel_change: f64,
     launch: f64,
     tile: [f64; 2],
     capabilities: Capabilities,
@@ -75,6 +77,9 @@ pub fn calibrate(threads: usize) -> Result<Calibration, Diagnostic> {
         cache_bytes: caches().last().copied().unwrap_or(shipped.cache_bytes.0),
         // The last one is shared.
         own_cache_bytes: caches().iter().nth_back(1).copied().unwrap_or(shipped.own_cache_bytes.0),
+        // Chosen by the times of many schedules, not measured.
+        partial_row: shipped.partial_row.0,
+        panel_change: shipped.panel_change.0,
         launch: digits(launch(&host)?, 2),
         tile: [shipped.tile.0.0, shipped.tile.1.0],
         capabilities: shipped.capabilities,

@@ -40,13 +40,6 @@ const NEAR_RATE: f64 = 128e9;
 const BROKEN: f64 = 1.25;
 /// Seconds that each such part takes besides: it begins where nothing was fetched ahead. Sums of columns by 16 and by 64 at a time take 4 to 9 ns a part more.
 const PART: f64 = 6e-9;
-/// Seconds of a part of a row that is written, as its lines are fetched before they are. Products take 18 to 38 ns more for each row of 32 columns that they
-/// write than for rows of 128, statements and what overlaps included, on Sapphire Rapids.
-const WRITTEN: f64 = 10e-9;
-/// Seconds until the first line of a panel is there where the micro-kernel goes on in another panel instead of along the fold. Products of 1 row
-/// whose panels are read by 64 steps take 100 ns a change more.
-const CHANGE: f64 = 100e-9;
-
 /// What a tile is.
 #[derive(Clone, Copy)]
 struct Tile {
@@ -194,12 +187,13 @@ impl Walk<'_> {
         let narrow = idle.min(2.0);
         // Other kernels run in between: only what a second cache holds is still there.
         let slower = 1.0 + (BROKEN - 1.0) * each.broken / each.moved.max(1.0);
-        let near = device.own_cache_bytes.0;
-        let first = if whole > near { slower * traffic.min(whole) / device.memory.0 } else { 0.0 };
+        let first = if whole > device.own_cache_bytes.0 { slower * traffic.min(whole) / device.memory.0 } else { 0.0 };
         let memory = (traffic / device.cache.0 * device.cores.0 / cores).max(first) * narrow;
-        let away = if whole > near { CHANGE * each.changes } else { 0.0 };
-        let memory = memory + (PART * each.parts + away) * points / cores * idle;
-        Some(compute.max(memory) + 0.15 * compute.min(memory) + device.launch.0)
+        let memory = memory + PART * each.parts * points / cores * idle;
+        // A panel that is not fetched ahead is waited for by both.
+        let waits = if whole > device.own_cache_bytes.0 { device.panel_change.0 * each.changes } else { 0.0 };
+        let waits = waits * points / cores * idle;
+        Some(compute.max(memory) + 0.15 * compute.min(memory) + waits + device.launch.0)
     }
 
     /// What a point of the grid takes.
@@ -258,7 +252,7 @@ impl Walk<'_> {
                 let tile = self.access(access)?;
                 if self.spent.parts > before.parts {
                     (self.spent.parts, self.spent.broken) = (before.parts, before.broken);
-                    self.spent.seconds += WRITTEN;
+                    self.spent.seconds += self.device.partial_row.0;
                 }
                 if *add {
                     self.spent.seconds += self.elements(tile, 1.0, 0.0);

@@ -237,12 +237,14 @@ impl Walk<'_> {
         Some(())
     }
 
-    /// Whether the fold of a panel is left before its end for another panel, as a share of the calls that come to it first.
+    /// How often the fold of a panel is left before its end for another panel, as a share of the calls that come to it first. With few
+    /// panels in turn what was fetched ahead of one is often still there.
     fn changes(&self, panels: &Access) -> f64 {
         let Some([panel, depth, ..]) = panels.dims.as_deref() else { return 0.0 };
         let inside = self.loops.get(self.outside..).unwrap_or(&[]);
-        let turns = |dim| inside.iter().any(|(var, trips)| *trips > 1.0 && reads(dim, var));
-        if turns(panel) && turns(depth) { self.fresh(panels, 1.0) } else { 0.0 }
+        let turns = |dim| inside.iter().filter(|(var, _)| reads(dim, var)).map(|(_, trips)| *trips).product::<f64>();
+        let (several, parts) = (turns(panel), turns(depth));
+        if several > 1.0 && parts > 1.0 { (1.0 - 1.0 / several) * self.fresh(panels, 1.0) } else { 0.0 }
     }
 
     /// Columns of an accumulator.
