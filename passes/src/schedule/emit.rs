@@ -1,11 +1,11 @@
 //! Regions to kernels: one emitter for every template. A schedule only says how the output's axes are bound; every term
 //! is emitted in the deepest frame that binds one of its axes, so folds that do not depend on a loop leave it.
 
-use super::Schedule;
 use super::held::{Strip, Trace, worth_holding};
 use super::index::{ceil, dim, literal, mul};
 use super::same_row::same_row;
 use super::write::{between, buffer, grid, kernel, load, point, range, store};
+use super::{Schedule, crosswise};
 use crate::region::{AxisId, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
@@ -129,6 +129,11 @@ impl Roles {
                     (Schedule::Pointwise { .. }, _) if shared(last) => {
                         roles.vars.push(("t".into(), count));
                         roles.grid.insert(last, bind);
+                        // The next point of the grid reads on in the lines of this one.
+                        if let Some(axis) = crosswise(region) {
+                            let inner = |(var, _): &(Ident, Expr)| **var == *format!("i{axis}");
+                            roles.vars.sort_by_key(inner);
+                        }
                     }
                     (Schedule::Pointwise { .. }, Some(size)) => {
                         roles.grid.insert(last, Bind::Tile { start: Expr::Int(0), size, open: false });

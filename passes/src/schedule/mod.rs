@@ -61,6 +61,8 @@ pub enum Schedule {
 
 /// Elements of a tile along the innermost axis.
 pub const TILE: i64 = 256;
+/// Elements of a tile that is read crosswise: so many lines stay in a first cache even where rows of a power of two map them to one set.
+const CROSSWISE: i64 = 16;
 
 /// Whether some load that depends on `with` reads `axis` contiguously: coefficient 1 in the last dim.
 fn contiguous(region: &Region, axis: AxisId, with: AxisId) -> bool {
@@ -70,6 +72,21 @@ fn contiguous(region: &Region, axis: AxisId, with: AxisId) -> bool {
             Some(Index::Term(_)) | None => false,
         },
         _other => false,
+    })
+}
+
+/// The axis along the rows of an input of which tiles of the innermost axis are read crosswise, a line of the cache for each element, as
+/// a transposition does. None where rows are shorter than a line.
+fn crosswise(region: &Region) -> Option<AxisId> {
+    let last = region.rank.checked_sub(1)?;
+    let along = |index: &Index, axis: AxisId| matches!(index, Index::Affine(a) if a.terms.contains(&(axis, 1)));
+    region.terms.iter().find_map(|(term, _)| {
+        let Term::Load { input, map, .. } = term else { return None };
+        let (row, others) = map.split_last()?;
+        let length = region.inputs[*input].1.shape.last()?;
+        let long = length.as_const().is_none_or(|n| n >= CROSSWISE);
+        let across = long && others.iter().any(|index| along(index, last));
+        (0..last).find(|&axis| across && along(row, axis))
     })
 }
 
@@ -120,6 +137,8 @@ impl Schedule {
             Schedule::Pointwise { tile: TILE }
         } else if rows {
             Schedule::Row { tile: TILE }
+        } else if !folds && crosswise(region).is_some() {
+            Schedule::Pointwise { tile: CROSSWISE }
         } else {
             Schedule::Pointwise { tile: TILE }
         }

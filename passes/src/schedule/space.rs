@@ -72,16 +72,18 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Tiles of loops, beside the usual one.
-const TILES: [i64; 7] = [16, 64, 128, 512, 1024, 2048, 4096];
+/// Tiles of loops.
+const TILES: [i64; 8] = [TILE, 16, 64, 128, 512, 1024, 2048, 4096];
 
 /// What `schedule` may be instead, itself first.
 pub(crate) fn loops(schedule: Schedule) -> Vec<Choice> {
-    let tiles = || std::iter::once(TILE).chain(TILES);
-    let with = |make: fn(i64) -> Schedule| tiles().map(make).collect::<Vec<_>>();
+    let with = |usual: i64, make: fn(i64) -> Schedule| {
+        let others = TILES.into_iter().filter(|tile| *tile != usual);
+        std::iter::once(usual).chain(others).map(make).collect::<Vec<_>>()
+    };
     let schedules = match schedule {
-        Schedule::Pointwise { .. } => with(|tile| Schedule::Pointwise { tile }),
-        Schedule::Row { .. } => with(|tile| Schedule::Row { tile }),
+        Schedule::Pointwise { tile } => with(tile, |tile| Schedule::Pointwise { tile }),
+        Schedule::Row { tile } => with(tile, |tile| Schedule::Row { tile }),
         Schedule::Point | Schedule::Scalar => vec![schedule],
     };
     [true, false]

@@ -1,6 +1,8 @@
 //! What expressions and accesses cost, and the numbers that positions have.
 
-use super::{CALL, LANES, Memory, NEAR_RATE, NEAREST, NEST, SINGLE, STATEMENT, Spent, TURN, Tile, Walk, bytes};
+use super::{
+    CALL, LANES, LINE, Memory, NEAR_RATE, NEAREST, NEST, SINGLE, STATEMENT, Spent, TURN, Tile, WAY, WAYS, Walk, bytes,
+};
 use crate::egraph::cover::work;
 use tilewright_ir::kernel::{Access, BinaryOp, Expr, IndexDim, Stmt, TileReduce, expr::Ident};
 use tilewright_ir::op::ScalarOp;
@@ -181,7 +183,7 @@ impl Walk<'_> {
             // Accumulators of many rows leave the first cache before they are stored.
             self.spent.seconds += elements * bytes(memory.dtype) / NEAR_RATE;
         }
-        self.spent.seconds += if elements > 1.0 { STATEMENT } else { 0.0 };
+        self.spent.seconds += if elements > 1.0 { STATEMENT + LINE * self.away(access, &memory) } else { 0.0 };
         self.spent.seconds += self.elements(tile, if inner || elements <= 1.0 { 0.25 } else { SINGLE }, 0.0);
         Some(tile)
     }
@@ -198,6 +200,25 @@ impl Walk<'_> {
             }
         }
         fresh
+    }
+
+    /// How many of the lines of a tile across rows do not stay in the first cache, whose sets rows of a size that many powers of 2 divide
+    /// fill unevenly.
+    fn away(&self, access: &Access, memory: &Memory) -> f64 {
+        let dims = access.dims.as_deref().unwrap_or(&[]);
+        let Some(at) = dims.iter().position(|dim| matches!(dim, IndexDim::Range { .. })) else { return 0.0 };
+        let (IndexDim::Range { size, .. }, rest) = (&dims[at], &dims[at + 1..]) else { return 0.0 };
+        if rest.is_empty() || !rest.iter().all(|dim| matches!(dim, IndexDim::Point { .. })) {
+            return 0.0;
+        }
+        let row = memory.axes.iter().skip(at + 1).product::<f64>() * bytes(memory.dtype);
+        if row < 64.0 {
+            return 0.0;
+        }
+        let shared = 1_i64 << (row as i64).trailing_zeros().min(WAY.trailing_zeros());
+        let held = WAYS * (WAY / shared.max(64)) as f64;
+        let lines = self.number(size).unwrap_or(0.0);
+        (lines - held).max(0.0)
     }
 
     /// Whether the innermost loop reads a part of another row each time.
