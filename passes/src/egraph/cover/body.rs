@@ -161,10 +161,10 @@ fn order<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Class], places: &
     let mut locals: Vec<Local<'p>> = Vec::with_capacity(order.len());
     for class in order {
         let choice = chosen(place(places, class)?, class);
-        let kids: SmallVec<[usize; 4]> = match choice {
-            Some(c) => c.kids.iter().map(|&k| place(places, k)).collect::<Option<_>>()?,
-            None => SmallVec::new(),
-        };
+        let mut kids: SmallVec<[usize; 4]> = SmallVec::new();
+        for &kid in choice.iter().flat_map(|c| &c.kids) {
+            kids.push(place(places, kid)?);
+        }
         let free = match choice {
             Some(c) => c.free(kids.iter().map(|&k| locals[k].free)),
             None => problem.classes[class].free,

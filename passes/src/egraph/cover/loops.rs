@@ -7,6 +7,7 @@ use super::kind::Sum;
 use super::price::{Load, bytes, contiguous, elementwise, pace, read, source, stored};
 use super::problem::{Problem, Step, each};
 use crate::schedule::{MOST_HELD, READ_HELD, STORE_HELD};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::types::DType;
 
@@ -27,6 +28,15 @@ struct Frame {
     count: f64,
 }
 
+/// Loops that a value is made in, by number, ascending.
+type Frames = SmallVec<[usize; 2]>;
+
+fn insert(frames: &mut Frames, frame: usize) {
+    if let Err(at) = frames.binary_search(&frame) {
+        frames.insert(at, frame);
+    }
+}
+
 struct Loops<'p, 'a> {
     problem: &'p Problem<'a>,
     frames: Vec<Frame>,
@@ -43,7 +53,7 @@ impl Loops<'_, '_> {
     }
 
     /// How many of `frames` are passes over the row that `frame` is one over; a point of the grid has none.
-    fn passes(&self, frames: &BTreeSet<usize>, frame: usize) -> usize {
+    fn passes(&self, frames: &[usize], frame: usize) -> usize {
         let row = |f: usize| (self.frames[f].parent, self.frames[f].axis);
         frames.iter().filter(|&&f| frame != 0 && row(f) == row(frame)).count()
     }
@@ -59,10 +69,7 @@ impl Loops<'_, '_> {
 
 /// Output axes that are loops inside a grid point, outer first: those that are folded too, else the innermost one.
 pub(super) fn inner_axes(problem: &Problem<'_>, written: &Written<'_>) -> Vec<AxisId> {
-    let order = written.outputs.iter().find_map(|&o| {
-        let id = problem.classes[written.locals[o].class].id;
-        problem.context.orders.iter().find(|r| r.0 == id).map(|r| r.1.as_slice())
-    });
+    let order = written.outputs.iter().find_map(|&o| problem.classes[written.locals[o].class].order.as_ref());
     let both: Vec<AxisId> = each(written.grid & written.folded).collect();
     if !both.is_empty() {
         return both;
@@ -108,9 +115,9 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
     let points = problem.points(outer);
     let mut l = Loops { problem, frames: vec![Frame { parent: 0, axis: GATHERED, pass: 0, count: points }] };
     let deepest = inner.iter().fold(0, |frame, &axis| l.inside(frame, axis, 0));
-    let mut at_frames: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); written.locals.len()];
+    let mut at_frames: Vec<Frames> = vec![Frames::new(); written.locals.len()];
     for &o in &written.outputs {
-        at_frames[o].insert(l.place(deepest, written.locals[o].free));
+        insert(&mut at_frames[o], l.place(deepest, written.locals[o].free));
     }
     let mut load = Load { written: stored(problem, written), launch: problem.device.launch.0, ..Load::default() };
     // Without folds an innermost loop is split in tiles.
@@ -172,14 +179,14 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
                         load.flops += 2.0 * count;
                     }
                     for &kid in &local.kids {
-                        at_frames[kid].insert(l.place(body, written.locals[kid].free));
+                        insert(&mut at_frames[kid], l.place(body, written.locals[kid].free));
                     }
                     continue;
                 }
             }
             for &kid in &local.kids {
                 if !matches!(choice.step, Step::At(_)) {
-                    at_frames[kid].insert(l.place(frame, written.locals[kid].free));
+                    insert(&mut at_frames[kid], l.place(frame, written.locals[kid].free));
                 }
             }
         }

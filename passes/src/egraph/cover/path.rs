@@ -11,6 +11,8 @@ const MOST_CONES: usize = 4096;
 const MOST_ROOTS: usize = 32;
 /// Seconds that are no difference.
 const EQUAL: f64 = 1e-12;
+/// More than sums of the same numbers differ by, in whatever order.
+const ROUNDED: f64 = 1.0 + 1e-9;
 
 /// A set of classes.
 #[derive(Clone, Default)]
@@ -103,8 +105,13 @@ impl<'p> Paths<'p> {
 
     /// Seconds of one of `classes` and of those beside it that its cover cannot store.
     pub fn together(&self, classes: &[Class], low: &[f64], paid: &Set) -> f64 {
-        let mut most = 0.0f64;
+        let mut most = classes.iter().map(|&first| low[first]).fold(0.0, f64::max);
+        // Most that there is beside any, however it is rounded.
+        let all = ROUNDED * classes.iter().filter(|c| !paid.has(**c)).map(|&c| self.own[c]).sum::<f64>();
         for &first in classes {
+            if low[first] + all <= most {
+                continue;
+            }
             let beside = classes.iter().filter(|&&c| match self.cones.get(first) {
                 Some(cone) => !cone.has(c) && !paid.has(c),
                 None => false,
@@ -138,8 +145,12 @@ impl<'p> Paths<'p> {
             for class in classes.iter().copied().filter(|&c| !paid.has(c)) {
                 for &number in &self.candidates.of[class] {
                     let candidate = &self.candidates.all[number];
+                    let (mine, enough) = (part(candidate), low[class] - EQUAL);
+                    if mine >= enough || self.reads(class, candidate).any(|read| mine + low[read] >= enough) {
+                        continue;
+                    }
                     let reads: SmallVec<[Class; 8]> = self.reads(class, candidate).collect();
-                    let total = part(candidate) + self.together(&reads, &low, paid);
+                    let total = mine + self.together(&reads, &low, paid);
                     if total < low[class] - EQUAL {
                         (low[class], changed) = (total, true);
                     }
