@@ -8,7 +8,7 @@ use super::price::{Load, bytes, contiguous, elementwise, pace, read, source, sto
 use super::problem::{Problem, Step, each};
 use crate::schedule::{MOST_HELD, READ_HELD, STORE_HELD};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use tilewright_ir::types::DType;
 
 /// Elements of a tile of an elementwise kernel: the least that one core takes.
@@ -115,7 +115,7 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
     let points = problem.points(outer);
     let mut l = Loops { problem, frames: vec![Frame { parent: 0, axis: GATHERED, pass: 0, count: points }] };
     let deepest = inner.iter().fold(0, |frame, &axis| l.inside(frame, axis, 0));
-    let mut at_frames: Vec<Frames> = vec![Frames::new(); written.locals.len()];
+    let mut at_frames: Vec<Frames> = written.locals.iter().map(|_| Frames::new()).collect();
     for &o in &written.outputs {
         insert(&mut at_frames[o], l.place(deepest, written.locals[o].free));
     }
@@ -125,7 +125,7 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
         if written.folded == 0 { inner.iter().map(|&a| (problem.extent(a) / TILE).ceil()).product() } else { 1.0 };
     load.items = points * tiles;
     let mut keys = BTreeSet::new();
-    let mut smooth = Smooth { written, known: BTreeMap::new() };
+    let mut smooth = Smooth { written, known: Vec::new() };
     for at in (0..written.locals.len()).rev() {
         let frames = std::mem::take(&mut at_frames[at]);
         let local = &written.locals[at];
@@ -245,12 +245,16 @@ fn fold_work(fold: Fold) -> f64 {
 /// operands come first, so one pass over the values answers for all of them.
 struct Smooth<'w, 'p> {
     written: &'w Written<'p>,
-    known: BTreeMap<AxisId, Vec<bool>>,
+    known: Vec<(AxisId, Vec<bool>)>,
 }
 
 impl Smooth<'_, '_> {
     fn all(&mut self, values: &[usize], axis: AxisId) -> bool {
-        let known = self.known.entry(axis).or_insert_with(|| smooth(self.written, axis));
+        let at = self.known.iter().position(|k| k.0 == axis).unwrap_or_else(|| {
+            self.known.push((axis, smooth(self.written, axis)));
+            self.known.len() - 1
+        });
+        let known = &self.known[at].1;
         values.iter().all(|&at| known[at])
     }
 }

@@ -49,12 +49,22 @@ impl Set {
 pub(super) struct Paths<'p> {
     problem: &'p Problem<'p>,
     candidates: &'p Candidates,
+    /// Per class, the cuts that store it.
+    cuts: Vec<Vec<Cut>>,
     /// Per class, all that some cover of it may store; without entries where there are too many classes.
     cones: Vec<Set>,
     /// Per class, seconds of the cheapest cut that stores it.
     own: Vec<f64>,
     /// Places of classes in an order: what a class reads from after itself is taken to be there. Without entries all is read.
     places: Vec<u32>,
+}
+
+/// A cut of one class.
+struct Cut {
+    /// The part of its seconds that the class stands for.
+    seconds: f64,
+    /// What it reads.
+    reads: SmallVec<[Class; 8]>,
 }
 
 /// The part of a cut's seconds that one output stands for.
@@ -67,7 +77,14 @@ impl<'p> Paths<'p> {
         let count = problem.classes.len();
         let cheapest = |of: &Vec<usize>| of.iter().map(|&n| part(&candidates.all[n])).fold(f64::INFINITY, f64::min);
         let own = candidates.of.iter().map(cheapest).collect();
-        let mut paths = Paths { problem, candidates, cones: Vec::new(), own, places };
+        let (cuts, cones) = (Vec::new(), Vec::new());
+        let mut paths = Paths { problem, candidates, cuts, cones, own, places };
+        let cut = |class: Class, number: &usize| {
+            let candidate = &candidates.all[*number];
+            Cut { seconds: part(candidate), reads: paths.reads(class, candidate).collect() }
+        };
+        let of = candidates.of.iter().enumerate();
+        paths.cuts = of.map(|(class, of)| of.iter().map(|number| cut(class, number)).collect()).collect();
         if count <= MOST_CONES {
             paths.cones = paths.cones(count);
         }
@@ -143,14 +160,12 @@ impl<'p> Paths<'p> {
         loop {
             let mut changed = false;
             for class in classes.iter().copied().filter(|&c| !paid.has(c)) {
-                for &number in &self.candidates.of[class] {
-                    let candidate = &self.candidates.all[number];
-                    let (mine, enough) = (part(candidate), low[class] - EQUAL);
-                    if mine >= enough || self.reads(class, candidate).any(|read| mine + low[read] >= enough) {
+                for Cut { seconds, reads } in &self.cuts[class] {
+                    let enough = low[class] - EQUAL;
+                    if *seconds >= enough || reads.iter().any(|&read| seconds + low[read] >= enough) {
                         continue;
                     }
-                    let reads: SmallVec<[Class; 8]> = self.reads(class, candidate).collect();
-                    let total = mine + self.together(&reads, &low, paid);
+                    let total = seconds + self.together(reads, &low, paid);
                     if total < low[class] - EQUAL {
                         (low[class], changed) = (total, true);
                     }
