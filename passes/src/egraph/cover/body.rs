@@ -139,9 +139,10 @@ fn order<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Class], places: &
     while let Some((class, done)) = stack.pop() {
         let slot = place(class)?;
         let choice = chosen(slot, class);
+        let operands = choice.map_or(&[][..], |c| &c.kids);
         if done {
             let mut kids: SmallVec<[usize; 4]> = SmallVec::new();
-            for &kid in choice.iter().flat_map(|c| &c.kids) {
+            for &kid in operands {
                 kids.push(state[place(kid)?]);
             }
             state[slot] = locals.len();
@@ -155,7 +156,7 @@ fn order<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Class], places: &
             _done => continue,
         }
         stack.push((class, true));
-        for &kid in choice.iter().flat_map(|c| c.kids.iter().rev()) {
+        for &kid in operands.iter().rev() {
             match state[place(kid)?] {
                 UNSEEN => stack.push((kid, false)),
                 OPEN => return None,
@@ -189,8 +190,9 @@ fn local<'p>(
     };
     let mut passes: SmallVec<[(AxisId, u8); 2]> = SmallVec::new();
     // What is below an `at` is done before the kernel starts.
-    for kid in kids.iter().filter(|_| choice.is_some_and(|c| !matches!(c.step, Step::At(_)))) {
-        for &(axis, count) in &locals[*kid].passes {
+    let below = if choice.is_some_and(|c| matches!(c.step, Step::At(_))) { &[] } else { &kids[..] };
+    for &kid in below {
+        for &(axis, count) in &locals[kid].passes {
             match passes.iter_mut().find(|p| p.0 == axis) {
                 Some(p) => p.1 = p.1.max(count),
                 None => passes.push((axis, count)),
