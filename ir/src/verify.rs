@@ -7,7 +7,7 @@ use crate::infer::{infer, shown_name};
 use crate::op::{Attr, GraphOp, Name};
 use crate::text::{is_ident, print_node};
 use crate::types::{Dim, SymbolDecl, Type};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// Checks a module: names are unique; parameter i is node i; operands precede users and exist; types are those that
 /// inference gives; symbols are declared with sensible ranges; calls go to earlier functions (so there is no
@@ -17,13 +17,22 @@ use std::collections::BTreeSet;
 /// Errors: `custom-rule`, `bad-module`, `duplicate-name`, `bad-symbol`, `unknown-symbol`, `unknown-value`, `type-mismatch`,
 /// `unknown-function`, `bad-donation`, and those of [`infer`], labelled with the places of the node.
 pub fn verify(module: &Module) -> Result<(), Diagnostic> {
+    functions(module, true)
+}
+
+/// The same for a module whose nodes were all made by [`Function::push`], which has inferred their types.
+pub(crate) fn verify_pushed(module: &Module) -> Result<(), Diagnostic> {
+    functions(module, false)
+}
+
+fn functions(module: &Module, infers: bool) -> Result<(), Diagnostic> {
     // Functions before the one at hand: inference looks calls up here, and finds only verified ones.
     let mut earlier: BTreeSet<&str> = BTreeSet::new();
     for (key, f) in &module.functions {
         if *key != f.name {
             return Err(Diagnostic::new("bad-module", format!("function `@{}` is filed under `@{key}`", f.name)));
         }
-        function(module, f, &earlier).map_err(|d| in_function(d, f))?;
+        function(module, f, &earlier, infers).map_err(|d| in_function(d, f))?;
         earlier.insert(key);
     }
     module.functions.values().try_for_each(|f| derivative(module, f).map_err(|d| in_function(d, f)))
@@ -31,6 +40,9 @@ pub fn verify(module: &Module) -> Result<(), Diagnostic> {
 
 /// The functions of a rule for a derivative fit: they stand anywhere in the module, as nothing runs them from here.
 pub(crate) fn derivative(module: &Module, f: &Function) -> Result<(), Diagnostic> {
+    if f.derivative.functions().is_empty() {
+        return Ok(());
+    }
     let params: Vec<&Type> = f.params.iter().map(|p| &p.ty).collect();
     let results: Vec<&Type> = f.results.iter().map(|&r| f.ty(r)).collect();
     let floats =
@@ -110,7 +122,7 @@ pub(crate) fn symbol(s: &SymbolDecl) -> Result<(), Diagnostic> {
     if high / step * step < *low { bad("a multiple of the step in the range") } else { Ok(()) }
 }
 
-fn function(module: &Module, f: &Function, earlier: &BTreeSet<&str>) -> Result<(), Diagnostic> {
+fn function(module: &Module, f: &Function, earlier: &BTreeSet<&str>, infers: bool) -> Result<(), Diagnostic> {
     let mut known = BTreeSet::new();
     for s in &f.symbols {
         symbol(s)?;
@@ -118,15 +130,14 @@ fn function(module: &Module, f: &Function, earlier: &BTreeSet<&str>) -> Result<(
             return Err(Diagnostic::new("duplicate-name", format!("the size `{}` is declared twice", s.name)));
         }
     }
-    let mut names = BTreeSet::new();
+    let mut names = HashSet::new();
     for (i, p) in f.params.iter().enumerate() {
         if !names.insert(&*p.name) {
             return Err(Diagnostic::new("duplicate-name", format!("parameter `%{}` is declared twice", p.name)));
         }
-        let fits = f
-            .nodes
-            .get(i)
-            .is_some_and(|n| n.op == GraphOp::Parameter { index: i } && n.args.is_empty() && n.types == [p.ty.clone()]);
+        let fits = f.nodes.get(i).is_some_and(|n| {
+            n.op == GraphOp::Parameter { index: i } && n.args.is_empty() && n.types == std::slice::from_ref(&p.ty)
+        });
         if !fits {
             let message = format!("node {i} is not the parameter `%{}`: {}", p.name, p.ty);
             return Err(Diagnostic::new("bad-module", message));
@@ -135,7 +146,11 @@ fn function(module: &Module, f: &Function, earlier: &BTreeSet<&str>) -> Result<(
         countable(&p.ty)?;
     }
     for i in f.params.len()..f.nodes.len() {
-        node(module, f, i, &known, earlier).map_err(|d| at_node(d, f, i))?;
+        node(f, i, &known, earlier).map_err(|d| at_node(d, f, i))?;
+        if infers {
+            inferred(module, f, i).map_err(|d| at_node(d, f, i))?;
+        }
+        sized(&f.nodes[i].types, &known).map_err(|d| at_node(d, f, i))?;
     }
     for &r in &f.results {
         value(f, f.nodes.len(), r)?;
@@ -171,15 +186,9 @@ fn declared<'d>(dims: impl Iterator<Item = &'d Dim>, known: &BTreeSet<&str>) -> 
     }
 }
 
-fn node(
-    module: &Module,
-    f: &Function,
-    i: usize,
-    known: &BTreeSet<&str>,
-    earlier: &BTreeSet<&str>,
-) -> Result<(), Diagnostic> {
+fn node(f: &Function, i: usize, known: &BTreeSet<&str>, earlier: &BTreeSet<&str>) -> Result<(), Diagnostic> {
     let n = &f.nodes[i];
-    let args = n.args.iter().map(|&a| value(f, i, a)).collect::<Result<Vec<&Type>, Diagnostic>>()?;
+    n.args.iter().try_for_each(|&a| value(f, i, a).map(drop))?;
     for attr in n.op.attrs() {
         match attr {
             Attr::Name(name) if !earlier.contains(&*name) => {
@@ -193,14 +202,26 @@ fn node(
             Attr::ReduceKind(_) | Attr::DotDims(_) | Attr::Literal(_) | Attr::ScalarOp(_) => {}
         }
     }
-    let types = infer(module, &n.op, &args)?;
-    if types != n.types {
-        let show = |all: &[Type]| all.iter().map(|t| t.to_string()).collect::<Vec<String>>().join(", ");
-        let (name, want, found) = (shown_name(&n.op), show(&types), show(&n.types));
-        return Err(Diagnostic::new("type-mismatch", format!("`{name}` gives {want}, the node says {found}")));
-    }
+    Ok(())
+}
+
+/// Sizes of results are declared, and their bytes fit.
+fn sized(types: &[Type], known: &BTreeSet<&str>) -> Result<(), Diagnostic> {
     types.iter().try_for_each(countable)?;
     declared(types.iter().flat_map(|t| &t.shape), known)
+}
+
+/// The types of a node, whose operands exist, are those that inference gives.
+fn inferred(module: &Module, f: &Function, i: usize) -> Result<(), Diagnostic> {
+    let n = &f.nodes[i];
+    let args: Vec<&Type> = n.args.iter().map(|&a| f.ty(a)).collect();
+    let types = infer(module, &n.op, &args)?;
+    if types == n.types {
+        return Ok(());
+    }
+    let show = |all: &[Type]| all.iter().map(|t| t.to_string()).collect::<Vec<String>>().join(", ");
+    let (name, want, found) = (shown_name(&n.op), show(&types), show(&n.types));
+    Err(Diagnostic::new("type-mismatch", format!("`{name}` gives {want}, the node says {found}")))
 }
 
 /// The bytes of a value are counted in 64 bits, however large its symbols are declared.

@@ -329,6 +329,11 @@ fn errors_point_at_the_place() {
     assert_eq!(fails("func @f() where n in 3..=2 {return}"), ("bad-symbol", 1, 17));
     assert_eq!(fails("func @f() -> f32[] {return}"), ("type-mismatch", 1, 11));
     assert_eq!(fails("func @f() {return} func @f() {return}"), ("duplicate-name", 1, 20));
+    // Numbers need no order, but each is defined once.
+    let defines = |lines: &str| format!("func @f(%x: f32[]) -> f32[] {{\n{lines}\nreturn %0\n}}");
+    assert!(parse("t", &defines("%2 = neg %x\n%0 = neg %2\n%1 = neg %0")).is_ok());
+    assert_eq!(fails(&defines("%0 = neg %x\n%0 = neg %x")), ("duplicate-name", 3, 2));
+    assert_eq!(fails(&defines("%1 = neg %x\n%0 = neg %1\n%1 = neg %x")), ("duplicate-name", 4, 2));
     let deep = body(&format!("%0 = reshape %x shape=[{}n", "(".repeat(100_000)));
     assert_eq!(fails(&deep).0, "nesting");
     // Products of sums, divisions of them, and products again would grow without bound.

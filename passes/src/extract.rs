@@ -6,6 +6,18 @@ use tilewright_ir::graph::{Function, Node, NodeId, Param, Role, Value};
 
 /// A function of the values `given` that returns `results`, of the nodes of `joint` that lie between.
 pub fn extract(joint: &Function, name: &str, given: &[Value], results: &[Value]) -> Result<Function, Diagnostic> {
+    extract_replaced(joint, name, given, results, &BTreeMap::new())
+}
+
+/// The same where other nodes stand in the place of some of `joint`: each has one result, for the value beside it.
+pub fn extract_replaced(
+    joint: &Function,
+    name: &str,
+    given: &[Value],
+    results: &[Value],
+    replaced: &BTreeMap<NodeId, (Value, Node)>,
+) -> Result<Function, Diagnostic> {
+    let node = |i: usize| replaced.get(&NodeId(i as u32)).map_or(&joint.nodes[i], |(_, node)| node);
     let mut names = BTreeSet::new();
     let params = given.iter().map(|&v| {
         let own = joint.params.get(v.node.index());
@@ -21,13 +33,15 @@ pub fn extract(joint: &Function, name: &str, given: &[Value], results: &[Value])
         out.nodes[i].places.clone_from(&joint.node(v).places);
         out.nodes[i].scope = joint.node(v).scope.clone();
     }
-    for i in needed(joint, given, results) {
-        let node = &joint.nodes[i];
+    for i in needed(&node, given, results) {
+        let instead = replaced.get(&NodeId(i as u32)).map(|(value, _)| value);
+        let node = node(i);
         let args = node.args.iter().map(|a| moved.get(a).copied()).collect::<Option<Vec<Value>>>();
         let args = args.ok_or_else(|| Diagnostic::bug("a value that is neither given nor made"))?;
         let id = NodeId(out.nodes.len() as u32);
         for index in 0..node.types.len() as u32 {
-            moved.entry(Value { node: NodeId(i as u32), index }).or_insert(Value { node: id, index });
+            let old = instead.copied().unwrap_or(Value { node: NodeId(i as u32), index });
+            moved.entry(old).or_insert(Value { node: id, index });
         }
         out.nodes.push(Node { args, ..node.clone() });
     }
@@ -37,19 +51,19 @@ pub fn extract(joint: &Function, name: &str, given: &[Value], results: &[Value])
 }
 
 /// The nodes that `results` need beside `given`, in order.
-fn needed(joint: &Function, given: &[Value], results: &[Value]) -> BTreeSet<usize> {
+fn needed<'n>(node: &dyn Fn(usize) -> &'n Node, given: &[Value], results: &[Value]) -> BTreeSet<usize> {
     let given: BTreeSet<Value> = given.iter().copied().collect();
     let (mut nodes, mut open) = (BTreeSet::new(), results.to_vec());
     while let Some(v) = open.pop() {
         if !given.contains(&v) && nodes.insert(v.node.index()) {
-            open.extend(&joint.node(v).args);
+            open.extend(&node(v.node.index()).args);
         }
     }
     nodes
 }
 
 /// Nothing is given away between the functions of a split: both read it.
-fn plain_role(p: &Param) -> Role {
+pub fn plain_role(p: &Param) -> Role {
     if p.role == Role::Donated { Role::Input } else { p.role }
 }
 

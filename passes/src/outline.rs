@@ -25,17 +25,23 @@ const FEWEST: usize = 3;
 ///
 /// Errors: those of the verifier, which are bugs.
 pub fn outlined(module: &Module) -> Result<Cow<'_, Module>, Diagnostic> {
-    let mut out = Cow::Borrowed(module);
+    let mut out: Option<Module> = None;
     for (name, f) in module.functions.iter().filter(|(_, f)| is_large(f)) {
         let Some(chain) = Chain::of(f).filter(|c| c.blocks() >= FEWEST && !c.is_of_calls(f)) else { continue };
-        let module = out.to_mut();
-        let f = chain.segmented(module, f, Segments::Number(usize::MAX), Derivative::OfOps)?;
-        module.functions.insert(name.clone(), f);
+        let made = out.get_or_insert_with(|| around(module, f));
+        let f = chain.segmented(made, f, Segments::Number(usize::MAX), Derivative::OfOps)?;
+        made.functions.insert(name.clone(), f);
     }
-    if let Cow::Owned(made) = &out {
-        verify(made)?;
-    }
-    Ok(out)
+    let Some(made) = out else { return Ok(Cow::Borrowed(module)) };
+    verify(&made)?;
+    Ok(Cow::Owned(made))
+}
+
+/// The module with nothing in the place of `large`, which is to be made anew: copying it would take most of the time.
+fn around(module: &Module, large: &Function) -> Module {
+    let copy =
+        |f: &Function| if f.name == large.name { Function::new(&f.name, Vec::new(), Vec::new()) } else { f.clone() };
+    Module { functions: module.functions.iter().map(|(name, f)| (name.clone(), copy(f))).collect() }
 }
 
 fn is_large(f: &Function) -> bool {

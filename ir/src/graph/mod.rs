@@ -198,6 +198,7 @@ impl Module {
 impl Function {
     /// A function without nodes but its parameters.
     pub fn new(name: &str, symbols: Vec<SymbolDecl>, params: Vec<Param>) -> Function {
+        let scope: Arc<str> = "".into();
         let nodes = params
             .iter()
             .enumerate()
@@ -206,7 +207,7 @@ impl Function {
                 args: Vec::new(),
                 types: vec![p.ty.clone()],
                 places: Vec::new(),
-                scope: "".into(),
+                scope: scope.clone(),
             })
             .collect();
         Function { name: name.into(), symbols, params, nodes, results: Vec::new(), derivative: Derivative::OfOps }

@@ -3,6 +3,7 @@
 use crate::diag::Diagnostic;
 use crate::graph::{Function, Module};
 use crate::types::{DType, Dim, Symbol, Type};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 fn find<'m>(module: &'m Module, name: &str) -> Result<&'m Function, Diagnostic> {
@@ -29,8 +30,8 @@ pub fn bind_symbols(f: &Function, args: &[&Type]) -> Result<BTreeMap<Symbol, Dim
         }
     }
     for (p, a) in f.params.iter().zip(args) {
-        let want = substitute(&p.ty, &map)?;
-        if want != **a {
+        let want = if map.is_empty() { Cow::Borrowed(&p.ty) } else { Cow::Owned(substitute(&p.ty, &map)?) };
+        if *want != **a {
             let name = &p.name;
             return Err(Diagnostic::new(
                 "shape-mismatch",

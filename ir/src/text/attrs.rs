@@ -40,7 +40,7 @@ impl<'t> Parser<'t> {
                 slots[i] = Some(self.attr(row[i].1)?);
             }
         }
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(row.len());
         for (slot, (name, ty)) in slots.into_iter().zip(row) {
             let absent = (*ty == "DotDims").then(|| Attr::DotDims(DotDims::default()));
             out.push(slot.or(absent).ok_or_else(|| {

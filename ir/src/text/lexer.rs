@@ -9,9 +9,6 @@ use std::sync::Arc;
 const MAX_BYTES: usize = 1 << 30;
 /// Places of one error whose lines are shown.
 const MAX_LABELS: usize = 8;
-/// Marks of two or more characters, before their prefixes.
-const LONG_MARKS: &[&str] = &["->", "..="];
-const MARKS: &str = "(){}[],:=%@#+-*";
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +44,17 @@ impl Token<'_> {
         if short.len() < self.text.len() { format!("`{short}..`") } else { format!("`{short}`") }
     }
 
+    /// How many characters it has.
+    fn characters(&self) -> u32 {
+        let count = if self.text.is_ascii() { self.text.len() } else { self.text.chars().count() };
+        count as u32
+    }
+
     /// Whether this is the mark `text`.
+    #[inline]
     pub(super) fn is_mark(&self, text: &str) -> bool {
-        self.kind == TokenKind::Mark && self.text == text
+        // Byte by byte: a call of the system's comparison would take longer.
+        self.kind == TokenKind::Mark && self.text.len() == text.len() && self.text.bytes().eq(text.bytes())
     }
 }
 
@@ -78,17 +83,15 @@ impl<'t> Lexer<'t> {
 
     fn skip_blanks(&mut self) {
         loop {
-            let rest = self.rest();
-            let comment = if rest.starts_with("//") { rest.find('\n').unwrap_or(rest.len()) } else { 0 };
-            if comment > 0 {
-                // What follows is a line end, so the column need not be counted.
-                self.at += comment;
-                continue;
-            }
-            match rest.bytes().next() {
-                Some(b'\n') => (self.line, self.column) = (self.line + 1, 1),
-                Some(b' ' | b'\t' | b'\r') => self.column += 1,
-                Some(_) | None => return,
+            match &self.text.as_bytes()[self.at..] {
+                [b'\n', ..] => (self.line, self.column) = (self.line + 1, 1),
+                [b' ' | b'\t' | b'\r', ..] => self.column += 1,
+                [b'/', b'/', ..] => {
+                    // What follows is a line end, so the column need not be counted.
+                    self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+                    continue;
+                }
+                _ => return,
             }
             self.at += 1;
         }
@@ -98,25 +101,30 @@ impl<'t> Lexer<'t> {
     pub(super) fn next(&mut self) -> Result<Token<'t>, Diagnostic> {
         self.skip_blanks();
         let rest = self.rest();
-        let (kind, length) = match rest.chars().next() {
-            None => (TokenKind::End, 0),
-            Some(c) if names::starts(c) => {
-                (TokenKind::Ident, rest.find(|c| !names::continues(c)).unwrap_or(rest.len()))
+        let bytes = rest.as_bytes();
+        let (kind, length) = match bytes {
+            [] => (TokenKind::End, 0),
+            [b, ..] if names::starts((*b).into()) => {
+                let end = bytes.iter().position(|b| !names::continues((*b).into()));
+                (TokenKind::Ident, end.unwrap_or(bytes.len()))
             }
-            Some(c) if c.is_ascii_digit() => (TokenKind::Number, number_length(rest.as_bytes())),
-            Some('"') => match string_length(rest.as_bytes()) {
+            [b'0'..=b'9', ..] => (TokenKind::Number, number_length(bytes)),
+            [b'"', ..] => match string_length(bytes) {
                 Some(n) => (TokenKind::Quoted, n),
                 None => return Err(self.stray(1, "this string has no closing quote on its line")),
             },
-            Some(c) => match LONG_MARKS.iter().find(|m| rest.starts_with(**m)) {
-                Some(m) => (TokenKind::Mark, m.len()),
-                None if MARKS.contains(c) => (TokenKind::Mark, 1),
-                None => return Err(self.stray(c.len_utf8(), "this character begins no token")),
-            },
+            [b'-', b'>', ..] => (TokenKind::Mark, 2),
+            [b'.', b'.', b'=', ..] => (TokenKind::Mark, 3),
+            [b'(' | b')' | b'{' | b'}' | b'[' | b']' | b',' | b':', ..] => (TokenKind::Mark, 1),
+            [b'=' | b'%' | b'@' | b'#' | b'+' | b'-' | b'*', ..] => (TokenKind::Mark, 1),
+            _ => {
+                let length = rest.chars().next().map_or(0, char::len_utf8);
+                return Err(self.stray(length, "this character begins no token"));
+            }
         };
         let token = Token { kind, text: &rest[..length], line: self.line, column: self.column };
         self.at += length;
-        self.column += token.text.chars().count() as u32;
+        self.column += token.characters();
         Ok(token)
     }
 
@@ -128,7 +136,7 @@ impl<'t> Lexer<'t> {
 
     /// The place of a token.
     pub(super) fn place(&self, token: &Token) -> Place {
-        let length = (token.text.chars().count() as u32).max(1);
+        let length = token.characters().max(1);
         Place::Text { file: self.file.clone(), line: token.line, column: token.column, length }
     }
 

@@ -6,21 +6,22 @@ use crate::diag::{Diagnostic, Place};
 use crate::graph::{Derivative, Function, Module, NodeId, Param, Role, Value};
 use crate::op::{Attr, GraphKind, GraphOp, Name, ReduceKind, ScalarKind, ScalarOp};
 use crate::types::{Symbol, SymbolDecl};
-use crate::verify::verify;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::verify::verify_pushed;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Reads a module; `file` names the text in places. Nodes get the place of their op's name.
 ///
 /// Errors: `syntax`, `nesting`, `text-size`, `unknown-op`, `unknown-value`, `unknown-symbol`, `unknown-dtype`,
 /// `duplicate-name`, `bad-attribute`, `missing-attribute`, `bad-element`, `array-size`, `type-mismatch`, and those of
-/// [`crate::infer::infer`] and [`verify`]; all with the line and a caret.
+/// [`crate::infer::infer`] and [`crate::verify::verify`]; all with the line and a caret.
 pub fn parse(file: &str, text: &str) -> Result<Module, Diagnostic> {
     // Some editors begin a file with a byte order mark, which says nothing in UTF-8.
     let mut lexer = Lexer::new(file, text.strip_prefix('\u{feff}').unwrap_or(text))?;
     let token = lexer.next()?;
     let (scope, declared) = (Arc::from(""), None);
-    let mut parser = Parser { lexer, token, declared, pending: Vec::new(), factors: 0, scope };
+    let mut parser = Parser { lexer, token, ops: rows().collect(), declared, pending: Vec::new(), factors: 0, scope };
     let mut module = Module::default();
     while parser.token.kind != TokenKind::End {
         let at = parser.token;
@@ -30,20 +31,51 @@ pub fn parse(file: &str, text: &str) -> Result<Module, Diagnostic> {
         }
         module.functions.insert(f.name.clone(), f);
     }
-    verify(&module).map_err(|d| parser.lexer.with_lines(d))?;
+    verify_pushed(&module).map_err(|d| parser.lexer.with_lines(d))?;
     Ok(module)
 }
 
 /// A value in text: `%0`, or `%x` and `%"x"`.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum ValueName {
+#[derive(PartialEq, Eq, Hash)]
+enum ValueName<'t> {
     Number(u64),
-    Name(String),
+    Name(Cow<'t, str>),
 }
 
-type Values = BTreeMap<ValueName, NodeId>;
+/// The values of a function by name.
+#[derive(Default)]
+struct Values<'t> {
+    /// `%0`, `%1` and so on, as far as they are defined in order.
+    numbered: Vec<NodeId>,
+    others: HashMap<ValueName<'t>, NodeId>,
+    /// Whether others have numbers.
+    unordered: bool,
+}
+
+impl<'t> Values<'t> {
+    fn get(&self, name: &ValueName<'t>) -> Option<NodeId> {
+        let numbered = match name {
+            ValueName::Number(n) => usize::try_from(*n).ok().and_then(|n| self.numbered.get(n)),
+            ValueName::Name(_) => None,
+        };
+        numbered.or_else(|| self.others.get(name)).copied()
+    }
+
+    /// `false` if it is defined already.
+    fn insert(&mut self, name: ValueName<'t>, id: NodeId) -> bool {
+        if let ValueName::Number(n) = name {
+            if n == self.numbered.len() as u64 && !self.unordered {
+                self.numbered.push(id);
+                return true;
+            }
+            self.unordered = true;
+        }
+        self.get(&name).is_none() && self.others.insert(name, id).is_none()
+    }
+}
 
 /// What a name of an op stands for.
+#[derive(Clone, Copy)]
 enum Row {
     Graph(GraphKind),
     Scalar(ScalarKind),
@@ -64,6 +96,8 @@ pub(super) struct Parser<'t> {
     lexer: Lexer<'t>,
     /// The token to be read next.
     pub(super) token: Token<'t>,
+    /// [`rows`] by name.
+    ops: HashMap<&'static str, Row>,
     /// Symbols of the function, once its header is read.
     pub(super) declared: Option<BTreeSet<Symbol>>,
     /// Symbols used in the header before they are declared.
@@ -166,16 +200,17 @@ impl<'t> Parser<'t> {
     }
 
     /// An identifier or a quoted string.
-    pub(super) fn name(&mut self, want: &str) -> Result<String, Diagnostic> {
+    pub(super) fn name(&mut self, want: &str) -> Result<Cow<'t, str>, Diagnostic> {
         if self.token.kind != TokenKind::Quoted {
-            return self.ident(want).map(|t| t.text.to_string());
+            return self.ident(want).map(|t| t.text.into());
         }
         let at = self.advance()?;
-        names::unquoted(at.text).ok_or_else(|| self.error(&at, "syntax", "this string has a wrong escape", ""))
+        let name = names::unquoted(at.text);
+        name.map(Cow::Owned).ok_or_else(|| self.error(&at, "syntax", "this string has a wrong escape", ""))
     }
 
     /// What stands behind `%`.
-    fn value_name(&mut self) -> Result<ValueName, Diagnostic> {
+    fn value_name(&mut self) -> Result<ValueName<'t>, Diagnostic> {
         let at = self.token;
         if at.kind != TokenKind::Number {
             return self.name("the name of a value").map(ValueName::Name);
@@ -185,14 +220,14 @@ impl<'t> Parser<'t> {
         Ok(ValueName::Number(number))
     }
 
-    fn value(&mut self, f: &Function, values: &Values) -> Result<Value, Diagnostic> {
+    fn value(&mut self, f: &Function, values: &Values<'t>) -> Result<Value, Diagnostic> {
         if !self.token.is_mark("%") {
             return Err(self.unexpected("a value such as `%0`"));
         }
         self.advance()?;
         let at = self.token;
         let name = self.value_name()?;
-        let Some(&node) = values.get(&name) else {
+        let Some(node) = values.get(&name) else {
             let message = format!("there is no value `%{}` before this line", at.shown().trim_matches('`'));
             return Err(self.error(&at, "unknown-value", message, ""));
         };
@@ -220,7 +255,7 @@ impl<'t> Parser<'t> {
         let name = self.name("the name of a function")?;
         (self.declared, self.pending) = (None, Vec::new());
         self.expect("(")?;
-        let mut values = Values::new();
+        let mut values = Values::default();
         let mut origins = Vec::new();
         let params = self.items(")", |p| p.param(&mut values, &mut origins))?;
         let results_at = self.token;
@@ -260,7 +295,7 @@ impl<'t> Parser<'t> {
     }
 
     /// `role %name: type @"scope"`.
-    fn param(&mut self, values: &mut Values, origins: &mut Vec<(Place, Arc<str>)>) -> Result<Param, Diagnostic> {
+    fn param(&mut self, values: &mut Values<'t>, origins: &mut Vec<(Place, Arc<str>)>) -> Result<Param, Diagnostic> {
         let role = match self.token.text {
             "weight" => Role::Weight,
             "donated" => Role::Donated,
@@ -276,8 +311,8 @@ impl<'t> Parser<'t> {
         let ty = self.ty()?;
         self.scope()?;
         origins.push((self.lexer.place(&at), self.scope.clone()));
-        let id = NodeId(values.len() as u32);
-        if values.insert(ValueName::Name(name.clone()), id).is_some() {
+        let id = NodeId(origins.len() as u32 - 1);
+        if !values.insert(ValueName::Name(name.clone()), id) {
             return Err(self.error(&at, "duplicate-name", format!("`%{}` is declared twice", at.text), ""));
         }
         Ok(Param { name: name.into(), ty, role })
@@ -345,7 +380,7 @@ impl<'t> Parser<'t> {
 
     /// `@"scope"` or nothing, into `self.scope`.
     fn scope(&mut self) -> Result<(), Diagnostic> {
-        let scope = if self.eat("@")? { self.name("a scope")? } else { String::new() };
+        let scope = if self.eat("@")? { self.name("a scope")? } else { "".into() };
         if *scope != *self.scope {
             self.scope = scope.into();
         }
@@ -353,7 +388,7 @@ impl<'t> Parser<'t> {
     }
 
     /// `%name = op operands attributes : types @"scope"`.
-    fn node(&mut self, module: &Module, f: &mut Function, values: &mut Values) -> Result<(), Diagnostic> {
+    fn node(&mut self, module: &Module, f: &mut Function, values: &mut Values<'t>) -> Result<(), Diagnostic> {
         if !self.token.is_mark("%") {
             return Err(self.unexpected("`return`, or a node such as `%0 = ..`"));
         }
@@ -362,7 +397,7 @@ impl<'t> Parser<'t> {
         let name = self.value_name()?;
         self.expect("=")?;
         let at = self.ident("the name of an op")?;
-        let row = rows().find(|(n, _)| *n == at.text).map(|(_, r)| r).ok_or_else(|| self.unknown_op(&at))?;
+        let row = *self.ops.get(at.text).ok_or_else(|| self.unknown_op(&at))?;
         let mut args = Vec::new();
         if self.token.is_mark("%") {
             loop {
@@ -384,7 +419,7 @@ impl<'t> Parser<'t> {
             let message = format!("{} gives {}, which is not the type written here", at.shown(), found.join(", "));
             return Err(self.error(&types_at, "type-mismatch", message, ""));
         }
-        if values.insert(name, id).is_some() {
+        if !values.insert(name, id) {
             let message = format!("`%{}` is defined twice", name_at.text);
             return Err(self.error(&name_at, "duplicate-name", message, ""));
         }

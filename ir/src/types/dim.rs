@@ -4,6 +4,7 @@
 //! are atoms of the polynomial when the division does not go out exactly.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -43,10 +44,25 @@ pub enum Atom {
 }
 
 /// A size: sum of `coefficient * product of atoms`. The empty product is the constant term.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct Dim {
-    /// Sorted monomials (sorted atoms, repeated for powers) with their coefficients, none of them zero.
-    terms: BTreeMap<Vec<Atom>, i64>,
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub struct Dim(Form);
+
+/// Nearly all dims of a compilation are numbers, and are copied often.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Form {
+    Constant(i64),
+    /// At least one of the monomials has an atom.
+    Terms(Arc<Terms>),
+}
+
+/// Sorted monomials (sorted atoms, repeated for powers) with their coefficients, none of them zero.
+type Terms = BTreeMap<Vec<Atom>, i64>;
+
+/// A dim as it is serialised.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    terms: Terms,
 }
 
 /// Largest [`Dim::weight`]: sums beyond it count as overflow, so that no chain of products or calls grows without bound.
@@ -58,11 +74,7 @@ pub type Bindings = BTreeMap<Symbol, i64>;
 impl Dim {
     /// A known size.
     pub fn constant(n: i64) -> Dim {
-        let mut terms = BTreeMap::new();
-        if n != 0 {
-            terms.insert(Vec::new(), n);
-        }
-        Dim { terms }
+        Dim(Form::Constant(n))
     }
 
     /// A named size.
@@ -71,15 +83,25 @@ impl Dim {
     }
 
     fn atom(a: Atom) -> Dim {
-        Dim { terms: BTreeMap::from([(vec![a], 1)]) }
+        Dim::sum(BTreeMap::from([(vec![a], 1)]))
+    }
+
+    /// The normal form of a sum: monomials without a coefficient go.
+    fn sum(mut terms: Terms) -> Dim {
+        terms.retain(|_, c| *c != 0);
+        let constant = match terms.len() {
+            0 => Some(0),
+            1 => terms.get(&[][..]).copied(),
+            _ => None,
+        };
+        Dim(constant.map_or_else(|| Form::Terms(Arc::new(terms)), Form::Constant))
     }
 
     /// The value if no symbol occurs.
     pub fn as_const(&self) -> Option<i64> {
-        match self.terms.len() {
-            0 => Some(0),
-            1 => self.terms.get(&Vec::new()).copied(),
-            _ => None,
+        match self.0 {
+            Form::Constant(n) => Some(n),
+            Form::Terms(_) => None,
         }
     }
 
@@ -90,7 +112,20 @@ impl Dim {
 
     /// The monomials with their coefficients, in order.
     pub fn terms(&self) -> impl Iterator<Item = (&[Atom], i64)> {
-        self.terms.iter().map(|(m, &c)| (m.as_slice(), c))
+        let (constant, terms) = match &self.0 {
+            Form::Constant(n) => (Some(*n).filter(|n| *n != 0), None),
+            Form::Terms(terms) => (None, Some(&**terms)),
+        };
+        let terms = terms.into_iter().flatten().map(|(m, &c)| (m.as_slice(), c));
+        constant.map(|n| (&[][..], n)).into_iter().chain(terms)
+    }
+
+    /// How many monomials there are.
+    fn count(&self) -> usize {
+        match &self.0 {
+            Form::Constant(n) => usize::from(*n != 0),
+            Form::Terms(terms) => terms.len(),
+        }
     }
 
     /// Size of the normal form: terms and atoms, those inside of divisions too.
@@ -99,21 +134,23 @@ impl Dim {
             Atom::Symbol(_) => 1,
             Atom::FloorDiv(d, _) | Atom::Mod(d, _) => 1 + d.weight(),
         };
-        self.terms.keys().map(|m| 1 + m.iter().map(atom).sum::<usize>()).sum()
+        self.terms().map(|(m, _)| 1 + m.iter().map(atom).sum::<usize>()).sum()
     }
 
     /// `self + other`; `None` on overflow.
     pub fn checked_add(&self, other: &Dim) -> Option<Dim> {
+        if let (Some(a), Some(b)) = (self.as_const(), other.as_const()) {
+            return a.checked_add(b).map(Dim::constant);
+        }
         if self.weight() + other.weight() > MAX_WEIGHT {
             return None;
         }
-        let mut terms = self.terms.clone();
-        for (m, c) in &other.terms {
-            let slot = terms.entry(m.clone()).or_insert(0);
-            *slot = slot.checked_add(*c)?;
+        let mut terms: Terms = self.terms().map(|(m, c)| (m.to_vec(), c)).collect();
+        for (m, c) in other.terms() {
+            let slot = terms.entry(m.to_vec()).or_insert(0);
+            *slot = slot.checked_add(c)?;
         }
-        terms.retain(|_, c| *c != 0);
-        Some(Dim { terms })
+        Some(Dim::sum(terms))
     }
 
     /// `self - other`; `None` on overflow.
@@ -123,41 +160,46 @@ impl Dim {
 
     /// `self * other`; `None` on overflow.
     pub fn checked_mul(&self, other: &Dim) -> Option<Dim> {
-        if self.weight() * other.terms.len() + other.weight() * self.terms.len() > 2 * MAX_WEIGHT {
+        if let (Some(a), Some(b)) = (self.as_const(), other.as_const()) {
+            return a.checked_mul(b).map(Dim::constant);
+        }
+        if self.weight() * other.count() + other.weight() * self.count() > 2 * MAX_WEIGHT {
             return None;
         }
-        let mut terms: BTreeMap<Vec<Atom>, i64> = BTreeMap::new();
-        for (a, x) in &self.terms {
-            for (b, y) in &other.terms {
+        let mut terms = Terms::new();
+        for (a, x) in self.terms() {
+            for (b, y) in other.terms() {
                 let mut m: Vec<Atom> = a.iter().chain(b).cloned().collect();
                 m.sort();
                 let slot = terms.entry(m).or_insert(0);
-                *slot = slot.checked_add(x.checked_mul(*y)?)?;
+                *slot = slot.checked_add(x.checked_mul(y)?)?;
             }
         }
-        terms.retain(|_, c| *c != 0);
-        Some(Dim { terms })
+        Some(Dim::sum(terms))
     }
 
     /// `self / divisor` where the polynomial division by a monomial goes out exactly, else `None`.
     pub fn div_exact(&self, divisor: &Dim) -> Option<Dim> {
-        if divisor.terms.len() != 1 {
-            return if self == divisor { Some(Dim::constant(1)) } else { None };
+        if let (Some(a), Some(b)) = (self.as_const(), divisor.as_const().filter(|b| *b != 0)) {
+            return if a.checked_rem(b)? == 0 { a.checked_div(b).map(Dim::constant) } else { None };
         }
-        let (dm, dc) = divisor.terms.iter().next()?;
-        let mut terms = BTreeMap::new();
-        for (m, c) in &self.terms {
+        let mut monomials = divisor.terms();
+        let (Some((dm, dc)), None) = (monomials.next(), monomials.next()) else {
+            return if self == divisor { Some(Dim::constant(1)) } else { None };
+        };
+        let mut terms = Terms::new();
+        for (m, c) in self.terms() {
             if c % dc != 0 {
                 return None;
             }
-            let mut rest = m.clone();
+            let mut rest = m.to_vec();
             for a in dm {
                 let at = rest.iter().position(|b| b == a)?;
                 rest.remove(at);
             }
             terms.insert(rest, c / dc);
         }
-        Some(Dim { terms })
+        Some(Dim::sum(terms))
     }
 
     /// `floor(self / n)` for a known `n > 0`.
@@ -200,8 +242,8 @@ impl Dim {
     pub fn eval(&self, bindings: &Bindings) -> Result<i64, String> {
         let over = || format!("the value of `{self}` overflows");
         let mut sum: i64 = 0;
-        for (m, c) in &self.terms {
-            let mut product = *c;
+        for (m, c) in self.terms() {
+            let mut product = c;
             for a in m {
                 let v = match a {
                     Atom::Symbol(s) => *bindings.get(s).ok_or_else(|| format!("no value for symbol `{s}`"))?,
@@ -217,9 +259,12 @@ impl Dim {
 
     /// Replaces symbols by dims (for calls: the callee's symbols by the caller's sizes).
     pub fn substitute(&self, map: &BTreeMap<Symbol, Dim>) -> Option<Dim> {
+        if self.as_const().is_some() {
+            return Some(self.clone());
+        }
         let mut sum = Dim::constant(0);
-        for (m, c) in &self.terms {
-            let mut product = Dim::constant(*c);
+        for (m, c) in self.terms() {
+            let mut product = Dim::constant(c);
             for a in m {
                 let v = match a {
                     Atom::Symbol(s) => map.get(s).cloned().unwrap_or_else(|| Dim::symbol(s)),
@@ -235,7 +280,7 @@ impl Dim {
 
     /// Adds every symbol that occurs to `out`.
     pub fn collect_symbols(&self, out: &mut Vec<Symbol>) {
-        for m in self.terms.keys() {
+        for (m, _) in self.terms() {
             for a in m {
                 match a {
                     Atom::Symbol(s) if out.contains(s) => {}
@@ -249,7 +294,7 @@ impl Dim {
     /// Lower and upper bound from the declared ranges of its symbols (interval arithmetic, saturating).
     pub fn bounds(&self, symbols: &[SymbolDecl]) -> (i64, i64) {
         let (mut low, mut high) = (0i64, 0i64);
-        for (m, c) in &self.terms {
+        for (m, c) in self.terms() {
             let (mut a, mut b) = (1i64, 1i64);
             for atom in m {
                 let (x, y) = match atom {
@@ -263,11 +308,52 @@ impl Dim {
                 let corners = [a.saturating_mul(x), a.saturating_mul(y), b.saturating_mul(x), b.saturating_mul(y)];
                 (a, b) = corners.iter().fold((i64::MAX, i64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
             }
-            let (x, y) = (a.saturating_mul(*c), b.saturating_mul(*c));
+            let (x, y) = (a.saturating_mul(c), b.saturating_mul(c));
             low = low.saturating_add(x.min(y));
             high = high.saturating_add(x.max(y));
         }
         (low, high)
+    }
+}
+
+impl Default for Dim {
+    fn default() -> Dim {
+        Dim::constant(0)
+    }
+}
+
+/// The order of the lists of monomials.
+impl Ord for Dim {
+    fn cmp(&self, other: &Dim) -> Ordering {
+        match (self.as_const(), other.as_const()) {
+            // 0 has no monomial.
+            (Some(a), Some(b)) => (a != 0, a).cmp(&(b != 0, b)),
+            _ => self.terms().cmp(other.terms()),
+        }
+    }
+}
+
+impl PartialOrd for Dim {
+    fn partial_cmp(&self, other: &Dim) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Debug for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dim({self})")
+    }
+}
+
+impl From<Written> for Dim {
+    fn from(written: Written) -> Dim {
+        Dim::sum(written.terms)
+    }
+}
+
+impl From<Dim> for Written {
+    fn from(dim: Dim) -> Written {
+        Written { terms: dim.terms().map(|(m, c)| (m.to_vec(), c)).collect() }
     }
 }
 
@@ -304,13 +390,12 @@ impl From<&Dim> for Dim {
 /// Prints so that the text parses back: `4*batch*seq + past - 1`, `floordiv(seq + 3, 4)`.
 impl fmt::Display for Dim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.terms.is_empty() {
-            return f.write_str("0");
+        if let Some(n) = self.as_const() {
+            return n.fmt(f);
         }
         // Non-constant monomials first, the constant last.
-        let constant = self.terms.get(&Vec::new());
-        let rest = self.terms.iter().filter(|(m, _)| !m.is_empty()).map(|(m, c)| (m.as_slice(), *c));
-        for (i, (m, c)) in rest.chain(constant.map(|c| (&[][..], *c))).enumerate() {
+        let rest = self.terms().filter(|(m, _)| !m.is_empty());
+        for (i, (m, c)) in rest.chain(self.terms().filter(|(m, _)| m.is_empty())).enumerate() {
             let sign = if c < 0 { "-" } else { "+" };
             match (i, c < 0) {
                 (0, false) => {}
@@ -348,6 +433,22 @@ mod tests {
             assert!(Dim::constant(x).ceil_div(n).is(want), "{x} / {n}");
         }
         assert_eq!(Dim::symbol("n").ceil_div(4).to_string(), "floordiv(n + 3, 4)");
+    }
+
+    #[test]
+    fn dims_are_ordered_as_lists_of_monomials() {
+        let n = || Dim::symbol("n");
+        let one_less = |d: Dim| d.checked_sub(&Dim::constant(1)).unwrap();
+        let dims = [Dim::constant(0), Dim::constant(-2), one_less(n()), Dim::constant(3), n(), Dim::symbol("p")];
+        let list = |d: &Dim| d.terms().map(|(m, c)| (m.to_vec(), c)).collect::<Vec<_>>();
+        for (a, b) in dims.iter().flat_map(|a| dims.iter().map(move |b| (a, b))) {
+            assert_eq!(a.cmp(b), list(a).cmp(&list(b)), "{a} and {b}");
+            assert_eq!(a == b, list(a) == list(b), "{a} and {b}");
+        }
+        // A sum without symbols is a number, however it came about.
+        assert_eq!(one_less(n()).checked_sub(&n()).unwrap(), Dim::constant(-1));
+        assert_eq!(Dim::constant(6).div_exact(&Dim::constant(4)), None);
+        assert_eq!(Dim::constant(0).div_exact(&Dim::constant(0)), Some(Dim::constant(1)));
     }
 
     #[test]

@@ -4,16 +4,17 @@
 //! perhaps in another dtype, and of what depends on integers alone, such as a mask. Between two waists is a link; a block is what repeats, one link or
 //! several. Blocks that a user wrote as calls of a function are links of one node.
 
+use super::link::{Link, reads};
 use super::{Segments, declared};
-use crate::extract::extract;
+use crate::extract::{extract, extract_replaced};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Derivative, Function, Module, Node, NodeId, Value};
-use tilewright_ir::op::{GraphOp, ScalarOp};
+use tilewright_ir::op::{GraphOp, Name, ScalarOp};
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Origin {
+pub(super) enum Origin {
     /// Of no parameter: it is made again where it is needed.
     Nothing,
     /// Of parameters that are no floats.
@@ -40,14 +41,11 @@ impl Chain {
     pub(crate) fn of(f: &Function) -> Option<Chain> {
         let origins = origins(f);
         let mut waists = waists(f, &origins);
-        let mut links: Vec<Function> =
-            waists.windows(2).map(|w| link(f, &origins, w[0], w[1])).collect::<Option<_>>()?;
+        let mut links: Vec<Link<'_>> = waists.windows(2).map(|w| Link::new(f, &origins, w[0], w[1])).collect();
         // A chain may begin with a parameter.
         let first = *waists.first()?;
-        let before = |&p: &Value| Some((p, link(f, &origins, p, first)?));
-        let params = reads(f, &origins, first).into_iter().filter(|v| v.node.index() < f.params.len());
-        let like = |(_, l): &(Value, Function)| links.iter().any(|other| other.same_ops(l));
-        let begun = params.collect::<Vec<Value>>().iter().filter_map(before).find(like);
+        let before = |p: Value| (p, Link::new(f, &origins, p, first));
+        let begun = reads(f, &origins, first).into_iter().map(before).find(|(_, link)| links.contains(link));
         if let Some((param, link)) = begun {
             waists.insert(0, param);
             links.insert(0, link);
@@ -85,28 +83,29 @@ impl Chain {
     ) -> Result<Function, Diagnostic> {
         let (blocks, count) = (self.blocks(), segments.of(self.blocks()));
         let bounds: Vec<Value> = (0..=count).map(|i| self.ends[i * blocks / count]).collect();
-        let mut calls: BTreeMap<Value, GraphOp> = BTreeMap::new();
-        let mut arguments = BTreeMap::new();
-        for pair in bounds.windows(2) {
-            let given = given(f, &self.origins, pair[0], pair[1]);
-            let name = if derivative == Derivative::Checkpoint { "segment" } else { "block" };
-            let made = Function { derivative: derivative.clone(), ..extract(f, name, &given, &[pair[1]])? };
-            calls.insert(pair[1], GraphOp::Call { function: declared(module, made, &f.name) });
-            arguments.insert(pair[1], given);
-        }
-        let mut out = f.clone();
+        let mut functions: Vec<(Link<'_>, Name)> = Vec::new();
         // Each waist becomes a call in its place; what lies between is not needed any more, and goes.
-        for (end, op) in calls {
-            let node = &mut out.nodes[end.node.index()];
-            let types = vec![f.ty(end).clone()];
-            *node = Node { op, args: arguments.remove(&end).unwrap_or_default(), types, ..node.clone() };
+        let mut calls: BTreeMap<NodeId, (Value, Node)> = BTreeMap::new();
+        for pair in bounds.windows(2) {
+            let end = pair[1];
+            let link = Link::new(f, &self.origins, pair[0], end);
+            let (args, types) = (link.given.clone(), vec![f.ty(end).clone()]);
+            let function = match functions.iter().find(|(known, _)| *known == link) {
+                Some((_, name)) => name.clone(),
+                None => {
+                    let name = if derivative == Derivative::Checkpoint { "segment" } else { "block" };
+                    let made = Function { derivative: derivative.clone(), ..extract(f, name, &args, &[end])? };
+                    let name = declared(module, made, &f.name);
+                    functions.push((link, name.clone()));
+                    name
+                }
+            };
+            let Node { places, scope, .. } = f.node(end);
+            let (places, scope) = (places.clone(), scope.clone());
+            calls.insert(end.node, (end, Node { op: GraphOp::Call { function }, args, types, places, scope }));
         }
-        let first = |v: Value| if bounds[1..].contains(&v) { Value { index: 0, ..v } } else { v };
-        out.nodes.iter_mut().for_each(|n| n.args.iter_mut().for_each(|a| *a = first(*a)));
-        out.results.iter_mut().for_each(|r| *r = first(*r));
-        let params: Vec<Value> = (0..out.params.len()).map(|i| out.param(i)).collect();
-        let results = out.results.clone();
-        let made = extract(&out, &f.name, &params, &results)?;
+        let params: Vec<Value> = (0..f.params.len()).map(|i| f.param(i)).collect();
+        let made = extract_replaced(f, &f.name, &params, &f.results, &calls)?;
         Ok(Function { params: f.params.clone(), derivative: f.derivative.clone(), ..made })
     }
 }
@@ -137,21 +136,25 @@ fn origins(f: &Function) -> Vec<Origin> {
 /// Values through which all goes, in order.
 fn waists(f: &Function, origins: &[Origin]) -> Vec<Value> {
     let live = f.live();
-    let counts = |v: &Value| v.node.index() >= f.params.len() && origins[v.node.index()] == Origin::Floats;
-    let mut last: BTreeMap<Value, usize> = BTreeMap::new();
+    let counts = |v: &&Value| v.node.index() >= f.params.len() && origins[v.node.index()] == Origin::Floats;
+    // Results of all nodes in a row: where those of a node begin, and of each the node that reads it last.
+    let begins = f.nodes.iter().scan(0, |next, n| Some(std::mem::replace(next, *next + n.types.len())));
+    let begins: Vec<usize> = begins.collect();
+    let at = |v: &Value| begins[v.node.index()] + v.index as usize;
+    let mut last: Vec<Option<usize>> = vec![None; f.nodes.iter().map(|n| n.types.len()).sum()];
     for (i, node) in f.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
-        last.extend(node.args.iter().filter(|v| counts(v)).map(|&v| (v, i)));
+        node.args.iter().filter(counts).for_each(|v| last[at(v)] = Some(i));
     }
-    last.extend(f.results.iter().filter(|v| counts(v)).map(|&v| (v, usize::MAX)));
-    // Values that are needed after node `i`, and those of them that are read last by it.
-    let (mut crossing, mut ends): (BTreeSet<Value>, BTreeMap<usize, Vec<Value>>) = Default::default();
-    last.iter().for_each(|(&v, &i)| ends.entry(i).or_default().push(v));
+    f.results.iter().filter(counts).for_each(|v| last[at(v)] = Some(usize::MAX));
+    // Values that are needed after node `i`.
+    let mut crossing: BTreeSet<Value> = BTreeSet::new();
     let mut out: Vec<Value> = Vec::new();
     for (i, node) in f.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
         let made = (0..node.types.len()).map(|k| Value { node: NodeId(i as u32), index: k as u32 });
-        crossing.extend(made.filter(|v| last.contains_key(v)));
-        let read_last = ends.get(&i).into_iter().flatten();
-        crossing = &crossing - &read_last.copied().collect();
+        crossing.extend(made.filter(|v| last[at(v)].is_some()));
+        for v in node.args.iter().filter(|v| last[at(v)] == Some(i)) {
+            crossing.remove(v);
+        }
         if let (Some(&one), 1) = (crossing.first(), crossing.len())
             && f.ty(one).dtype.is_float()
             && out.last() != Some(&one)
@@ -162,64 +165,28 @@ fn waists(f: &Function, origins: &[Origin]) -> Vec<Value> {
     out
 }
 
-/// What lies between two waists is made of: the first, and parameters and integers in the order of their use.
-fn given(f: &Function, origins: &[Origin], from: Value, to: Value) -> Vec<Value> {
-    let mut given = vec![from];
-    for v in between(f, origins, Some(from), to) {
-        if !given.contains(&v) {
-            given.push(v);
-        }
-    }
-    given
-}
-
-/// What `to` is made of, from the beginning of the function on.
-fn reads(f: &Function, origins: &[Origin], to: Value) -> BTreeSet<Value> {
-    between(f, origins, None, to).into_iter().filter(|v| f.ty(*v).dtype.is_float()).collect()
-}
-
-/// Operands of the nodes that `to` needs beside `from`, parameters and integers: those of these kinds, in order of nodes.
-fn between(f: &Function, origins: &[Origin], from: Option<Value>, to: Value) -> Vec<Value> {
-    let (mut needed, mut open) = (BTreeSet::new(), vec![to]);
-    let ends = |v: Value| {
-        let i = v.node.index();
-        let passes = matches!(origins[i], Origin::Integers | Origin::Cast { shared: true });
-        i < f.params.len() || Some(v) == from || passes
-    };
-    while let Some(v) = open.pop() {
-        if !ends(v) && needed.insert(v.node) {
-            open.extend(&f.node(v).args);
-        }
-    }
-    needed.iter().flat_map(|n| &f.nodes[n.index()].args).copied().filter(|&v| ends(v)).collect()
-}
-
-/// A link as a function, which says what it does whatever values it does it to.
-fn link(f: &Function, origins: &[Origin], from: Value, to: Value) -> Option<Function> {
-    extract(f, "link", &given(f, origins, from, to), &[to]).ok()
-}
-
 /// The first link, the links of a block, and the number of blocks, of the repetition that covers most nodes; of those the one
 /// with the shortest blocks. Blocks of elementwise work are not worth a function.
-fn repeated(links: &[Function]) -> Option<(usize, usize, usize)> {
+fn repeated(links: &[Link<'_>]) -> Option<(usize, usize, usize)> {
     let mut kinds: Vec<usize> = Vec::with_capacity(links.len());
+    // Nodes, and links that do more than elementwise work, before each link.
+    let (mut nodes, mut works) = (vec![0], vec![0]);
     for (i, link) in links.iter().enumerate() {
-        let known = (0..i).find(|&j| kinds[j] == j && links[j].same_ops(link));
+        let known = (0..i).find(|&j| kinds[j] == j && links[j] == *link);
         kinds.push(known.unwrap_or(i));
+        nodes.push(nodes[i] + link.len());
+        works.push(works[i] + usize::from(link.works()));
     }
-    let works = |n: &Node| matches!(n.op, GraphOp::Dot { .. }) || !n.callees().is_empty();
-    let works: Vec<bool> = links.iter().map(|l| l.nodes.iter().any(works)).collect();
-    let nodes = |from: usize, to: usize| links[from..to].iter().map(|l| l.nodes.len() - l.params.len()).sum::<usize>();
     let mut best: Option<(usize, (usize, usize, usize))> = None;
     for length in 1..=links.len() / 2 {
         let mut run = 0;
         for i in length..links.len() {
             run = if kinds[i] == kinds[i - length] { run + 1 } else { 0 };
             let (count, first) = (run / length + 1, i + 1 - run - length);
-            if count < 2 || run % length != 0 || !works[first..first + length].contains(&true) {
+            if count < 2 || run % length != 0 || works[first + length] == works[first] {
                 continue;
             }
-            let covered = nodes(first, first + length * count);
+            let covered = nodes[first + length * count] - nodes[first];
             if best.is_none_or(|(most, _)| most < covered) {
                 best = Some((covered, (first, length, count)));
             }

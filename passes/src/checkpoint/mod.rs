@@ -12,6 +12,7 @@
 mod budget;
 pub(crate) mod chain;
 mod closures;
+mod link;
 mod loops;
 mod plan;
 

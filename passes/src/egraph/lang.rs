@@ -2,6 +2,7 @@
 //! bind an axis or a map like any other operand.
 
 use egg::{Id, Language};
+use smallvec::{SmallVec, smallvec};
 use std::fmt;
 use tilewright_ir::op::{ScalarKind, ScalarOp};
 use tilewright_ir::types::DType;
@@ -23,19 +24,19 @@ pub fn axis_bit(axis: AxisId) -> AxisSet {
 pub struct Affine {
     /// The constant part.
     pub constant: i64,
-    /// Axes with their coefficients.
-    pub terms: Vec<(AxisId, i64)>,
+    /// Axes with their coefficients; most often one.
+    pub terms: SmallVec<[(AxisId, i64); 1]>,
 }
 
 impl Affine {
     /// The position along one axis.
     pub fn axis(axis: AxisId) -> Affine {
-        Affine { constant: 0, terms: vec![(axis, 1)] }
+        Affine { constant: 0, terms: smallvec![(axis, 1)] }
     }
 
     /// A fixed position.
     pub fn constant(constant: i64) -> Affine {
-        Affine { constant, terms: Vec::new() }
+        Affine { constant, terms: SmallVec::new() }
     }
 
     /// Axes that occur.
@@ -255,19 +256,19 @@ impl fmt::Display for Attr {
 pub struct ENode {
     /// What it computes.
     pub head: Head,
-    /// Operands; attributes first.
-    pub children: Vec<Id>,
+    /// Operands; attributes first. The e-graph copies nodes all the time.
+    pub children: SmallVec<[Id; 4]>,
 }
 
 impl ENode {
     /// A node.
     pub fn new(head: Head, children: Vec<Id>) -> ENode {
-        ENode { head, children }
+        ENode { head, children: SmallVec::from_slice(&children) }
     }
 
     /// An attribute leaf.
     pub fn attr(attr: Attr) -> ENode {
-        ENode { head: Head::Attr(attr), children: Vec::new() }
+        ENode { head: Head::Attr(attr), children: SmallVec::new() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The e-graph: values as scalar functions of named axes, rules in text files, a checker of rules, saturation.
 
 pub mod check;
+mod clock;
 mod compile;
 pub mod cover;
 mod eval;

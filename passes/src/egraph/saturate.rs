@@ -1,5 +1,6 @@
 //! Runs rewrites to a fixed point or a limit, the same way every time: no clock, no random choice.
 
+use super::clock::stopped;
 use super::compile::{IndexRewrite, Numerics, compile};
 use super::facts::{Facts, Graph, Tables};
 use super::lang::ENode;
@@ -67,6 +68,8 @@ pub struct Fired {
 pub struct Saturation {
     /// The e-graph, rebuilt.
     pub graph: Graph,
+    /// E-nodes before.
+    pub before: usize,
     /// Rounds that ran.
     pub iterations: usize,
     /// Why it stopped.
@@ -120,8 +123,8 @@ pub(super) fn rewrites(graph: &Graph, rules: &RuleSet, numerics: Numerics) -> Re
 /// Errors: those of [`compile`]; `rules-contradict` if facts contradict each other: a wrong rule, or one
 /// that takes 0 and -0 for the same where a constant tells them apart.
 pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limits) -> Result<Saturation, Diagnostic> {
-    let rewrites = rewrites(&graph, rules, numerics)?;
-    let runner = Runner::<_, _, ()>::new(graph.analysis.clone())
+    let (before, rewrites) = (graph.total_size(), rewrites(&graph, rules, numerics)?);
+    let runner = Runner::<_, _, ()>::new(Tables::default())
         .with_egraph(graph)
         .with_iter_limit(limits.iterations)
         .with_node_limit(limits.nodes)
@@ -131,8 +134,8 @@ pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limit
         .with_hook(|runner| {
             prune(&mut runner.egraph);
             Ok(())
-        })
-        .run(&rewrites);
+        });
+    let runner = stopped(|| runner.run(&rewrites));
     let iterations = runner.iterations.len();
     let stop = match runner.stop_reason {
         Some(StopReason::Saturated) => Stop::Saturated,
@@ -151,13 +154,13 @@ pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limit
         (times > 0).then(|| Fired { rule: rule.name.clone(), class: rule.class.clone(), times })
     });
     let fired = fired.collect();
+    // It is rebuilt: that is the last thing that a round does.
     let mut graph = runner.egraph;
-    graph.rebuild();
     prune(&mut graph);
     if graph.analysis.conflicts > 0 {
         let count = graph.analysis.conflicts;
         let message = format!("rewriting merged {count} pairs of classes whose facts contradict");
         return Err(Diagnostic::new("rules-contradict", message));
     }
-    Ok(Saturation { graph, iterations, stop, fired })
+    Ok(Saturation { graph, before, iterations, stop, fired })
 }

@@ -116,7 +116,7 @@ pub(super) fn written<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Clas
     let mut places = problem.places.borrow_mut();
     let classes = || body.nodes.iter().map(|n| n.0).chain(body.inputs.iter().copied());
     classes().zip(0..).for_each(|(class, slot)| places[class] = slot);
-    let found = order(problem, body, outputs, &mut places);
+    let found = order(problem, body, outputs, &places);
     classes().for_each(|class| places[class] = NOWHERE);
     found.filter(|w| w.is_bound(problem))
 }
@@ -124,84 +124,88 @@ pub(super) fn written<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Clas
 /// The place of a class that the body lacks.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
-/// The values of a body in the order of evaluation. `places` gives each of its classes a number, nodes first; as a value is
-/// written, its number as a local takes that place.
-fn order<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Class], places: &mut [u32]) -> Option<Written<'p>> {
-    let mut order: Vec<Class> = Vec::with_capacity(body.nodes.len() + body.inputs.len());
-    let mut state = vec![State::Unseen; body.nodes.len() + body.inputs.len()];
+/// The values of a body in the order of evaluation. `places` gives each of its classes a number, nodes first.
+fn order<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Class], places: &[u32]) -> Option<Written<'p>> {
+    let count = body.nodes.len() + body.inputs.len();
+    let mut locals: Vec<Local<'p>> = Vec::with_capacity(count);
+    // By place: how far the walk has come with a value, in the end its number as a local.
+    let mut state = vec![UNSEEN; count];
     let chosen = |slot: usize, class: Class| {
         let &(_, choice) = body.nodes.get(slot)?;
         problem.classes[class].choices.get(choice)
     };
-    let place = |places: &[u32], class: Class| Some(places[class]).filter(|&p| p != NOWHERE).map(|p| p as usize);
+    let place = |class: Class| Some(places[class]).filter(|&p| p != NOWHERE).map(|p| p as usize);
     let mut stack: Vec<(Class, bool)> = outputs.iter().rev().map(|&o| (o, false)).collect();
     while let Some((class, done)) = stack.pop() {
-        let slot = place(places, class)?;
+        let slot = place(class)?;
+        let choice = chosen(slot, class);
+        let operands = choice.map_or(&[][..], |c| &c.kids);
         if done {
-            state[slot] = State::Done;
-            order.push(class);
+            let mut kids: SmallVec<[usize; 4]> = SmallVec::new();
+            for &kid in operands {
+                kids.push(state[place(kid)?]);
+            }
+            state[slot] = locals.len();
+            let local = local(problem, class, choice, kids, &locals);
+            locals.push(local);
             continue;
         }
         match state[slot] {
-            State::Unseen => state[slot] = State::Open,
-            State::Open => return None,
-            State::Done => continue,
+            UNSEEN => state[slot] = OPEN,
+            OPEN => return None,
+            _done => continue,
         }
         stack.push((class, true));
-        if let Some(choice) = chosen(slot, class) {
-            for &kid in choice.kids.iter().rev() {
-                match state[place(places, kid)?] {
-                    State::Unseen => stack.push((kid, false)),
-                    State::Open => return None,
-                    State::Done => {}
-                }
+        for &kid in operands.iter().rev() {
+            match state[place(kid)?] {
+                UNSEEN => stack.push((kid, false)),
+                OPEN => return None,
+                _done => {}
             }
         }
     }
-    let mut locals: Vec<Local<'p>> = Vec::with_capacity(order.len());
-    for class in order {
-        let choice = chosen(place(places, class)?, class);
-        let kids: SmallVec<[usize; 4]> = match choice {
-            Some(c) => c.kids.iter().map(|&k| place(places, k)).collect::<Option<_>>()?,
-            None => SmallVec::new(),
-        };
-        let free = match choice {
-            Some(c) => c.free(kids.iter().map(|&k| locals[k].free)),
-            None => problem.classes[class].free,
-        };
-        let mut passes: SmallVec<[(AxisId, u8); 2]> = SmallVec::new();
-        // What is below an `at` is done before the kernel starts.
-        for kid in kids.iter().filter(|_| choice.is_some_and(|c| !matches!(c.step, Step::At(_)))) {
-            for &(axis, count) in &locals[*kid].passes {
-                match passes.iter_mut().find(|p| p.0 == axis) {
-                    Some(p) => p.1 = p.1.max(count),
-                    None => passes.push((axis, count)),
-                }
-            }
-        }
-        if let Some(Step::Fold(_, axis)) = choice.map(|c| &c.step) {
-            match passes.iter_mut().find(|p| p.0 == *axis) {
-                Some(p) => p.1 = p.1.saturating_add(1),
-                None => passes.push((*axis, 1)),
-            }
-        }
-        places[class] = u32::try_from(locals.len()).ok()?;
-        locals.push(Local { class, choice, kids, free, passes });
-    }
-    let outputs = outputs.iter().map(|&o| place(places, o)).collect::<Option<Vec<usize>>>()?;
+    let outputs = outputs.iter().map(|&o| Some(state[place(o)?])).collect::<Option<Vec<usize>>>()?;
     let grid = outputs.iter().fold(0, |set, &o| set | locals[o].free);
     let folds = locals.iter().filter_map(|l| l.choice.and_then(Choice::folds));
     let folded = folds.fold(0, |set, axis| set | axis_bit(axis));
     Some(Written { locals, outputs, grid, folded })
 }
 
-/// How far the walk through a body has come with a value.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Unseen,
-    /// Its operands are being visited.
-    Open,
-    Done,
+/// A value that a walk has not come to.
+const UNSEEN: usize = usize::MAX;
+/// Its operands are being visited.
+const OPEN: usize = usize::MAX - 1;
+
+/// A value whose operands are among `locals`.
+fn local<'p>(
+    problem: &Problem<'_>,
+    class: Class,
+    choice: Option<&'p Choice>,
+    kids: SmallVec<[usize; 4]>,
+    locals: &[Local<'p>],
+) -> Local<'p> {
+    let free = match choice {
+        Some(c) => c.free(kids.iter().map(|&k| locals[k].free)),
+        None => problem.classes[class].free,
+    };
+    let mut passes: SmallVec<[(AxisId, u8); 2]> = SmallVec::new();
+    // What is below an `at` is done before the kernel starts.
+    let below = if choice.is_some_and(|c| matches!(c.step, Step::At(_))) { &[] } else { &kids[..] };
+    for &kid in below {
+        for &(axis, count) in &locals[kid].passes {
+            match passes.iter_mut().find(|p| p.0 == axis) {
+                Some(p) => p.1 = p.1.max(count),
+                None => passes.push((axis, count)),
+            }
+        }
+    }
+    if let Some(Step::Fold(_, axis)) = choice.map(|c| &c.step) {
+        match passes.iter_mut().find(|p| p.0 == *axis) {
+            Some(p) => p.1 = p.1.saturating_add(1),
+            None => passes.push((*axis, 1)),
+        }
+    }
+    Local { class, choice, kids, free, passes }
 }
 
 impl Choice {

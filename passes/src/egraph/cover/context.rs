@@ -4,6 +4,7 @@ use super::super::facts::Graph;
 use super::super::index::Import;
 use super::super::lang::AxisId;
 use egg::Id;
+use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Role, Value};
 use tilewright_ir::types::Bindings;
@@ -47,7 +48,7 @@ impl Context {
         let constant = graph.analysis.axes.iter().map(|a| a.dim.as_const().is_some()).collect();
         let longest = graph.analysis.axes.iter().map(|a| a.dim.bounds(&graph.analysis.symbols).1 as f64).collect();
         let mut inputs: Vec<InputFacts> = Vec::with_capacity(import.stored.len());
-        let stored_at = |value: Value| import.stored.iter().position(|s| s.value == value);
+        let classes: BTreeMap<Value, Id> = import.roots.iter().map(|r| (r.value, r.class)).collect();
         for stored in &import.stored {
             let node = stored.value.node;
             let mut facts = InputFacts::default();
@@ -56,15 +57,15 @@ impl Context {
             } else if import.barriers.contains_key(&node) {
                 let node = function.nodes.get(node.index());
                 for operand in node.map(|n| n.args.as_slice()).unwrap_or_default() {
-                    if let Some(before) = stored_at(*operand) {
+                    if let Some(before) = import.stored_at(*operand) {
                         // Stored tensors are numbered in program order.
                         let before = inputs.get(before).map(|i| i.after.clone()).unwrap_or_default();
                         facts.after.extend(before);
                         continue;
                     }
-                    let root = import.roots.iter().find(|r| r.value == *operand);
-                    let class = root.ok_or_else(|| Diagnostic::bug("an operand of a barrier is no root"))?.class;
-                    facts.after.push(graph.find(class));
+                    let class = classes.get(operand);
+                    let class = class.ok_or_else(|| Diagnostic::bug("an operand of a barrier is no root"))?;
+                    facts.after.push(graph.find(*class));
                 }
             } else {
                 facts.weight = true;
@@ -75,14 +76,9 @@ impl Context {
             inputs.push(facts);
         }
         let orders = import.roots.iter().map(|r| (graph.find(r.class), r.axes.clone())).collect();
-        let mut roots: Vec<Id> = Vec::new();
-        for root in &import.roots {
-            let class = graph.find(root.class);
-            let needed = stored_at(root.value).is_none() && !roots.contains(&class);
-            if needed {
-                roots.push(class);
-            }
-        }
+        let mut seen = BTreeSet::new();
+        let computed = import.roots.iter().filter(|r| import.stored_at(r.value).is_none());
+        let roots = computed.map(|r| graph.find(r.class)).filter(|c| seen.insert(*c)).collect();
         Ok(Context { extents: sizes, constant, longest, inputs, roots, orders })
     }
 

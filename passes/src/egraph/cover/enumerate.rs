@@ -270,30 +270,37 @@ impl Search<'_, '_> {
         ways
     }
 
-    /// A cut that stores `outputs`, if it is a kernel.
-    pub fn candidate(&mut self, body: Body, outputs: Vec<Class>) -> Option<Candidate> {
+    /// A cut that stores `outputs`: a body as it is written, and its form.
+    pub fn candidate(&mut self, body: Body, outputs: Vec<Class>, w: &Written<'_>, form: Form) -> Candidate {
         self.counts.enumerated += 1;
-        let (price, _) = self.price(&body, &outputs)?;
+        self.counts.steps += body.nodes.len() + body.inputs.len();
+        let (price, _) = self.remembered(w, || form);
         let after = after(self.problem, &body);
-        Some(Candidate { outputs, body, price, after })
+        Candidate { outputs, body, price, after }
     }
 
-    /// The legal body's price and whether its form is promising, from memory if an equal one was seen.
+    /// The legal body's price and whether its form is promising.
     fn price(&mut self, body: &Body, outputs: &[Class]) -> Option<(Price, bool)> {
         self.counts.steps += body.nodes.len() + body.inputs.len();
-        let w = written(self.problem, body, outputs)?;
-        canonical(self.problem, &w, &mut self.key);
+        let problem = self.problem;
+        let w = written(problem, body, outputs)?;
+        Some(self.remembered(&w, || form(problem, &w)))
+    }
+
+    /// The price of a body and whether its form is promising, from memory if an equal one was seen.
+    fn remembered(&mut self, w: &Written<'_>, form: impl FnOnce() -> Form) -> (Price, bool) {
+        canonical(self.problem, w, &mut self.key);
         let mut hasher = DefaultHasher::new();
         self.key.hash(&mut hasher);
         let key = hasher.finish();
         if let Some(price) = self.memo.get(&key) {
             self.counts.remembered += 1;
-            return Some(*price);
+            return *price;
         }
-        let f: Form = form(self.problem, &w);
-        let found = (price(self.problem, &w, &f), f.is_promising(self.problem, &w));
+        let f = form();
+        let found = (price(self.problem, w, &f), f.is_promising(self.problem, w));
         self.memo.insert(key, found);
-        Some(found)
+        found
     }
 
     /// The best of both rankings, one for each set of inputs, the smallest, and the best of the promising ones.
@@ -381,10 +388,8 @@ fn canonical(problem: &Problem<'_>, w: &Written<'_>, key: &mut Vec<u64>) {
     }
     for &output in &w.outputs {
         key.extend([u64::MAX - 2, output as u64]);
-        let id = problem.classes[w.locals[output].class].id;
-        if let Some((_, order)) = problem.context.orders.iter().find(|r| r.0 == id) {
-            order.iter().for_each(|&a| map(key, &named(a)));
-        }
+        let order = &problem.classes[w.locals[output].class].order;
+        order.iter().flatten().for_each(|&a| map(key, &named(a)));
     }
     key.push(u64::MAX - 3);
     for a in axes {

@@ -7,7 +7,8 @@ use super::kind::Sum;
 use super::price::{Load, bytes, contiguous, elementwise, pace, read, source, stored};
 use super::problem::{Problem, Step, each};
 use crate::schedule::{MOST_HELD, READ_HELD, STORE_HELD};
-use std::collections::{BTreeMap, BTreeSet};
+use smallvec::SmallVec;
+use std::collections::BTreeSet;
 use tilewright_ir::types::DType;
 
 /// Elements of a tile of an elementwise kernel: the least that one core takes.
@@ -27,6 +28,15 @@ struct Frame {
     count: f64,
 }
 
+/// Loops that a value is made in, by number, ascending.
+type Frames = SmallVec<[usize; 2]>;
+
+fn insert(frames: &mut Frames, frame: usize) {
+    if let Err(at) = frames.binary_search(&frame) {
+        frames.insert(at, frame);
+    }
+}
+
 struct Loops<'p, 'a> {
     problem: &'p Problem<'a>,
     frames: Vec<Frame>,
@@ -43,7 +53,7 @@ impl Loops<'_, '_> {
     }
 
     /// How many of `frames` are passes over the row that `frame` is one over; a point of the grid has none.
-    fn passes(&self, frames: &BTreeSet<usize>, frame: usize) -> usize {
+    fn passes(&self, frames: &[usize], frame: usize) -> usize {
         let row = |f: usize| (self.frames[f].parent, self.frames[f].axis);
         frames.iter().filter(|&&f| frame != 0 && row(f) == row(frame)).count()
     }
@@ -59,10 +69,7 @@ impl Loops<'_, '_> {
 
 /// Output axes that are loops inside a grid point, outer first: those that are folded too, else the innermost one.
 pub(super) fn inner_axes(problem: &Problem<'_>, written: &Written<'_>) -> Vec<AxisId> {
-    let order = written.outputs.iter().find_map(|&o| {
-        let id = problem.classes[written.locals[o].class].id;
-        problem.context.orders.iter().find(|r| r.0 == id).map(|r| r.1.as_slice())
-    });
+    let order = written.outputs.iter().find_map(|&o| problem.classes[written.locals[o].class].order.as_ref());
     let both: Vec<AxisId> = each(written.grid & written.folded).collect();
     if !both.is_empty() {
         return both;
@@ -108,9 +115,9 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
     let points = problem.points(outer);
     let mut l = Loops { problem, frames: vec![Frame { parent: 0, axis: GATHERED, pass: 0, count: points }] };
     let deepest = inner.iter().fold(0, |frame, &axis| l.inside(frame, axis, 0));
-    let mut at_frames: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); written.locals.len()];
+    let mut at_frames: Vec<Frames> = written.locals.iter().map(|_| Frames::new()).collect();
     for &o in &written.outputs {
-        at_frames[o].insert(l.place(deepest, written.locals[o].free));
+        insert(&mut at_frames[o], l.place(deepest, written.locals[o].free));
     }
     let mut load = Load { written: stored(problem, written), launch: problem.device.launch.0, ..Load::default() };
     // Without folds an innermost loop is split in tiles.
@@ -118,7 +125,7 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
         if written.folded == 0 { inner.iter().map(|&a| (problem.extent(a) / TILE).ceil()).product() } else { 1.0 };
     load.items = points * tiles;
     let mut keys = BTreeSet::new();
-    let mut smooth = Smooth { written, known: BTreeMap::new() };
+    let mut smooth = Smooth { written, known: Vec::new() };
     for at in (0..written.locals.len()).rev() {
         let frames = std::mem::take(&mut at_frames[at]);
         let local = &written.locals[at];
@@ -172,14 +179,14 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
                         load.flops += 2.0 * count;
                     }
                     for &kid in &local.kids {
-                        at_frames[kid].insert(l.place(body, written.locals[kid].free));
+                        insert(&mut at_frames[kid], l.place(body, written.locals[kid].free));
                     }
                     continue;
                 }
             }
             for &kid in &local.kids {
                 if !matches!(choice.step, Step::At(_)) {
-                    at_frames[kid].insert(l.place(frame, written.locals[kid].free));
+                    insert(&mut at_frames[kid], l.place(frame, written.locals[kid].free));
                 }
             }
         }
@@ -238,12 +245,16 @@ fn fold_work(fold: Fold) -> f64 {
 /// operands come first, so one pass over the values answers for all of them.
 struct Smooth<'w, 'p> {
     written: &'w Written<'p>,
-    known: BTreeMap<AxisId, Vec<bool>>,
+    known: Vec<(AxisId, Vec<bool>)>,
 }
 
 impl Smooth<'_, '_> {
     fn all(&mut self, values: &[usize], axis: AxisId) -> bool {
-        let known = self.known.entry(axis).or_insert_with(|| smooth(self.written, axis));
+        let at = self.known.iter().position(|k| k.0 == axis).unwrap_or_else(|| {
+            self.known.push((axis, smooth(self.written, axis)));
+            self.known.len() - 1
+        });
+        let known = &self.known[at].1;
         values.iter().all(|&at| known[at])
     }
 }

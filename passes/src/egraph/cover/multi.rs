@@ -164,11 +164,10 @@ impl<'s, 'p, 'a> Multi<'s, 'p, 'a> {
         let problem = self.search.problem;
         let mut sorted = outputs.to_vec();
         sorted.sort_unstable();
-        let whole = |w: &Written<'_>| apart(problem, w, &form(problem, w));
-        if !written(problem, &body, &sorted).is_some_and(|w| whole(&w)) {
-            return;
-        }
-        if let Some(candidate) = self.search.candidate(body, sorted.clone()) {
+        let Some(w) = written(problem, &body, &sorted) else { return };
+        let form = form(problem, &w);
+        if apart(problem, &w, &form) {
+            let candidate = self.search.candidate(body, sorted.clone(), &w, form);
             self.found.entry(sorted).or_default().push(candidate);
         }
     }

@@ -11,6 +11,8 @@ const MOST_CONES: usize = 4096;
 const MOST_ROOTS: usize = 32;
 /// Seconds that are no difference.
 const EQUAL: f64 = 1e-12;
+/// More than sums of the same numbers differ by, in whatever order.
+const ROUNDED: f64 = 1.0 + 1e-9;
 
 /// A set of classes.
 #[derive(Clone, Default)]
@@ -47,12 +49,22 @@ impl Set {
 pub(super) struct Paths<'p> {
     problem: &'p Problem<'p>,
     candidates: &'p Candidates,
+    /// Per class, the cuts that store it.
+    cuts: Vec<Vec<Cut>>,
     /// Per class, all that some cover of it may store; without entries where there are too many classes.
     cones: Vec<Set>,
     /// Per class, seconds of the cheapest cut that stores it.
     own: Vec<f64>,
     /// Places of classes in an order: what a class reads from after itself is taken to be there. Without entries all is read.
     places: Vec<u32>,
+}
+
+/// A cut of one class.
+struct Cut {
+    /// The part of its seconds that the class stands for.
+    seconds: f64,
+    /// What it reads.
+    reads: SmallVec<[Class; 8]>,
 }
 
 /// The part of a cut's seconds that one output stands for.
@@ -65,7 +77,14 @@ impl<'p> Paths<'p> {
         let count = problem.classes.len();
         let cheapest = |of: &Vec<usize>| of.iter().map(|&n| part(&candidates.all[n])).fold(f64::INFINITY, f64::min);
         let own = candidates.of.iter().map(cheapest).collect();
-        let mut paths = Paths { problem, candidates, cones: Vec::new(), own, places };
+        let (cuts, cones) = (Vec::new(), Vec::new());
+        let mut paths = Paths { problem, candidates, cuts, cones, own, places };
+        let cut = |class: Class, number: &usize| {
+            let candidate = &candidates.all[*number];
+            Cut { seconds: part(candidate), reads: paths.reads(class, candidate).collect() }
+        };
+        let of = candidates.of.iter().enumerate();
+        paths.cuts = of.map(|(class, of)| of.iter().map(|number| cut(class, number)).collect()).collect();
         if count <= MOST_CONES {
             paths.cones = paths.cones(count);
         }
@@ -103,8 +122,13 @@ impl<'p> Paths<'p> {
 
     /// Seconds of one of `classes` and of those beside it that its cover cannot store.
     pub fn together(&self, classes: &[Class], low: &[f64], paid: &Set) -> f64 {
-        let mut most = 0.0f64;
+        let mut most = classes.iter().map(|&first| low[first]).fold(0.0, f64::max);
+        // Most that there is beside any, however it is rounded.
+        let all = ROUNDED * classes.iter().filter(|c| !paid.has(**c)).map(|&c| self.own[c]).sum::<f64>();
         for &first in classes {
+            if low[first] + all <= most {
+                continue;
+            }
             let beside = classes.iter().filter(|&&c| match self.cones.get(first) {
                 Some(cone) => !cone.has(c) && !paid.has(c),
                 None => false,
@@ -136,10 +160,12 @@ impl<'p> Paths<'p> {
         loop {
             let mut changed = false;
             for class in classes.iter().copied().filter(|&c| !paid.has(c)) {
-                for &number in &self.candidates.of[class] {
-                    let candidate = &self.candidates.all[number];
-                    let reads: SmallVec<[Class; 8]> = self.reads(class, candidate).collect();
-                    let total = part(candidate) + self.together(&reads, &low, paid);
+                for Cut { seconds, reads } in &self.cuts[class] {
+                    let enough = low[class] - EQUAL;
+                    if *seconds >= enough || reads.iter().any(|&read| seconds + low[read] >= enough) {
+                        continue;
+                    }
+                    let total = seconds + self.together(reads, &low, paid);
                     if total < low[class] - EQUAL {
                         (low[class], changed) = (total, true);
                     }

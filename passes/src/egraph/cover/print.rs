@@ -96,7 +96,7 @@ pub fn rewritten(cut: &Cut, graph: &Graph, import: &Import) -> BTreeSet<Id> {
     let canonical = |node: &ENode| -> Vec<Id> { node.children.iter().map(|&c| graph.find(c)).collect() };
     let imported: BTreeSet<(&Head, Vec<Id>)> =
         import.graph.classes().flat_map(|c| &c.nodes).map(|n| (&n.head, canonical(n))).collect();
-    cut.nodes.iter().filter(|(_, n)| !imported.contains(&(&n.head, n.children.clone()))).map(|n| *n.0).collect()
+    cut.nodes.iter().filter(|(_, n)| !imported.contains(&(&n.head, n.children.to_vec()))).map(|n| *n.0).collect()
 }
 
 /// Nodes of the function whose value a cut computes or reads from memory.

@@ -71,6 +71,8 @@ pub(super) struct Info {
     pub readers: usize,
     /// Whether a root is this class.
     pub root: bool,
+    /// Of a root, its axes in memory order.
+    pub order: Option<Vec<AxisId>>,
 }
 
 /// The classes below the roots.
@@ -221,6 +223,8 @@ impl<'a> Problem<'a> {
         let kept = if device.capabilities.prologue { half_factors(graph, &order) } else { BTreeSet::new() };
         let mut heads = Vec::new();
         let mut classes = Vec::with_capacity(order.len());
+        // Of roots that are one class, the first says.
+        let orders: BTreeMap<Id, &Vec<AxisId>> = context.orders.iter().rev().map(|(id, order)| (*id, order)).collect();
         for &id in &order {
             let data = &graph[id].data;
             let dtype = data.dtype().ok_or_else(|| Diagnostic::bug("a root is an attribute"))?;
@@ -245,6 +249,7 @@ impl<'a> Problem<'a> {
                 narrow: None,
                 readers: 0,
                 root: false,
+                order: orders.get(&id).copied().cloned(),
             };
             classes.push(info);
         }

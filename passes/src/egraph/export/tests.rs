@@ -216,7 +216,7 @@ fn any_affine_read_has_a_form() {
     let module = parse("graph", text).unwrap();
     let f = module.entry().unwrap();
     let axes: Vec<AxisInfo> = [4, 6, 3, 5].map(|n| AxisInfo { name: "a".into(), dim: n.into() }).to_vec();
-    let affine = |constant, terms: &[(AxisId, i64)]| Affine { constant, terms: terms.to_vec() };
+    let affine = |constant, terms: &[(AxisId, i64)]| Affine { constant, terms: terms.into() };
     // Per read: parameter, indices of its atoms as they are in its dims, positions inside and their elements.
     let reads: &[(usize, Vec<Affine>)] = &[
         (0, vec![affine(0, &[(2, 1)]), affine(0, &[(2, 1)])]),

@@ -1,11 +1,14 @@
 //! Axis unification as register coalescing: a dim of a value is a virtual register, elementwise alignment is a move, and
 //! two axes interfere where one iteration space holds both. What may not be one axis stays two with the same atoms.
 
+use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use tilewright_ir::types::Dim;
 
 /// Number of an axis variable.
 pub(super) type Var = usize;
+/// A few axes.
+pub(super) type Atoms = SmallVec<[Var; 4]>;
 
 struct Variable {
     dim: Dim,
@@ -57,22 +60,25 @@ impl Coalescer {
     }
 
     /// Atoms of an axis, major to minor; an axis of size 1 has none.
-    pub fn leaves(&self, var: Var) -> Vec<Var> {
-        let (mut out, mut stack) = (Vec::new(), vec![var]);
-        while let Some(next) = stack.pop() {
-            let top = self.find(next);
-            match &self.vars[top].kids {
-                _ if self.vars[top].dim.is(1) => {}
-                Some(kids) => stack.extend(kids.iter().rev()),
-                None => out.push(top),
-            }
-        }
-        out
+    pub fn leaves(&self, var: Var) -> Atoms {
+        self.all(&[var])
     }
 
     /// Atoms of several axes in order.
-    pub fn all(&self, vars: &[Var]) -> Vec<Var> {
-        vars.iter().flat_map(|&v| self.leaves(v)).collect()
+    pub fn all(&self, vars: &[Var]) -> Atoms {
+        let (mut out, mut stack) = (Atoms::new(), Atoms::new());
+        for &var in vars {
+            stack.push(var);
+            while let Some(next) = stack.pop() {
+                let top = self.find(next);
+                match &self.vars[top].kids {
+                    _ if self.vars[top].dim.is(1) => {}
+                    Some(kids) => stack.extend(kids.iter().rev().copied()),
+                    None => out.push(top),
+                }
+            }
+        }
+        out
     }
 
     /// Declares an iteration space; `false` if one atom is in it twice.
@@ -112,7 +118,7 @@ impl Coalescer {
     }
 
     /// Splits two lists of atoms until they pair up by size, from the minor end; `None` if they do not factor.
-    fn pairs(&mut self, mut a: Vec<Var>, mut b: Vec<Var>) -> Option<Vec<(Var, Var)>> {
+    fn pairs(&mut self, mut a: Atoms, mut b: Atoms) -> Option<Vec<(Var, Var)>> {
         let mut out = Vec::new();
         while let (Some(&x), Some(&y)) = (a.last(), b.last()) {
             let (dx, dy) = (self.vars[x].dim.clone(), self.vars[y].dim.clone());
@@ -176,7 +182,7 @@ impl Coalescer {
     pub fn mirror(&mut self, of: Var) -> Var {
         let dim = self.vars[of].dim.clone();
         let leaves = self.leaves(of);
-        if let [] | [_] = leaves[..] {
+        if leaves.len() < 2 {
             let var = self.fresh(&dim);
             self.mirrors.push((var, of));
             return var;

@@ -44,7 +44,7 @@ pub struct Stored {
 /// An imported function.
 #[derive(Clone, Debug)]
 pub struct Import {
-    /// The terms.
+    /// The terms; none where they were given away to be saturated.
     pub graph: Graph,
     /// Every live value's class.
     pub classes: BTreeMap<Value, Id>,
@@ -52,7 +52,7 @@ pub struct Import {
     pub layouts: BTreeMap<Value, Vec<Vec<AxisId>>>,
     /// Function results in order, then operands of barriers in node order, each once.
     pub roots: Vec<Root>,
-    /// Stored tensors by input number.
+    /// Stored tensors by input number, which rises with the value.
     pub stored: Vec<Stored>,
     /// Nodes without index form, and why.
     pub barriers: BTreeMap<NodeId, String>,
@@ -60,6 +60,13 @@ pub struct Import {
     pub origins: BTreeMap<Id, Vec<NodeId>>,
     /// `at` terms made.
     pub copies: usize,
+}
+
+impl Import {
+    /// The number of the stored tensor that is `value`.
+    pub fn stored_at(&self, value: Value) -> Option<usize> {
+        self.stored.binary_search_by_key(&value, |s| s.value).ok()
+    }
 }
 
 /// A node without index form.

@@ -1,11 +1,10 @@
 //! Numbers of axes, between the phases of the import. The e-graph has a bounded set of them, so they are dealt out like registers.
 
 use super::super::facts::AxisInfo;
-use super::super::lang::{AxisId, MAX_AXES};
-use super::axes::Var;
+use super::super::lang::{AxisId, AxisSet, MAX_AXES, axis_bit};
+use super::axes::{Atoms, Var};
 use super::terms::Builder;
 use petgraph::unionfind::UnionFind;
-use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::NodeId;
 use tilewright_ir::types::Dim;
@@ -16,22 +15,25 @@ impl Builder<'_> {
     /// means nothing outside. Errors: `too-many-axes`.
     pub fn number_axes(&mut self, live: impl Iterator<Item = NodeId> + Clone) -> Result<(), Diagnostic> {
         let islands = self.islands(live.clone());
-        let mut taken: BTreeSet<(Var, AxisId)> = BTreeSet::new();
-        for leaf in live.flat_map(|id| self.leaves(id)).collect::<Vec<_>>() {
-            if self.numbers.contains_key(&leaf) {
-                continue;
+        // By island.
+        let mut taken: Vec<AxisSet> = vec![0; self.axes.len()];
+        for id in live {
+            for leaf in self.leaves(id) {
+                if self.numbers[leaf].is_some() {
+                    continue;
+                }
+                let (taken, dim) = (&mut taken[islands.find(leaf)], self.axes.dim(leaf));
+                let mut numbered = self.out.graph.analysis.axes.iter().zip(0..);
+                let free = |(axis, number): (&AxisInfo, AxisId)| {
+                    (*taken & axis_bit(number) == 0 && axis.dim == *dim).then_some(number)
+                };
+                let number = match numbered.find_map(free) {
+                    Some(number) => number,
+                    None => self.new_axis(dim.clone())?,
+                };
+                *taken |= axis_bit(number);
+                self.numbers[leaf] = Some(number);
             }
-            let (island, dim) = (islands.find(leaf), self.axes.dim(leaf));
-            let numbered = self.out.graph.analysis.axes.iter().zip(0..);
-            let free = |(axis, number): (&AxisInfo, AxisId)| {
-                (axis.dim == *dim && !taken.contains(&(island, number))).then_some(number)
-            };
-            let number = match numbered.clone().find_map(free) {
-                Some(number) => number,
-                None => self.new_axis(dim.clone())?,
-            };
-            taken.insert((island, number));
-            self.numbers.insert(leaf, number);
         }
         Ok(())
     }
@@ -48,7 +50,7 @@ impl Builder<'_> {
     }
 
     /// Atoms of a node's results, of what it reads, and of what barriers keep apart.
-    fn leaves(&self, id: NodeId) -> Vec<Var> {
+    fn leaves(&self, id: NodeId) -> Atoms {
         let planned = &self.plans[id.index()];
         planned.dims.iter().chain([&planned.target]).flat_map(|dims| self.axes.all(dims)).collect()
     }
@@ -57,9 +59,11 @@ impl Builder<'_> {
     fn islands(&self, live: impl Iterator<Item = NodeId>) -> UnionFind<Var> {
         let mut islands = UnionFind::new(self.axes.len());
         for id in live {
-            let read = self.function.nodes[id.index()].args.iter().flat_map(|&a| self.axes.all(self.dims(a)));
-            let read = if self.barriers.contains_key(&id) { Vec::new() } else { read.collect() };
-            let all = [self.leaves(id), read].concat();
+            let mut all = self.leaves(id);
+            if !self.barriers.contains_key(&id) {
+                let read = self.function.nodes[id.index()].args.iter();
+                all.extend(read.flat_map(|&a| self.axes.all(self.dims(a))));
+            }
             all.windows(2).for_each(|pair| {
                 islands.union(pair[0], pair[1]);
             });

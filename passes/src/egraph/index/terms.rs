@@ -1,12 +1,13 @@
 //! Phase two of the import: terms. Movement makes no node; an operand is renamed by `at` where its axes differ.
 
+use super::super::clock::stopped;
 use super::super::facts::{Graph, InputInfo};
 use super::super::lang::{Affine, Attr, AxisId, ENode, Fold, GATHERED, Head, Number, axis_bit};
 use super::axes::{Coalescer, Var};
 use super::plan::{Cut, Planned, Planner};
 use super::{Import, Refusal, Root, Stored};
 use egg::Id;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Node, NodeId, Value};
 use tilewright_ir::op::{GraphOp, Literal, PadAmounts, ReduceKind, ScalarOp};
@@ -28,7 +29,8 @@ pub(super) struct Builder<'a> {
     pub(super) axes: &'a Coalescer,
     pub(super) plans: &'a [Planned],
     pub(super) barriers: &'a BTreeMap<NodeId, String>,
-    pub(super) numbers: BTreeMap<Var, AxisId>,
+    /// By atom.
+    pub(super) numbers: Vec<Option<AxisId>>,
     pub(super) out: Import,
 }
 
@@ -47,11 +49,11 @@ impl<'a> Builder<'a> {
             copies: 0,
         };
         let (axes, plans, barriers) = (&planner.axes, &planner.plans[..], planner.barriers);
-        Builder { function, axes, plans, barriers, numbers: BTreeMap::new(), out }
+        Builder { function, axes, plans, barriers, numbers: vec![None; planner.axes.len()], out }
     }
 
     fn axis(&self, leaf: Var) -> Step<AxisId> {
-        self.numbers.get(&leaf).copied().ok_or("an axis that no value has")
+        self.numbers.get(leaf).copied().flatten().ok_or("an axis that no value has")
     }
 
     fn atoms(&self, dims: &[Var]) -> Step<Vec<AxisId>> {
@@ -179,10 +181,8 @@ impl<'a> Builder<'a> {
     }
 
     fn root(&mut self, value: Value) -> Step<()> {
-        if !self.out.roots.iter().any(|r| r.value == value) {
-            let (class, axes) = (self.class(value)?, self.atoms(self.dims(value))?);
-            self.out.roots.push(Root { value, class, axes });
-        }
+        let (class, axes) = (self.class(value)?, self.atoms(self.dims(value))?);
+        self.out.roots.push(Root { value, class, axes });
         Ok(())
     }
 
@@ -365,7 +365,7 @@ impl<'a> Builder<'a> {
                 ([], _) => {}
                 ([from], [to]) => {
                     let constant = offset.checked_neg().ok_or("a huge offset")?;
-                    map.push((*from, Affine { constant, terms: vec![(*to, 1)] }));
+                    map.push((*from, Affine { constant, ..Affine::axis(*to) }));
                 }
                 ([_, ..], _) => return Err("joins or pads a split axis"),
             }
@@ -383,7 +383,7 @@ impl<'a> Builder<'a> {
             let before = number(&amounts[i].0)?;
             match (from.as_slice(), to.as_slice()) {
                 ([], _) => {}
-                ([from], [to]) => map.push((*from, Affine { constant: -before, terms: vec![(*to, 1)] })),
+                ([from], [to]) => map.push((*from, Affine { constant: -before, ..Affine::axis(*to) })),
                 ([_, ..], _) => return Err("pads a split axis"),
             }
         }
@@ -426,7 +426,7 @@ impl<'a> Builder<'a> {
     }
 
     fn take(&mut self, table: Value, ids: Value, axis: usize) -> Step<Id> {
-        let Some(number) = self.out.stored.iter().position(|s| s.value == table) else {
+        let Some(number) = self.out.stored_at(table) else {
             return Err("takes from a computed value");
         };
         let dims = self.dims(table);
@@ -443,13 +443,14 @@ impl<'a> Builder<'a> {
 
     /// Roots, canonical classes.
     pub fn finish(mut self) -> Result<Import, Diagnostic> {
-        let barriers: Vec<Value> =
-            self.barriers.keys().flat_map(|id| self.function.nodes[id.index()].args.clone()).collect();
-        for value in self.function.results.iter().copied().chain(barriers) {
+        let function = self.function;
+        let operands = self.barriers.keys().flat_map(|id| &function.nodes[id.index()].args);
+        let mut seen = BTreeSet::new();
+        for &value in function.results.iter().chain(operands).filter(|v| seen.insert(**v)) {
             self.root(value).map_err(Diagnostic::bug)?;
         }
         let mut out = self.out;
-        out.graph.rebuild();
+        stopped(|| out.graph.rebuild());
         for class in out.classes.values_mut().chain(out.roots.iter_mut().map(|r| &mut r.class)) {
             *class = out.graph.find(*class);
         }

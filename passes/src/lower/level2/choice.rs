@@ -5,9 +5,8 @@ use super::super::{Options, Target};
 use crate::egraph::cover::{self, Context, CoverLimits, cover};
 use crate::egraph::{self, Fired, Graph, Import, Limits, Saturation, Stop};
 use egg::Id;
-use std::collections::BTreeSet;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, NodeId, Value};
+use tilewright_ir::graph::{Function, NodeId};
 use tilewright_ir::types::Bindings;
 
 /// Most live nodes of a function at this level; larger ones are lowered at level 1.
@@ -34,14 +33,18 @@ fn beyond(f: &Function, why: &str) -> Diagnostic {
     Diagnostic::warning("level-limit", format!("`@{}` is lowered at level 1: {why}", f.name))
 }
 
-/// Imports and saturates. A function beyond a limit of this level gives the warning that says so.
-fn saturated(f: &Function, options: &Options) -> Result<Result<(Import, Saturation), Diagnostic>, Diagnostic> {
+/// Imports and saturates; the import keeps terms of its own if they are `kept`. A function beyond a limit of this level gives the warning that says so.
+fn saturated(
+    f: &Function,
+    options: &Options,
+    kept: bool,
+) -> Result<Result<(Import, Saturation), Diagnostic>, Diagnostic> {
     let beyond = |why: String| Ok(Err(beyond(f, &why)));
     let live = f.live().iter().filter(|l| **l).count();
     if live > MOST_NODES {
         return beyond(format!("it has {live} nodes, level 2 takes up to {MOST_NODES}"));
     }
-    let import = match egraph::import(f) {
+    let mut import = match egraph::import(f) {
         Ok(import) => import,
         Err(d) if ["too-many-axes", "too-many-barriers"].contains(&d.code) => return beyond(d.message),
         Err(d) => return Err(d),
@@ -53,7 +56,8 @@ fn saturated(f: &Function, options: &Options) -> Result<Result<(Import, Saturati
     }
     let rules = options.rules.rules()?;
     let limits = Limits::of(import.graph.total_size());
-    match egraph::saturate(import.graph.clone(), &rules, options.numerics, limits) {
+    let terms = if kept { import.graph.clone() } else { std::mem::take(&mut import.graph) };
+    match egraph::saturate(terms, &rules, options.numerics, limits) {
         Ok(saturation) => Ok(Ok((import, saturation))),
         Err(d) if d.code == "rules-contradict" => beyond(d.message),
         Err(d) => Err(d),
@@ -64,15 +68,15 @@ fn saturated(f: &Function, options: &Options) -> Result<Result<(Import, Saturati
 ///
 /// Errors: those of the lowering.
 pub(in crate::lower) fn fired(f: &Function, options: &Options) -> Result<Vec<Fired>, Diagnostic> {
-    Ok(saturated(f, options)?.map_or(Vec::new(), |(_, saturation)| saturation.fired))
+    Ok(saturated(f, options, false)?.map_or(Vec::new(), |(_, saturation)| saturation.fired))
 }
 
 /// What a search that met a limit looked at less than it could have.
-fn notes(f: &Function, import: &Import, saturation: &Saturation, cover: &cover::Cover) -> Vec<Diagnostic> {
+fn notes(f: &Function, saturation: &Saturation, cover: &cover::Cover) -> Vec<Diagnostic> {
     let note = |why: String| Diagnostic::warning("level-limit", format!("in `@{}` {why}", f.name));
     let mut out = Vec::new();
     if saturation.stop == Stop::Nodes {
-        let (from, to) = (import.graph.total_size(), saturation.graph.total_size());
+        let (from, to) = (saturation.before, saturation.graph.total_size());
         out.push(note(format!("rules stop before their end: they made {to} terms of {from}")));
     }
     if cover.counts.narrowed > 0 {
@@ -90,7 +94,7 @@ pub(super) fn choose(
     likely: &Bindings,
     explain: bool,
 ) -> Result<Result<Choice, Diagnostic>, Diagnostic> {
-    let (import, saturation) = match saturated(f, options)? {
+    let (import, saturation) = match saturated(f, options, explain)? {
         Ok(both) => both,
         Err(warning) => return Ok(Err(warning)),
     };
@@ -106,7 +110,7 @@ pub(super) fn choose(
     };
     match found {
         Ok((cover, explanation)) => {
-            let notes = notes(f, &import, &saturation, &cover);
+            let notes = notes(f, &saturation, &cover);
             let fired = saturation.fired;
             let added = fired.iter().filter(|fired| options.rules.has(&fired.rule)).cloned().collect();
             Ok(Ok(Choice { import, graph: saturation.graph, cover, explanation, notes, added, fired }))
@@ -119,8 +123,7 @@ pub(super) fn choose(
 /// Classes that kernels have to compute: of roots, but not of those that are stored already, such as arguments of calls that are
 /// parameters.
 fn roots(import: &Import, graph: &Graph) -> Vec<Id> {
-    let stored: BTreeSet<Value> = import.stored.iter().map(|s| s.value).collect();
-    import.roots.iter().filter(|r| !stored.contains(&r.value)).map(|r| graph.find(r.class)).collect()
+    import.roots.iter().filter(|r| import.stored_at(r.value).is_none()).map(|r| graph.find(r.class)).collect()
 }
 
 /// What an integer program of at most `nodes` nodes says of the cover of a function, or the warning of the limit that it is
@@ -133,7 +136,7 @@ pub(in crate::lower) fn integer(
     likely: &Bindings,
     nodes: u64,
 ) -> Result<Result<cover::Integer, Diagnostic>, Diagnostic> {
-    let (import, saturation) = match saturated(f, options)? {
+    let (import, saturation) = match saturated(f, options, false)? {
         Ok(both) => both,
         Err(warning) => return Ok(Err(warning)),
     };

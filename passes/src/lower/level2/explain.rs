@@ -3,7 +3,7 @@
 
 use super::super::{Lower, Lowered, Options, Target};
 use super::choice::{Choice, choose};
-use super::{Cut, emit, needed, wanted};
+use super::{Cut, emit, free_roots, needed};
 use crate::egraph::cover::{self, Context, Device, Price, partition};
 use crate::egraph::explain::{Chain, Chains, Reason, Replay, chains};
 use crate::egraph::{self, Fired, Graph, Import, Limits, RuleSet, saturate};
@@ -89,10 +89,10 @@ impl Explained {
                 Err(warning) => return Ok(Err(warning)),
             };
         let explanation = explanation.ok_or_else(|| Diagnostic::bug("a cover without its explanation"))?;
-        let wanted = wanted(f, &import, &graph);
+        let free = free_roots(f, &import, &graph);
         let (mut chosen, mut seconds, mut bound) = (Vec::new(), Vec::new(), explanation.bound);
         for (mut cut, other) in std::mem::take(&mut cover.cuts).into_iter().zip(explanation.alternatives) {
-            if let Some(kernel) = needed(cut.clone(), &wanted, &import, &graph) {
+            if let Some(kernel) = needed(cut.clone(), &free) {
                 cut.outputs.clone_from(&kernel.outputs);
                 chosen.push((kernel, cut));
                 seconds.push(other.cut.map(|c| {

@@ -81,8 +81,8 @@ pub(super) fn lower(lower: &mut Lower<'_>, options: &Options) -> Result<Option<D
         Ok(choice) => choice,
         Err(warning) => return Ok(Some(warning)),
     };
-    let wanted = wanted(f, &import, &graph);
-    let cuts: Vec<Cut> = cover.cuts.into_iter().filter_map(|c| needed(c, &wanted, &import, &graph)).collect();
+    let free = free_roots(f, &import, &graph);
+    let cuts: Vec<Cut> = cover.cuts.into_iter().filter_map(|c| needed(c, &free)).collect();
     emit(lower, &import, &graph, &cuts)?;
     lower.warnings.extend(notes);
     Ok(None)
@@ -123,10 +123,10 @@ pub(super) fn optimized(
             return Ok(Exported { function: f.clone(), notes });
         }
     };
-    let wanted = wanted(f, &import, &graph);
+    let free = free_roots(f, &import, &graph);
     let named = cover.cuts.into_iter().enumerate().filter_map(|(number, cut)| {
         let what = format!("kernel {number}: {}", cut.kind.name());
-        Some((needed(cut, &wanted, &import, &graph)?, what))
+        Some((needed(cut, &free)?, what))
     });
     let cuts: Vec<(Cut, String)> = named.collect();
     let piece = cuts.iter().map(|(cut, what)| Piece { outputs: &cut.outputs, nodes: &cut.nodes, what: what.clone() });
@@ -134,28 +134,26 @@ pub(super) fn optimized(
     export(module, f, &import, &graph, &pieces)
 }
 
-/// Classes of roots that a cover has to compute.
-fn wanted(f: &Function, import: &Import, graph: &Graph) -> Vec<Id> {
-    let mut found = Vec::new();
-    for root in &import.roots {
-        let class = graph.find(root.class);
-        if free_source(f, import, graph, root).is_none() && !found.contains(&class) {
-            found.push(class);
-        }
-    }
-    found
+/// Classes whose roots all cost no computation.
+fn free_roots(f: &Function, import: &Import, graph: &Graph) -> BTreeSet<Id> {
+    let (free, computed): (Vec<_>, Vec<_>) =
+        import.roots.iter().partition(|r| free_source(f, import, graph, r).is_some());
+    let mut classes: BTreeSet<Id> = free.iter().map(|r| graph.find(r.class)).collect();
+    computed.iter().for_each(|r| {
+        classes.remove(&graph.find(r.class));
+    });
+    classes
 }
 
 /// A cut without the roots that cost no computation: they are not kernels, or copies of their own.
-fn needed(cut: cover::Cut, wanted: &[Id], import: &Import, graph: &Graph) -> Option<Cut> {
-    let root = |c: &Id| import.roots.iter().any(|r| graph.find(r.class) == *c);
-    let outputs: Vec<Id> = cut.outputs.into_iter().filter(|c| wanted.contains(c) || !root(c)).collect();
+fn needed(cut: cover::Cut, free: &BTreeSet<Id>) -> Option<Cut> {
+    let outputs: Vec<Id> = cut.outputs.into_iter().filter(|c| !free.contains(c)).collect();
     if outputs.is_empty() { None } else { Some(Cut { outputs, nodes: cut.nodes, inputs: cut.inputs }) }
 }
 
 /// The source of a root that costs no computation.
 fn free_source(f: &Function, import: &Import, graph: &Graph, root: &egraph::Root) -> Option<Source> {
-    if let Some(number) = import.stored.iter().position(|s| s.value == root.value) {
+    if let Some(number) = import.stored_at(root.value) {
         return Some(Source::There(Place::Tensor(number)));
     }
     if let GraphOp::Constant { .. } = f.node(root.value).op {
@@ -208,10 +206,13 @@ impl<'a> Plan<'a> {
     fn sources(&mut self) -> Result<Vec<Source>, Diagnostic> {
         let there: Vec<Option<Source>> =
             self.import.roots.iter().map(|r| free_source(self.f, self.import, self.graph, r)).collect();
+        let mut readers: BTreeMap<Id, usize> = BTreeMap::new();
+        let roots = self.import.roots.iter().map(|r| self.graph.find(r.class));
+        roots.for_each(|class| *readers.entry(class).or_default() += 1);
+        self.cuts.iter().flat_map(|c| &c.inputs).for_each(|class| *readers.entry(*class).or_default() += 1);
         for root in self.import.roots.iter().zip(&there).filter(|(_, s)| s.is_none()).map(|(r, _)| r) {
             let class = self.graph.find(root.class);
-            let others = self.import.roots.iter().filter(|r| self.graph.find(r.class) == class).count() > 1
-                || self.cuts.iter().any(|c| c.inputs.contains(&class));
+            let others = readers.get(&class).is_some_and(|n| *n > 1);
             // A root that is repeated along an axis is stored so only where nobody else reads the class.
             let fits = self.exact(class, &root.axes) || !others;
             if fits && self.fixed.insert(class) {

@@ -2,7 +2,7 @@
 
 use super::super::{Options, Target, depth, prepared};
 use super::choice::{Choice, choose};
-use super::{needed, wanted};
+use super::{free_roots, needed};
 use crate::egraph::cover::{self, Bound, Cut, Device, Price};
 use crate::egraph::{Attr, Graph, Head, Import};
 use crate::fuse;
@@ -68,9 +68,8 @@ fn of_function(f: &Function, options: &Options, target: &Target, likely: &Bindin
         }
     };
     let sizes = cover::usual_sizes(&graph, likely);
-    let (wanted, scopes) = (wanted(f, &import, &graph), Scopes::new(f, &import, &graph, &sizes));
-    let kept: Vec<Cut> =
-        cover.cuts.into_iter().filter(|cut| needed(cut.clone(), &wanted, &import, &graph).is_some()).collect();
+    let (free, scopes) = (free_roots(f, &import, &graph), Scopes::new(f, &import, &graph, &sizes));
+    let kept: Vec<Cut> = cover.cuts.into_iter().filter(|cut| needed(cut.clone(), &free).is_some()).collect();
     let all = scopes.of_all(&kept);
     let named = |(cut, scope): (&Cut, Arc<str>)| {
         let template = cover::template(&graph, cut).trim().to_string();

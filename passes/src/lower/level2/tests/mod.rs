@@ -25,7 +25,11 @@ fn program(module: &Module, seed: Option<u64>) -> Program {
     let import = egraph::import(f).unwrap();
     let rules = egraph::shipped().unwrap();
     let grown = egraph::saturate(import.graph.clone(), &rules, Numerics::Reassociate, Limits::default()).unwrap();
-    let cuts = trivial::cover(&grown.graph, &wanted(f, &import, &grown.graph), seed);
+    let free = free_roots(f, &import, &grown.graph);
+    let mut seen = BTreeSet::new();
+    let roots = import.roots.iter().map(|r| grown.graph.find(r.class));
+    let computed: Vec<Id> = roots.filter(|c| !free.contains(c) && seen.insert(*c)).collect();
+    let cuts = trivial::cover(&grown.graph, &computed, seed);
     let mut lower = Lower::empty(module, f, &target);
     emit(&mut lower, &import, &grown.graph, &cuts).unwrap();
     lower.finish().unwrap()
