@@ -116,3 +116,62 @@ fn computed_rows_of_norms_are_held() {
     assert_eq!(held[0], 0);
     assert!(held[2] > 0, "{held:?}");
 }
+
+/// Compiled at each level, with proved accesses, beside the interpreter.
+fn same_at_all_levels(text: &str) {
+    let module = module(text);
+    let inputs = inputs(&module, &Bindings::new());
+    let expected = interp::run(&module, "main", &inputs, &Bindings::new(), Mode::Meaning).unwrap();
+    for opt_level in [0u8, 1, 2] {
+        let options = Options { opt_level, threads: 1, verify: true, ..Options::host().unwrap() };
+        let code = compile(&module, &options).unwrap_or_else(|d| panic!("level {opt_level}: {d}"));
+        let found = code.run(&inputs, &Bindings::new()).unwrap();
+        for (x, y) in found.iter().zip(&expected) {
+            let (x, y) = (x.to_f64().unwrap(), y.to_f64().unwrap());
+            assert_eq!(x.len(), y.len());
+            let near = x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 1e-4 * (1.0 + y.abs()));
+            assert!(near, "level {opt_level}: {x:?}, expected {y:?}");
+        }
+    }
+}
+
+/// Two passes along an axis of 2 share a row of `%x`, which a third reads along one of 300.
+#[test]
+fn a_row_is_held_along_one_axis() {
+    same_at_all_levels(
+        "func @main(%x: f32[2, 300]) -> f32[] {
+  %0 = sum %x axes=[0, 1]
+  %1 = reduce_max %x axes=[0]
+  %2 = broadcast %1 shape=[2, 300] dims=[1]
+  %3 = sub %x, %2
+  %4 = sum %3 axes=[0]
+  %5 = sum %4 axes=[0]
+  %6 = add %5, %0
+  return %6
+}
+",
+    );
+}
+
+/// Sums along one axis of what has sums along the other: no pass begins inside itself.
+#[test]
+fn a_fold_that_waits_for_a_pass_does_not_join_one_inside_it() {
+    for rows in [2, 3, 64] {
+        let ty = format!("f32[{rows}, {rows}]");
+        same_at_all_levels(&format!(
+            "func @main(%x: {ty}, %y: {ty}) -> f32[] {{
+  %0 = sum %x axes=[1]
+  %1 = broadcast %0 shape=[{rows}, {rows}] dims=[0]
+  %2 = sum %x axes=[0, 1]
+  %3 = broadcast %2 shape=[{rows}, {rows}] dims=[]
+  %4 = sub %x, %3
+  %5 = sum %4 axes=[0, 1]
+  %6 = mul %1, %y
+  %7 = sum %6 axes=[0, 1]
+  %8 = add %5, %7
+  return %8
+}}
+"
+        ));
+    }
+}

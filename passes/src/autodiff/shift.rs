@@ -172,29 +172,29 @@ fn map(f: &Function, node: &Node, op: &ScalarOp, args: &[Option<&Way>]) -> Next 
     let constant = |i: usize| constant(f, node.args[i]);
     let form = |i: usize| args[i].map(|x| x.form);
     let made = match op {
-        ScalarOp::Neg {} => form(0).map(|x| match x {
-            Plus(n) => Plus(-n),
-            Times(n) => Times(n),
+        ScalarOp::Neg {} => form(0).and_then(|x| match x {
+            Plus(n) => n.checked_neg().map(Plus),
+            Times(n) => Some(Times(n)),
         }),
         ScalarOp::Cast { .. } => form(0),
         ScalarOp::Exp {} => form(0).and_then(|x| if let Plus(n) = x { Some(Times(n)) } else { None }),
         ScalarOp::Log {} => form(0).and_then(|x| if let Times(n) = x { Some(Plus(n)) } else { None }),
         ScalarOp::Add {} | ScalarOp::Sub {} => {
-            let sign = if *op == (ScalarOp::Add {}) { 1 } else { -1 };
+            let minus = *op == (ScalarOp::Sub {});
             match (form(0), form(1)) {
-                (Some(Plus(a)), Some(Plus(b))) => a.checked_add(sign * b).map(Plus),
+                (Some(Plus(a)), Some(Plus(b))) => joined(a, b, minus).map(Plus),
                 (Some(Plus(a)), None) => Some(Plus(a)),
-                (None, Some(Plus(b))) => Some(Plus(sign * b)),
+                (None, Some(Plus(b))) => joined(0, b, minus).map(Plus),
                 (Some(Times(a)), Some(Times(b))) if a == b => Some(Times(a)),
                 _other => None,
             }
         }
         ScalarOp::Mul {} | ScalarOp::Div {} => {
-            let sign = if *op == (ScalarOp::Mul {}) { 1 } else { -1 };
+            let minus = *op == (ScalarOp::Div {});
             match (form(0), form(1)) {
-                (Some(Times(a)), Some(Times(b))) => a.checked_add(sign * b).map(Times),
+                (Some(Times(a)), Some(Times(b))) => joined(a, b, minus).map(Times),
                 (Some(Times(a)), None) => Some(Times(a)),
-                (None, Some(Times(b))) => Some(Times(sign * b)),
+                (None, Some(Times(b))) => joined(0, b, minus).map(Times),
                 _other => None,
             }
         }
@@ -212,14 +212,17 @@ fn map(f: &Function, node: &Node, op: &ScalarOp, args: &[Option<&Way>]) -> Next 
     };
     let values = if *op == (ScalarOp::Select {}) { &args[1..] } else { args };
     let mut alongs = values.iter().flatten().map(|x| &x.along);
-    let first = alongs.next();
+    let first = alongs.next().filter(|&along| alongs.all(|other| other == along));
     match (made, first) {
-        (Some(Plus(0) | Times(0)), Some(along)) if alongs.all(|other| other == along) => Next::Free,
-        (Some(form), Some(along)) if alongs.all(|other| other == along) => {
-            Next::Depends(Way { form, along: along.clone() })
-        }
+        (Some(Plus(0) | Times(0)), Some(_)) => Next::Free,
+        (Some(form), Some(along)) => Next::Depends(Way { form, along: along.clone() }),
         _other => Next::Unknown,
     }
+}
+
+/// The sum of two counts, or their difference.
+fn joined(a: i64, b: i64, minus: bool) -> Option<i64> {
+    if minus { a.checked_sub(b) } else { a.checked_add(b) }
 }
 
 /// The number that `v` is everywhere.

@@ -70,6 +70,19 @@ fn a_maximum_that_stays_has_one() {
     }
 }
 
+/// Shifts of rows and of columns do not take each other out, whatever follows.
+#[test]
+fn shifts_along_other_axes_stay() {
+    let text = "func @main(%x: f64[2, 2], %y: f64[2, 2]) -> f64[] {
+  %0 = reduce_max %x axes=[1]\n  %1 = broadcast %0 shape=[2, 2] dims=[0]\n  %2 = broadcast %0 shape=[2, 2] dims=[1]
+  %3 = sub %1, %2\n  %4 = exp %3\n  %5 = mul %4, %y\n  %6 = sum %5 axes=[0, 1]\n  return %6\n}\n";
+    let m = module(text);
+    let numbers = |from: f64| Array::from_f64(&[2, 2], &[from, -0.3, 0.7, 0.2]).unwrap();
+    check(&m, &[numbers(0.1), numbers(0.9)]);
+    let text = print(&differentiate(&m, &["x"], Form::Gradient).unwrap().module);
+    assert!(asks(&text), "{text}");
+}
+
 #[test]
 fn what_is_masked_stays_masked() {
     let masked = |shifted: &str, weight: &str| {

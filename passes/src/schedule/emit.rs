@@ -1,7 +1,7 @@
 //! Regions to kernels: one emitter for every template. A schedule only says how the output's axes are bound; every term
 //! is emitted in the deepest frame that binds one of its axes, so folds that do not depend on a loop leave it.
 
-use super::held::{Strip, Trace, worth_holding};
+use super::held::{Held, Strip, Trace, worth_holding};
 use super::index::{ceil, dim, literal, mul};
 use super::same_row::same_row;
 use super::write::{between, buffer, grid, kernel, load, point, range, store};
@@ -48,8 +48,9 @@ pub(super) struct Emitter<'r> {
     /// Terms that become part of their only user's expression, where a whole team computes a tile; none on the CPU.
     pub(super) inlined: Vec<bool>,
     pub(super) named: Vec<bool>,
-    /// Terms whose rows are held between passes, with the elements of their buffers.
-    pub(super) held: BTreeMap<TermId, i64>,
+    pub(super) held: Held,
+    /// The folds whose passes are not at their end yet, the outermost first.
+    pub(super) running: Vec<TermId>,
     /// The passes so far.
     pub(super) trace: Trace,
     /// Those that have ended: the order in which they run.
@@ -155,11 +156,11 @@ pub fn region_kernel(
     symbols: &[SymbolDecl],
 ) -> Result<Kernel, Diagnostic> {
     if !hold {
-        return Ok(written(region, schedule, BTreeMap::new(), (name, symbols))?.0);
+        return Ok(written(region, schedule, Held::new(), (name, symbols))?.0);
     }
     let row = matches!(schedule, Schedule::Row { .. }).then(|| region.rank.checked_sub(1)).flatten();
     let one = same_row(region, row);
-    let (_, passes) = written(&one, schedule, BTreeMap::new(), (name, symbols))?;
+    let (_, passes) = written(&one, schedule, Held::new(), (name, symbols))?;
     let held = worth_holding(&one, &passes, symbols);
     let region = if held.is_empty() { region } else { &one };
     Ok(written(region, schedule, held, (name, symbols))?.0)
@@ -169,7 +170,7 @@ pub fn region_kernel(
 fn written(
     region: &Region,
     schedule: Schedule,
-    held: BTreeMap<TermId, i64>,
+    held: Held,
     (name, symbols): (&str, &[SymbolDecl]),
 ) -> Result<(Kernel, Trace), Diagnostic> {
     // The passes of a row share its tiles: what one holds, others read.
@@ -220,9 +221,24 @@ impl<'r> Emitter<'r> {
         }
         let (named, inlined) = (vec![false; region.inputs.len()], Vec::new());
         let (frames, views, strip) = (Vec::new(), Vec::new(), super::TILE);
-        let (held, trace, ended) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (held, running, trace, ended) = (Held::new(), Vec::new(), Vec::new(), Vec::new());
         let (product, inner, count) = (None, false, 0);
-        Emitter { region, frames, arguments, views, product, strip, inlined, named, held, trace, ended, inner, count }
+        Emitter {
+            region,
+            frames,
+            arguments,
+            views,
+            product,
+            strip,
+            inlined,
+            named,
+            held,
+            running,
+            trace,
+            ended,
+            inner,
+            count,
+        }
     }
 
     /// The kernel around a body at grid.

@@ -156,6 +156,20 @@ impl Emitter<'_> {
         found
     }
 
+    /// Whether a fold below `term` has its pass running: its value is there after that pass only.
+    fn waits(&self, term: TermId) -> bool {
+        let (mut seen, mut open) = (BTreeSet::new(), self.region.terms[term].0.operands());
+        while let Some(t) = open.pop() {
+            if self.running.contains(&t) {
+                return true;
+            }
+            if seen.insert(t) {
+                open.extend(self.region.terms[t].0.operands());
+            }
+        }
+        false
+    }
+
     /// The folds that share the pass of `term`, itself first.
     fn group(&self, term: TermId, axis: AxisId, place: usize) -> Vec<TermId> {
         let strip = self.strips(term, axis);
@@ -168,6 +182,7 @@ impl Emitter<'_> {
                 && !self.frames[place].memo.contains_key(&t)
                 && self.product.as_ref().is_none_or(|p| p.0 != t)
                 && self.pending(t, axis).is_empty()
+                && !self.waits(t)
         };
         std::iter::once(term).chain((0..self.region.terms.len()).filter(|&t| joins(t))).collect()
     }
@@ -215,9 +230,12 @@ impl Emitter<'_> {
             let strip = self.strips(term, axis);
             let n = &region.axes[axis].1;
             let (size, open) = if strip { tile_of(n, self.strip) } else { (1, false) };
+            let running = self.running.len();
+            self.running.extend(&group);
             if let (true, [_], Term::Fold { kind, arg, .. }) = (strip && n.is(size), &group[..], &region.terms[term].0)
             {
                 let value = self.single((term, *arg), *kind, (axis, size), place)?;
+                self.running.truncate(running);
                 self.frames.extend(above);
                 return Ok(value);
             }
@@ -240,6 +258,7 @@ impl Emitter<'_> {
             }
             self.close_between(var, low, high)?;
             self.results(&online, &states, &pass, place)?;
+            self.running.truncate(running);
         }
         let result = self.frames[place].memo.get(&term).cloned();
         self.frames.extend(above);

@@ -26,6 +26,17 @@ const SINGLE: f64 = 6.0;
 /// What an element of a block encoding costs.
 const DECODED: f64 = 12.0;
 
+/// The buffer of a row that is held: a term may be read along other axes too, which have rows of other sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HeldRow {
+    pub(super) axis: AxisId,
+    /// Elements of the buffer, whole tiles.
+    pub(super) elements: i64,
+}
+
+/// Terms whose rows are held between passes.
+pub(super) type Held = BTreeMap<TermId, HeldRow>;
+
 /// A frame that is the body of a pass over a row in tiles.
 #[derive(Clone, Debug)]
 pub(super) struct Strip {
@@ -107,6 +118,9 @@ impl Emitter<'_> {
     /// The value of `term` in the frame `place`, if an earlier pass has stored its row.
     pub(super) fn read_row(&mut self, term: TermId, place: usize) -> Result<Option<Expr>, Diagnostic> {
         let Some(strip) = self.frames[place].strip.clone() else { return Ok(None) };
+        if self.held.get(&term).is_none_or(|row| row.axis != strip.axis) {
+            return Ok(None);
+        }
         let row = place.checked_sub(1).and_then(|p| self.frames[p].rows.get(&term)).filter(|r| r.1 == strip.size);
         let Some(row) = row.map(|r| r.0.clone()) else { return Ok(None) };
         let access = self.part_of_row(&row, &strip, place)?;
@@ -117,12 +131,13 @@ impl Emitter<'_> {
 
     /// Stores the value of a held term in its row, and reads it from there: so it is computed into the row.
     pub(super) fn keep_row(&mut self, term: TermId, place: usize, value: Expr) -> Result<Expr, Diagnostic> {
-        let Some(&elements) = self.held.get(&term) else { return Ok(value) };
-        let Some(strip) = self.frames[place].strip.clone().filter(|s| s.whole) else { return Ok(value) };
+        let Some(&HeldRow { axis, elements }) = self.held.get(&term) else { return Ok(value) };
+        let along = |s: &Strip| s.whole && s.axis == axis;
+        let Some(strip) = self.frames[place].strip.clone().filter(along) else { return Ok(value) };
         let Some(around) = place.checked_sub(1) else { return Ok(value) };
         let row = self.fresh("row");
         let access = self.part_of_row(&row, &strip, place)?;
-        let axes = vec![(self.region.axes[strip.axis].0.clone(), Expr::Int(elements))];
+        let axes = vec![(self.region.axes[axis].0.clone(), Expr::Int(elements))];
         let declared = buffer(Space::Cache, row.clone(), self.region.terms[term].1, axes);
         self.frames[around].stmts.push(Stmt::Buffer(declared));
         self.frames[place].filled.insert(term, (row, strip.size));
@@ -141,10 +156,9 @@ impl Emitter<'_> {
     }
 }
 
-/// The terms whose rows are worth holding, with the elements of their buffers: those that make the passes cheapest, taken
-/// one after the other while there is room.
-pub(super) fn worth_holding(region: &Region, trace: &Trace, symbols: &[SymbolDecl]) -> BTreeMap<TermId, i64> {
-    let mut held = BTreeMap::new();
+/// The terms whose rows are worth holding: those that make the passes cheapest, taken one after the other while there is room.
+pub(super) fn worth_holding(region: &Region, trace: &Trace, symbols: &[SymbolDecl]) -> Held {
+    let mut held = Held::new();
     let mut bytes = 0i64;
     let mut seen: BTreeMap<TermId, (usize, i64, AxisId)> = BTreeMap::new();
     for (i, pass) in trace.iter().enumerate() {
@@ -156,27 +170,27 @@ pub(super) fn worth_holding(region: &Region, trace: &Trace, symbols: &[SymbolDec
             }
         }
     }
-    let candidates: Vec<(TermId, i64, i64)> = seen
+    let candidates: Vec<(TermId, HeldRow, i64)> = seen
         .into_iter()
         .filter(|(term, _)| region.terms[*term].1.is_float())
         .filter_map(|(term, (_, size, axis))| {
             let most = region.axes[axis].1.bounds(symbols).1.max(1);
             let elements = most.checked_add(size - 1)?.div_euclid(size).checked_mul(size)?;
             let width = i64::try_from(region.terms[term].1.block().1).ok()?;
-            Some((term, elements, elements.checked_mul(width)?))
+            Some((term, HeldRow { axis, elements }, elements.checked_mul(width)?))
         })
         .collect();
     let mut cost = passes(region, trace, &held);
     loop {
         let mut best = None;
-        for &(term, elements, size) in &candidates {
+        for &(term, row, size) in &candidates {
             if held.contains_key(&term) || bytes.saturating_add(size) > MOST_BYTES {
                 continue;
             }
             let mut more = held.clone();
-            more.insert(term, elements);
+            more.insert(term, row);
             let new = passes(region, trace, &more);
-            if new < best.as_ref().map_or(cost, |b: &(f64, BTreeMap<TermId, i64>, i64)| b.0) {
+            if new < best.as_ref().map_or(cost, |b: &(f64, Held, i64)| b.0) {
                 best = Some((new, more, size));
             }
         }
@@ -187,7 +201,7 @@ pub(super) fn worth_holding(region: &Region, trace: &Trace, symbols: &[SymbolDec
 }
 
 /// Operations for an element in each pass, where the rows of `held` are.
-fn passes(region: &Region, trace: &Trace, held: &BTreeMap<TermId, i64>) -> f64 {
+fn passes(region: &Region, trace: &Trace, held: &Held) -> f64 {
     let mut stored: BTreeSet<(usize, AxisId, TermId)> = BTreeSet::new();
     let mut cost = 0.0;
     for pass in trace {
@@ -203,7 +217,7 @@ fn passes(region: &Region, trace: &Trace, held: &BTreeMap<TermId, i64>) -> f64 {
                 continue;
             }
             cost += own(region, term, pass.axis);
-            if held.contains_key(&term) && pass.whole {
+            if held.get(&term).is_some_and(|row| row.axis == pass.axis) && pass.whole {
                 cost += STORE;
                 stored.insert(key);
             }
