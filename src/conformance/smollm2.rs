@@ -141,7 +141,7 @@ fn gradients(index: &Index, file: &Safetensors, gguf: &Gguf, options: &Options) 
     let wrt: Vec<&str> = index.grad.norm_names.iter().map(String::as_str).collect();
     let start = Bindings::from([("past".into(), 0)]);
     let length = i64::try_from(tokens.len()).map_err(|_| Diagnostic::bug("more tokens than numbers"))?;
-    let sizes = start.iter().map(|(s, n)| (s.clone(), *n)).chain([("seq".into(), length)]).collect();
+    let sizes = Bindings::from([("past".into(), 0), ("seq".into(), length)]);
     let made = derivative(&module, &wrt, Form::ValueAndGradient, options, &sizes)?;
     let entry = made.entry()?;
     let others = entry.results.len() - wrt.len();

@@ -131,9 +131,9 @@ impl Roles {
                         roles.vars.push(("t".into(), count));
                         roles.grid.insert(last, bind);
                         // The next point of the grid reads on in the lines of this one.
-                        if let Some(axis) = crosswise(region) {
-                            let inner = |(var, _): &(Ident, Expr)| **var == *format!("i{axis}");
-                            roles.vars.sort_by_key(inner);
+                        if let Some(Bind::Point(Expr::Name(inner))) = crosswise(region).and_then(|a| roles.grid.get(&a))
+                        {
+                            roles.vars.sort_by_key(|(var, _)| var == inner);
                         }
                     }
                     (Schedule::Pointwise { .. }, Some(size)) => {

@@ -194,12 +194,12 @@ impl Walk<'_> {
         let narrow = idle.min(2.0);
         // Other kernels run in between: only what a second cache holds is still there.
         let slower = 1.0 + (BROKEN - 1.0) * each.broken / each.moved.max(1.0);
-        let first = if whole > device.own_cache_bytes.0 { slower * traffic.min(whole) / device.memory.0 } else { 0.0 };
+        let far = whole > device.own_cache_bytes.0;
+        let first = if far { slower * traffic.min(whole) / device.memory.0 } else { 0.0 };
         let memory = (traffic / device.cache.0 * device.cores.0 / cores).max(first) * narrow;
         let memory = memory + PART * each.parts * points / cores * idle;
         // A panel that is not fetched ahead is waited for by both.
-        let waits = if whole > device.own_cache_bytes.0 { device.panel_change.0 * each.changes } else { 0.0 };
-        let waits = waits * points / cores * idle;
+        let waits = if far { device.panel_change.0 * each.changes } else { 0.0 } * points / cores * idle;
         Some(compute.max(memory) + 0.15 * compute.min(memory) + waits + device.launch.0)
     }
 

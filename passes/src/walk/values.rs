@@ -202,8 +202,8 @@ impl Walk<'_> {
         fresh
     }
 
-    /// How many of the lines of a tile across rows do not stay in the first cache, whose sets rows of a size that many powers of 2 divide
-    /// fill unevenly.
+    /// How many of the lines of a tile across rows do not stay in the first cache: the larger the power of 2 that divides the size of a row,
+    /// the fewer of its sets they fall on.
     fn away(&self, access: &Access, memory: &Memory) -> f64 {
         let dims = access.dims.as_deref().unwrap_or(&[]);
         let Some(at) = dims.iter().position(|dim| matches!(dim, IndexDim::Range { .. })) else { return 0.0 };
