@@ -8,6 +8,7 @@ use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::kernel::verify::verify;
 use tilewright_ir::types::{Bindings, DType};
+use tilewright_passes::egraph::Numerics;
 
 fn module(text: &str) -> Module {
     let module = tilewright_ir::text::parse("rows.tw", text).unwrap_or_else(|d| panic!("{d}\n{text}"));
@@ -157,5 +158,47 @@ fn a_fold_that_waits_for_a_pass_does_not_join_one_inside_it() {
 "
         );
         check(&text, 1e-4);
+    }
+}
+
+/// How many of each row are its largest, `value` being made of `%x: f32[rows, 16]` and `%w: f32[16, columns]`.
+fn largest(value: &str, name: &str, [rows, columns]: [usize; 2], extreme: &str) -> String {
+    let all = format!("shape=[{rows}, {columns}] dims");
+    format!(
+        "func @main(%x: f32[{rows}, 16], %w: f32[16, {columns}]) {{
+  %d = dot %x, %w contract=[1]x[0]
+  {value}
+  %m = reduce_{extreme} {name} axes=[1]
+  %b = broadcast %m {all}=[0]
+  %e = eq {name}, %b
+  %c = cast %e to=f32
+  %n = sum %c axes=[1]
+  %s = broadcast %n {all}=[0]
+  %q = div %c, %s
+  return %q, %n
+}}
+"
+    )
+}
+
+/// The gradient of a maximum asks which element it is: kernels that add the sums of a product in another order do not find it.
+#[test]
+fn every_row_has_a_largest_element() {
+    let values =
+        [("", "%d"), ("%v = mul %d, %d", "%v"), ("%k = exp %d\n  %t = tanh %k\n  %u = exp %t\n  %v = log %u", "%v")];
+    for size in [[17, 5], [3, 1], [5, 33], [32, 17], [1, 100], [40, 40]] {
+        for ((value, name), extreme) in values.iter().flat_map(|v| [(v, "max"), (v, "min")]) {
+            let text = largest(value, name, size, extreme);
+            let module = module(&text);
+            let inputs = inputs(&module, &Bindings::new());
+            for (opt_level, numerics) in
+                [(0, Numerics::Exact), (1, Numerics::Exact), (2, Numerics::Exact), (2, Numerics::Approx)]
+            {
+                let options = Options { opt_level, numerics, threads: 1, ..Options::host().unwrap() };
+                let code = compile(&module, &options).unwrap();
+                let counts = code.run(&inputs, &Bindings::new()).unwrap()[1].to_f64().unwrap();
+                assert!(counts.iter().all(|n| *n >= 1.0), "level {opt_level}, {numerics:?}: {counts:?}\n{text}");
+            }
+        }
     }
 }

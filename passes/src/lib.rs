@@ -1,5 +1,6 @@
 //! Transforms on Graph IR: e-graph rewriting, fusion, cost model, schedules.
 
+pub mod agree;
 pub mod autodiff;
 mod build;
 pub mod checkpoint;

@@ -41,7 +41,8 @@ pub struct CompileArgs {
     /// 0: each primitive alone; 1: fusion in a fixed order; 2: kernels chosen by price
     #[arg(long, global = true, default_value_t = DEFAULT_OPT_LEVEL, value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_OPT_LEVEL)))]
     pub opt_level: u8,
-    /// Which rewrites may fire at level 2: exact, rounding (one operation may round differently), reassociate (rules of the
+    /// Which rewrites may fire at level 2: exact (at every level each sum and product of floats is a kernel of its own, so that its
+    /// bits do not depend on what is fused), rounding (one operation may round differently), reassociate (rules of the
     /// classes reassociates and domain too) or approx. From reassociate on sums may be reordered, numbers are taken to be
     /// finite (an infinity or NaN may come out as another of these), and products of bf16 may take numbers below the least
     /// normal f32 for 0. `tilewright rules --help` has the classes

@@ -3,7 +3,7 @@
 
 use super::bound::Bound;
 use super::data::Fill;
-use super::{compose, elementwise, fold, shape};
+use super::{compose, elementwise, fold, rows, shape};
 use proptest::prelude::*;
 use tilewright_ir::dsl::{Graph, Tensor};
 use tilewright_ir::graph::{Module, Role};
@@ -175,6 +175,9 @@ const ROWS: &[Row] = &[
     compose::attention,
     compose::lookup,
     compose::call,
+    rows::folded,
+    rows::folded,
+    rows::extreme,
     elementwise::binary,
     elementwise::unary,
 ];

@@ -7,6 +7,7 @@
 //! Cost: that of the largest flow, in practice near linear in nodes.
 
 use super::cut::Cut;
+use crate::agree::agreeing;
 use petgraph::algo::dinics;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
@@ -40,6 +41,8 @@ impl Price<'_> {
         let mut runs: BTreeMap<NodeId, NodeIndex> = BTreeMap::new();
         let mut reads: BTreeMap<Value, NodeIndex> = BTreeMap::new();
         let sizes = usual_sizes(self.cut.joint);
+        // Its results are not yet those of the derivative.
+        let one_run = agreeing(self.cut.joint, &vec![true; self.cut.joint.nodes.len()]).between;
         let mut open: Vec<Value> = wanted.iter().copied().filter(|&v| !self.cut.has(v)).collect();
         while let Some(v) = open.pop() {
             if reads.contains_key(&v) {
@@ -63,8 +66,9 @@ impl Price<'_> {
                     run
                 }
             };
-            // A constant is no value that is kept.
-            graph.add_edge(run, read, if is_free(&node.op) { NEVER } else { kept });
+            // A constant is no value that is kept, and what a comparison meets beside itself is of the run that compares.
+            let never = is_free(&node.op) || one_run.contains(&v.node);
+            graph.add_edge(run, read, if never { NEVER } else { kept });
             open.extend(node.args.iter().filter(|&&a| !self.cut.has(a)));
         }
         for (v, run) in

@@ -1,5 +1,6 @@
 //! Which values get a buffer of their own, and which are computed where they are read.
 
+use crate::agree::{folds, is_identity};
 use crate::region::{Builder, Region, Source, only_ones};
 use crate::schedule::contraction;
 use std::collections::BTreeSet;
@@ -11,10 +12,17 @@ use tilewright_ir::op::{Family, GraphOp, ScalarOp};
 /// Most nodes of one kernel: bounds the size of kernels and the depth of recursions.
 const MOST_NODES: usize = 64;
 
-/// Whether each node has a buffer. Parameters, tensor constants and results of calls always have one.
-pub fn stored(f: &Function, opt_level: u8) -> Result<Vec<bool>, Diagnostic> {
+/// Whether each node has a buffer. Parameters, tensor constants and results of calls always have one; with `one_order` sums and
+/// products of floats and what they read do, too, so that they add in an order that depends on nothing around them.
+pub fn stored(f: &Function, opt_level: u8, one_order: bool) -> Result<Vec<bool>, Diagnostic> {
     let live = f.live();
     let mut stored = forced(f, &live);
+    if one_order {
+        for id in folds(f, &live) {
+            stored[id.index()] = true;
+            f.nodes[id.index()].args.iter().for_each(|a| stored[a.node.index()] = true);
+        }
+    }
     let users = users(f, &live);
     let mut kernels: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); f.nodes.len()];
     let mut sizes: Vec<usize> = f.nodes.iter().map(weight).collect();
@@ -85,7 +93,7 @@ fn forced(f: &Function, live: &[bool]) -> Vec<bool> {
                 forced[i] |= !node.types[0].dtype.is_block();
             }
             GraphOp::Parameter { .. } | GraphOp::Argmax { .. } | GraphOp::Argmin { .. } => forced[i] = true,
-            GraphOp::Reshape { shape } if only_ones(&f.ty(node.args[0]).shape, shape) => {}
+            GraphOp::Reshape { shape } if !is_identity(f, node) && only_ones(&f.ty(node.args[0]).shape, shape) => {}
             GraphOp::Cumsum { .. }
             | GraphOp::Reshape { .. }
             | GraphOp::ScatterAdd { .. }

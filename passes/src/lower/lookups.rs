@@ -10,6 +10,7 @@
 //! these on the way, and nobody stores them. A product that is stored anyway stays.
 
 use super::rewrite::Rewrite;
+use crate::agree::is_identity;
 use std::collections::BTreeSet;
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::Diagnostic;
@@ -72,7 +73,7 @@ fn keeps_last(f: &Function, node: &Node) -> bool {
     let whole = || last(f, x).zip(ty.shape.last()).is_some_and(|((_, from), to)| from == to);
     match &node.op {
         GraphOp::Map { .. } => true,
-        GraphOp::Reshape { .. } => whole(),
+        GraphOp::Reshape { .. } => whole() && !is_identity(f, node),
         GraphOp::Slice { stride, .. } => whole() && stride.iter().all(|s| *s == 1),
         GraphOp::Broadcast { dims, shape } => whole() && dims.last().is_some_and(|d| d + 1 == shape.len()),
         _other => false,

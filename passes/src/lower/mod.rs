@@ -8,6 +8,7 @@ mod integer;
 mod launch;
 mod level2;
 mod lookups;
+mod once;
 mod rewrite;
 mod slices;
 #[cfg(test)]
@@ -125,7 +126,14 @@ fn prepared(module: &Module, f: &Function, options: &Options) -> Result<Option<F
         return Ok(narrow);
     }
     let reorders = options.numerics >= Numerics::Reassociate;
-    let cut = slices::moved(module, narrow.as_ref().unwrap_or(f))?.or(narrow);
+    let once = once::computed(module, narrow.as_ref().unwrap_or(f))?.or(narrow);
+    // A product of fewer rows may be another kernel, which adds in another order.
+    let cut = match options.numerics {
+        Numerics::Exact => once,
+        Numerics::Rounding | Numerics::Reassociate | Numerics::Approx => {
+            slices::moved(module, once.as_ref().unwrap_or(f))?.or(once)
+        }
+    };
     Ok(lookups::moved(module, cut.as_ref().unwrap_or(f), reorders)?.or(cut))
 }
 
@@ -296,7 +304,7 @@ fn lower_seen(
     let beyond = if options.opt_level < 2 { None } else { level2::lower(&mut lower, options)? };
     if options.opt_level < 2 || beyond.is_some() {
         lower = empty();
-        lower.nodes(options.opt_level)?;
+        lower.nodes(options)?;
         lower.warnings.extend(beyond);
     }
     let seen = lower.seen.take().unwrap_or_default();
@@ -341,8 +349,8 @@ impl Lower<'_> {
     }
 
     /// Lowers every node that a fixed order of fusion stores.
-    fn nodes(&mut self, opt_level: u8) -> Result<(), Diagnostic> {
-        self.stored = fuse::stored(self.f, opt_level)?;
+    fn nodes(&mut self, options: &Options) -> Result<(), Diagnostic> {
+        self.stored = fuse::stored(self.f, options.opt_level, options.numerics == Numerics::Exact)?;
         let live = self.f.live();
         for (i, &needed) in live.iter().enumerate() {
             if needed && self.stored[i] {

@@ -2,6 +2,7 @@
 
 use super::axes::{Coalescer, Var};
 use super::{Refusal, is_stored};
+use crate::agree::is_identity;
 use std::collections::BTreeMap;
 use tilewright_ir::graph::{Function, Node, NodeId, Value};
 use tilewright_ir::op::{DotDims, GraphOp};
@@ -37,8 +38,9 @@ pub(super) struct Planner<'a> {
 }
 
 /// Why a node has no index form whatever its operands are.
-pub(super) fn refusal(node: &Node) -> Option<&'static str> {
+pub(super) fn refusal(f: &Function, node: &Node) -> Option<&'static str> {
     match &node.op {
+        GraphOp::Reshape { .. } if is_identity(f, node) => Some("what agrees with itself is computed once"),
         GraphOp::Take { .. } if node.types.iter().any(|t| t.dtype.is_block()) => None,
         // A sum over one hot position would be a form, but reads nothing, not an error, for an index outside.
         GraphOp::Take { .. } | GraphOp::TakeAlong { .. } => Some("its indices are checked where they are read"),

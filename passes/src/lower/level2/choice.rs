@@ -3,7 +3,7 @@
 
 use super::super::{Options, Target};
 use crate::egraph::cover::{self, Context, CoverLimits, cover};
-use crate::egraph::{self, Fired, Graph, Import, Limits, Saturation, Stop};
+use crate::egraph::{self, Fired, Graph, Import, Limits, Numerics, Saturation, Stop};
 use egg::Id;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, NodeId};
@@ -44,7 +44,7 @@ fn saturated(
     if live > MOST_NODES {
         return beyond(format!("it has {live} nodes, level 2 takes up to {MOST_NODES}"));
     }
-    let mut import = match egraph::import(f) {
+    let mut import = match egraph::import_in_order(f, options.numerics == Numerics::Exact) {
         Ok(import) => import,
         Err(d) if ["too-many-axes", "too-many-barriers"].contains(&d.code) => return beyond(d.message),
         Err(d) => return Err(d),

@@ -6,7 +6,7 @@ use super::choice::{Choice, choose};
 use super::{Cut, emit, free_roots, needed};
 use crate::egraph::cover::{self, Context, Device, Price, partition};
 use crate::egraph::explain::{Chain, Chains, Reason, Replay, chains};
-use crate::egraph::{self, Fired, Graph, Import, Limits, RuleSet, saturate};
+use crate::egraph::{self, Fired, Graph, Import, Limits, Numerics, RuleSet, saturate};
 use crate::fuse;
 use egg::Id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,7 +123,7 @@ impl Explained {
             if n == 2 {
                 emit(&mut lower, &import, &graph, &cuts)?
             } else {
-                lower.nodes(n)?
+                lower.nodes(&Options { opt_level: n, ..options.clone() })?
             }
             let origins = std::mem::take(&mut lower.origins);
             Ok(Lowered { program: lower.finish()?, origins })
@@ -132,7 +132,8 @@ impl Explained {
         let plain = saturate(import.graph.clone(), &RuleSet::default(), options.numerics, limits)?.graph;
         let device = target.device(options)?;
         let context = Context::new(f, &import, &plain, likely)?;
-        let before = |n: u8| before(f, n, &import, &plain, &context, &device);
+        let one_order = options.numerics == Numerics::Exact;
+        let before = |n: u8| before(f, fuse::stored(f, n, one_order)?, &import, &plain, &context, &device);
         let (before, sizes) = ([before(0)?, before(1)?], egraph::cover::usual_sizes(&graph, likely));
         Ok(Ok(Explained {
             function: f.clone(),
@@ -162,17 +163,16 @@ impl Explained {
     }
 }
 
-/// Seconds of the kernels of a level without rules, by the node that they store.
+/// Seconds of the kernels of a level without rules, by the node that they store, which are `stored`.
 fn before(
     f: &Function,
-    level: u8,
+    stored: Vec<bool>,
     import: &Import,
     plain: &Graph,
     context: &Context,
     device: &Device,
 ) -> Result<BTreeMap<NodeId, f64>, Diagnostic> {
     let live = f.live();
-    let stored = fuse::stored(f, level)?;
     let nodes = (0u32..).map(NodeId).zip(stored).zip(live).filter(|((_, stored), live)| *stored && *live);
     let mut first: BTreeMap<Id, NodeId> = BTreeMap::new();
     for ((node, _), _) in nodes {

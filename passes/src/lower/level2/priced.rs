@@ -4,7 +4,7 @@ use super::super::{Options, Target, depth, prepared};
 use super::choice::{Choice, choose};
 use super::{free_roots, needed};
 use crate::egraph::cover::{self, Bound, Cut, Device, Price};
-use crate::egraph::{Attr, Graph, Head, Import};
+use crate::egraph::{Attr, Graph, Head, Import, Numerics};
 use crate::fuse;
 use egg::Id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +60,7 @@ fn of_function(f: &Function, options: &Options, target: &Target, likely: &Bindin
     let Choice { import, graph, cover, notes, .. } = match choose(f, options, target, likely, false)? {
         Ok(choice) => choice,
         Err(warning) => {
-            let (stored, live) = (fuse::stored(f, 1)?, f.live());
+            let (stored, live) = (fuse::stored(f, 1, options.numerics == Numerics::Exact)?, f.live());
             let plain = Plain { f, stored: &|n| stored[n.index()], sizes: likely, device: &device };
             let roots = (0u32..).map(NodeId).take(f.nodes.len()).filter(|n| stored[n.index()] && live[n.index()]);
             let kernels = roots.filter_map(|n| plain.kernel(n).transpose()).collect::<Result<_, _>>()?;

@@ -1,0 +1,59 @@
+//! Steps: rows that are folded and read again, along one axis and then another.
+
+use super::bound::Bound;
+use super::machine::{Entry, Machine, Picks};
+use tilewright_ir::dsl::Tensor;
+use tilewright_ir::op::ReduceKind;
+use tilewright_ir::types::DType;
+
+fn float(e: &Entry) -> bool {
+    e.tensor.rank() > 0 && e.tensor.dtype().is_float()
+}
+
+/// `x` combined with a fold of itself along some axis, up to three times; sometimes the last fold is all that is left.
+pub fn folded(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
+    let mut x = m.pick_or_fresh(p, DType::F32, float)?;
+    let (dtype, rank) = (x.tensor.dtype(), x.tensor.rank());
+    for turn in (0..=p.below(3)).rev() {
+        let axis = p.below(rank);
+        let size = x.tensor.shape()[axis].clone();
+        let count = m.high(&size) as f64;
+        let kind = p.of(&[ReduceKind::Sum, ReduceKind::Max, ReduceKind::Sum, ReduceKind::Min]);
+        let fold = match kind {
+            ReduceKind::Max | ReduceKind::Min if m.low(&size) == 0 => return None,
+            ReduceKind::Max | ReduceKind::Min => x.bound,
+            ReduceKind::Sum | ReduceKind::Prod => x.bound.summed(count).folded(dtype, count),
+        };
+        let fold = m.done(x.tensor.fold(kind, &[axis as i64], true), fold)?;
+        if turn == 0 && p.one_in(3) {
+            return Some(fold);
+        }
+        let (tensor, bound) = match p.below(4) {
+            0 => (&x.tensor * &fold.tensor, x.bound.times(fold.bound)),
+            1 => (&x.tensor + &fold.tensor, x.bound.plus(fold.bound)),
+            2 => (x.tensor.maximum(&fold.tensor), x.bound.either(fold.bound)),
+            _ => (&x.tensor - &fold.tensor, x.bound.plus(fold.bound)),
+        };
+        x = m.done(tensor, bound.rounded(dtype))?;
+    }
+    Some(x)
+}
+
+/// Whether each row has an element that is its largest, or its least: it has, however its elements are computed.
+pub fn extreme(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
+    let x = m.pick_or_fresh(p, DType::F32, float)?;
+    let axis = p.below(x.tensor.rank());
+    // Of nothing there is none, and beside NaN.
+    if m.infinite || m.low(&x.tensor.shape()[axis]) == 0 {
+        return None;
+    }
+    let of = |kind| x.tensor.fold(kind, &[axis as i64], true);
+    let there = |truth: Tensor| truth.cast(DType::I32).max_keep(&[axis as i64]);
+    let tensor = match p.below(4) {
+        0 => there(x.tensor.eq(of(ReduceKind::Max))),
+        1 => there(x.tensor.eq(of(ReduceKind::Min))),
+        2 => there(x.tensor.le(of(ReduceKind::Min))),
+        _ => there(x.tensor.ge(of(ReduceKind::Max))),
+    };
+    m.done(tensor, Bound::truth())
+}
