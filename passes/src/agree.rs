@@ -37,6 +37,10 @@ enum Way {
 ///
 /// Cost: O(nodes), and a visit of what is below each comparison down to sums.
 pub fn agreeing(f: &Function, live: &[bool]) -> Agreeing {
+    let asks = |n: &Node| matches!(n.op, GraphOp::Map { .. } | GraphOp::Reduce { .. });
+    if !f.nodes.iter().zip(live).any(|(n, live)| *live && asks(n)) {
+        return Agreeing::default();
+    }
     let first = first_of_each(f);
     let mut search = Search { f, first: &first, once: BTreeSet::new(), between: BTreeSet::new() };
     for (i, node) in f.nodes.iter().enumerate().filter(|(i, _)| live[*i] && first[*i].index() == *i) {

@@ -3,7 +3,7 @@
 use super::clock::stopped;
 use super::compile::{IndexRewrite, Numerics, compile};
 use super::facts::{Facts, Graph, Tables};
-use super::lang::ENode;
+use super::lang::{ENode, Head};
 use super::rules::{Class, RuleSet};
 use super::widths::is_half;
 use egg::{EGraph, Language, RewriteScheduler, Runner, SearchMatches, StopReason};
@@ -123,7 +123,13 @@ pub(super) fn rewrites(graph: &Graph, rules: &RuleSet, numerics: Numerics) -> Re
 /// Errors: those of [`compile`]; `rules-contradict` if facts contradict each other: a wrong rule, or one
 /// that takes 0 and -0 for the same where a constant tells them apart.
 pub fn saturate(graph: Graph, rules: &RuleSet, numerics: Numerics, limits: Limits) -> Result<Saturation, Diagnostic> {
-    let (before, rewrites) = (graph.total_size(), rewrites(&graph, rules, numerics)?);
+    let before = graph.total_size();
+    // Calls of blocks, and nothing between them.
+    let is_leaf = |n: &ENode| matches!(n.head, Head::Load | Head::Attr(_));
+    if graph.classes().all(|class| class.nodes.iter().all(is_leaf)) {
+        return Ok(Saturation { graph, before, iterations: 0, stop: Stop::Saturated, fired: Vec::new() });
+    }
+    let rewrites = rewrites(&graph, rules, numerics)?;
     let runner = Runner::<_, _, ()>::new(Tables::default())
         .with_egraph(graph)
         .with_iter_limit(limits.iterations)

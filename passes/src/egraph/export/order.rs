@@ -57,7 +57,7 @@ pub(super) fn order(
     for &id in import.barriers.keys() {
         let unit = Unit::Barrier(id);
         let mut before = BTreeSet::new();
-        for &arg in &source.nodes[id.index()].args {
+        for &arg in source.nodes[id.index()].args.iter().filter(|a| a.node.index() >= source.params.len()) {
             let class = import.classes.get(&arg).map(|c| graph.find(*c));
             let class = class.ok_or_else(|| broken("an operand was not imported"))?;
             let made = barrier(arg).or_else(|| producers.get(&class).copied());

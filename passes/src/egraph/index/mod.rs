@@ -47,11 +47,11 @@ pub struct Stored {
 pub struct Import {
     /// The terms; none where they were given away to be saturated.
     pub graph: Graph,
-    /// Every live value's class.
+    /// Every live value's class, but for parameters that only barriers read.
     pub classes: BTreeMap<Value, Id>,
     /// Every live value's atoms per dim.
     pub layouts: BTreeMap<Value, Vec<Vec<AxisId>>>,
-    /// Function results in order, then operands of barriers in node order, each once.
+    /// Function results in order, then operands of barriers in node order, each once, but for those that have no class.
     pub roots: Vec<Root>,
     /// Stored tensors by input number, which rises with the value.
     pub stored: Vec<Stored>,

@@ -24,6 +24,15 @@ pub(super) fn uniform(literal: &Literal) -> Option<Number> {
     if same { Number::new(literal.0.dtype(), *first) } else { None }
 }
 
+/// Which nodes are parameters that only barriers read.
+fn passing(f: &Function, barriers: &BTreeMap<NodeId, String>) -> Vec<bool> {
+    let mut passing: Vec<bool> = f.nodes.iter().map(|n| matches!(n.op, GraphOp::Parameter { .. })).collect();
+    f.results.iter().for_each(|r| passing[r.node.index()] = false);
+    let others = (0u32..).map(NodeId).zip(&f.nodes).filter(|(id, _)| !barriers.contains_key(id));
+    others.flat_map(|(_, node)| &node.args).for_each(|a| passing[a.node.index()] = false);
+    passing
+}
+
 pub(super) struct Builder<'a> {
     pub(super) function: &'a Function,
     pub(super) axes: &'a Coalescer,
@@ -31,6 +40,8 @@ pub(super) struct Builder<'a> {
     pub(super) barriers: &'a BTreeMap<NodeId, String>,
     /// By atom.
     pub(super) numbers: Vec<Option<AxisId>>,
+    /// Parameters that only barriers read, by node.
+    passing: Vec<bool>,
     pub(super) out: Import,
 }
 
@@ -49,7 +60,8 @@ impl<'a> Builder<'a> {
             copies: 0,
         };
         let (axes, plans, barriers) = (&planner.axes, &planner.plans[..], planner.barriers);
-        Builder { function, axes, plans, barriers, numbers: vec![None; planner.axes.len()], out }
+        let passing = passing(function, barriers);
+        Builder { function, axes, plans, barriers, numbers: vec![None; planner.axes.len()], passing, out }
     }
 
     fn axis(&self, leaf: Var) -> Step<AxisId> {
@@ -164,8 +176,17 @@ impl<'a> Builder<'a> {
     }
 
     /// A tensor in memory, loaded at its own atoms.
-    fn load(&mut self, value: Value, dtype: DType) -> Step<Id> {
+    fn load(&mut self, value: Value) -> Step<Id> {
         let axes = self.atoms(self.dims(value))?;
+        let number = self.in_memory(value, &axes)?;
+        let map = axes.into_iter().map(Affine::axis).collect();
+        let children = vec![self.leaf(Attr::Input(number)), self.leaf(Attr::Map(map))];
+        Ok(self.add(Head::Load, children))
+    }
+
+    /// The number of a tensor in memory that has these atoms.
+    fn in_memory(&mut self, value: Value, axes: &[AxisId]) -> Step<u32> {
+        let dtype = self.function.ty(value).dtype;
         let tables = &mut self.out.graph.analysis;
         let atoms = axes.iter().filter_map(|a| tables.axes.get(usize::from(*a))).map(|a| a.dim.clone()).collect();
         let number = u32::try_from(self.out.stored.len()).map_err(|_| "too many tensors")?;
@@ -175,9 +196,13 @@ impl<'a> Builder<'a> {
         };
         tables.inputs.push(InputInfo { name, dtype });
         self.out.stored.push(Stored { value, atoms });
-        let map = axes.into_iter().map(Affine::axis).collect();
-        let children = vec![self.leaf(Attr::Input(number)), self.leaf(Attr::Map(map))];
-        Ok(self.add(Head::Load, children))
+        Ok(number)
+    }
+
+    /// A parameter that only barriers read: it is in memory, and has no term. The blocks of a model have their weights from it so.
+    fn passed_on(&mut self, value: Value) -> Step<()> {
+        let atoms = self.atoms(self.dims(value))?;
+        self.in_memory(value, &atoms).map(|_| ())
     }
 
     fn root(&mut self, value: Value) -> Step<()> {
@@ -190,9 +215,13 @@ impl<'a> Builder<'a> {
     pub fn node(&mut self, id: NodeId, node: &Node) -> Result<(), Refusal> {
         let refuse = |why: &str| Refusal { node: id, why: why.into() };
         let barrier = self.barriers.contains_key(&id);
-        for (index, ty) in (0u32..).zip(&node.types) {
+        for index in (0u32..).take(node.types.len()) {
             let value = Value { node: id, index };
-            let class = if barrier { self.load(value, ty.dtype) } else { self.term(value, node) };
+            if self.passing[id.index()] {
+                self.passed_on(value).map_err(refuse)?;
+                continue;
+            }
+            let class = if barrier { self.load(value) } else { self.term(value, node) };
             let class = class.map_err(refuse)?;
             self.out.classes.insert(value, class);
             let layout: Step<Vec<_>> = self.dims(value).iter().map(|d| self.atoms(&[*d])).collect();
@@ -208,10 +237,10 @@ impl<'a> Builder<'a> {
         let (dims, dtype) = (self.dims(value), self.function.ty(value).dtype);
         let arg = |i: usize| node.args.get(i).copied().ok_or("an operand is missing");
         match &node.op {
-            GraphOp::Parameter { .. } => self.load(value, dtype),
+            GraphOp::Parameter { .. } => self.load(value),
             GraphOp::Constant { value: literal } => match uniform(literal) {
                 Some(number) => Ok(self.leaf(Attr::Const(number))),
-                None => self.load(value, dtype),
+                None => self.load(value),
             },
             GraphOp::Iota { axis, .. } => self.iota(dims[*axis], dtype),
             GraphOp::Size { dim } => self.size(dim, dtype),
@@ -446,9 +475,9 @@ impl<'a> Builder<'a> {
         let function = self.function;
         let operands = self.barriers.keys().flat_map(|id| &function.nodes[id.index()].args);
         let mut seen = BTreeSet::new();
-        for &value in function.results.iter().chain(operands).filter(|v| seen.insert(**v)) {
-            self.root(value).map_err(Diagnostic::bug)?;
-        }
+        let needed = function.results.iter().chain(operands);
+        let needed: Vec<Value> = needed.copied().filter(|v| !self.passing[v.node.index()] && seen.insert(*v)).collect();
+        needed.into_iter().try_for_each(|value| self.root(value)).map_err(Diagnostic::bug)?;
         let mut out = self.out;
         stopped(|| out.graph.rebuild());
         for class in out.classes.values_mut().chain(out.roots.iter_mut().map(|r| &mut r.class)) {
