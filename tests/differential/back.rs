@@ -60,7 +60,8 @@ fn unruled(module: &Module, f: &Function) -> Result<Function, String> {
     for root in &import.roots {
         let class = graph.find(root.class);
         // What is in memory already is no kernel's.
-        let stored = import.stored.iter().any(|s| graph.find(import.classes[&s.value]) == class);
+        let stored =
+            import.stored.iter().any(|s| import.classes.get(&s.value).is_some_and(|c| graph.find(*c) == class));
         if !stored && !outputs.contains(&[class]) {
             outputs.push([class]);
         }
