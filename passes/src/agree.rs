@@ -1,6 +1,7 @@
 //! Values that must agree with themselves. A comparison of numbers with the largest of them, which the gradient of a maximum is made
 //! of, holds somewhere only if both of its sides see the same bits. Kernels may compute a value where they read it, and add its
-//! sums in two orders: such values are computed once.
+//! sums in two orders; rules may regroup one side and not the other. Such values are computed once, and the arithmetic between them
+//! and the comparison stands as it is written.
 //!
 //! Below a comparison, and what else jumps, lie the nodes that each of its sides is made of, down to sums and products, whose
 //! roundings no program relies on. A value agrees with itself if both sides are made of it, and it is moved, or one of several is
@@ -9,16 +10,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::graph::{Function, Node, NodeId, Value};
 use tilewright_ir::op::{Family, GraphOp, ReduceKind, ScalarOp};
+use tilewright_ir::types::DType;
 
 /// What [`agreeing`] finds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Agreeing {
     /// The first node of each value that is to be computed once.
     pub once: BTreeSet<NodeId>,
+    /// Arithmetic between these values and what jumps, which no rule may change on one side only.
+    pub as_it_is: BTreeSet<NodeId>,
     /// Nodes between these values and what jumps. They are of one run: whoever keeps one of them, and computes the values below it
     /// again, compares two runs.
     pub between: BTreeSet<NodeId>,
-    /// The first node of the same op and operands, for each node.
+    /// The first node of the same op and operands, for each node; empty where nothing is to be computed once.
     pub first: Vec<NodeId>,
 }
 
@@ -27,7 +31,9 @@ pub struct Agreeing {
 enum Way {
     /// At its own position, by arithmetic.
     Straight,
-    /// From another position, or as one of two.
+    /// At its own position, as one of two.
+    Chosen,
+    /// From another position.
     Moved,
     /// As an extreme of many.
     Extreme,
@@ -35,32 +41,22 @@ enum Way {
 
 /// The values of a function that must agree with themselves, for what the `live` nodes among its nodes ask.
 ///
-/// Cost: O(nodes), and a visit of what is below each comparison down to sums.
+/// Cost: O(nodes) for each comparison of two computed values.
 pub fn agreeing(f: &Function, live: &[bool]) -> Agreeing {
     let asks = |n: &Node| matches!(n.op, GraphOp::Map { .. } | GraphOp::Reduce { .. });
     if !f.nodes.iter().zip(live).any(|(n, live)| *live && asks(n)) {
         return Agreeing::default();
     }
-    let first = first_of_each(f);
-    let mut search = Search { f, first: &first, once: BTreeSet::new(), between: BTreeSet::new() };
-    for (i, node) in f.nodes.iter().enumerate().filter(|(i, _)| live[*i] && first[*i].index() == *i) {
-        debug_assert!(i >= node.args.iter().map(|a| a.node.index()).max().unwrap_or(0), "nodes are in order");
-        search.decision(node);
+    let mut search = Search::new(f);
+    let mut ends = Vec::new();
+    for (i, live) in live.iter().enumerate() {
+        if *live && search.first[i].index() == i {
+            search.decision(i, &mut ends);
+        }
     }
+    search.jumps(&ends);
     search.handed_over(live);
-    let (once, between) = (search.once, search.between);
-    Agreeing { once, between, first }
-}
-
-/// For each node, the first of its op and operands.
-fn first_of_each(f: &Function) -> Vec<NodeId> {
-    let mut known: BTreeMap<(&GraphOp, Vec<Value>), NodeId> = BTreeMap::new();
-    let mut first: Vec<NodeId> = Vec::with_capacity(f.nodes.len());
-    for (id, node) in (0u32..).map(NodeId).zip(&f.nodes) {
-        let args = node.args.iter().map(|a| Value { node: first[a.node.index()], index: a.index }).collect();
-        first.push(*known.entry((&node.op, args)).or_insert(id));
-    }
-    first
+    Agreeing { first: search.first, ..search.out }
 }
 
 /// Sums and products of floats, whose roundings depend on the order. Not those of encoded values, which exist only between a load and
@@ -68,15 +64,7 @@ fn first_of_each(f: &Function) -> Vec<NodeId> {
 pub fn folds<'f>(f: &'f Function, live: &'f [bool]) -> impl Iterator<Item = NodeId> + 'f {
     let encoded = |v: &Value| f.node(*v).args.iter().any(|&a| f.ty(a).dtype.is_block());
     let nodes = (0u32..).map(NodeId).zip(&f.nodes).filter(|(id, _)| live[id.index()]);
-    let rounds = nodes.filter(move |(_, node)| {
-        let sums = match &node.op {
-            GraphOp::Dot { .. } => true,
-            GraphOp::Reduce { kind, .. } => matches!(kind, ReduceKind::Sum | ReduceKind::Prod),
-            _other => false,
-        };
-        sums && node.types.iter().all(|t| t.dtype.is_float()) && !node.args.iter().any(encoded)
-    });
-    rounds.map(|(id, _)| id)
+    nodes.filter(move |(_, node)| is_sum(node) && !node.args.iter().any(encoded)).map(|(id, _)| id)
 }
 
 /// Whether a node is the identity that stands behind a value which is computed once.
@@ -84,46 +72,87 @@ pub fn is_identity(f: &Function, node: &Node) -> bool {
     matches!((&node.op, &node.args[..]), (GraphOp::Reshape { shape }, &[x]) if *shape == f.ty(x).shape)
 }
 
-struct Search<'a> {
-    f: &'a Function,
-    first: &'a [NodeId],
-    once: BTreeSet<NodeId>,
-    between: BTreeSet<NodeId>,
+/// Whether an op on floats may round.
+fn is_arithmetic(node: &Node) -> bool {
+    let exact = matches!(
+        node.op,
+        GraphOp::Map {
+            op: ScalarOp::Max {} | ScalarOp::Min {} | ScalarOp::Select {} | ScalarOp::Neg {} | ScalarOp::Abs {}
+        }
+    );
+    matches!(node.op, GraphOp::Map { .. }) && !exact && node.types.iter().all(|t| t.dtype.is_float())
 }
 
-type Cone = BTreeMap<NodeId, Way>;
+fn is_sum(node: &Node) -> bool {
+    let sums = match &node.op {
+        GraphOp::Dot { .. } => true,
+        GraphOp::Reduce { kind, .. } => matches!(kind, ReduceKind::Sum | ReduceKind::Prod),
+        _other => false,
+    };
+    sums && node.types.iter().all(|t| t.dtype.is_float())
+}
 
-impl Search<'_> {
-    fn first(&self, v: Value) -> NodeId {
-        self.first[v.node.index()]
+/// The nodes that a node is made of, as far as a comparison sees through it, and how.
+struct Below {
+    way: Way,
+    nodes: Vec<usize>,
+}
+
+struct Search<'a> {
+    f: &'a Function,
+    first: Vec<NodeId>,
+    below: Vec<Below>,
+    /// Whether a node is made of anything that rounds.
+    rounds: Vec<bool>,
+    out: Agreeing,
+}
+
+impl<'a> Search<'a> {
+    fn new(f: &'a Function) -> Search<'a> {
+        let first = first_of_each(f);
+        let at = |v: &Value| first[v.node.index()].index();
+        let (mut below, mut rounds): (Vec<Below>, Vec<bool>) = (Vec::new(), Vec::new());
+        for node in &f.nodes {
+            let all = || node.args.iter().map(at).collect();
+            let (way, nodes) = match &node.op {
+                GraphOp::Map { op: ScalarOp::Max {} | ScalarOp::Min {} | ScalarOp::Select {} } => (Way::Chosen, all()),
+                GraphOp::Map { .. } => (Way::Straight, all()),
+                GraphOp::Reduce { kind: ReduceKind::Max | ReduceKind::Min, .. } => (Way::Extreme, all()),
+                // Of integers they are exact.
+                GraphOp::Reduce { .. } | GraphOp::Dot { .. } if !is_sum(node) => (Way::Moved, all()),
+                GraphOp::Take { .. } | GraphOp::TakeAlong { .. } | GraphOp::UpdateSlice { .. } => (Way::Moved, all()),
+                _name if is_identity(f, node) => (Way::Straight, all()),
+                op if op.info().family == Family::Movement => (Way::Moved, all()),
+                _sums_and_what_is_in_memory => (Way::Straight, Vec::new()),
+            };
+            rounds.push(is_arithmetic(node) || is_sum(node) || nodes.iter().any(|&i| rounds[i]));
+            below.push(Below { way, nodes });
+        }
+        Search { f, first, below, rounds, out: Agreeing::default() }
     }
 
-    fn node(&self, id: NodeId) -> &Node {
-        &self.f.nodes[id.index()]
-    }
-
-    fn is_float(&self, v: Value) -> bool {
-        self.f.ty(v).dtype.is_float()
+    fn at(&self, v: Value) -> usize {
+        self.first[v.node.index()].index()
     }
 
     /// Whether a value is a constant, perhaps moved.
-    fn is_constant(&self, v: Value) -> bool {
-        let node = self.f.node(v);
-        match (&node.op, node.args.first()) {
-            (GraphOp::Constant { .. }, _) => true,
-            (GraphOp::Map { op: ScalarOp::Cast { .. } | ScalarOp::Neg {} }, Some(&x)) => self.is_constant(x),
-            (op, Some(&x)) if op.info().family == Family::Movement && node.args.len() == 1 => self.is_constant(x),
-            _computed => false,
+    fn is_constant(&self, mut v: Value) -> bool {
+        loop {
+            let node = self.f.node(v);
+            v = match (&node.op, &node.args[..]) {
+                (GraphOp::Constant { .. } | GraphOp::Size { .. }, _) => return true,
+                (GraphOp::Map { op: ScalarOp::Cast { .. } | ScalarOp::Neg {} }, &[x]) => x,
+                (op, &[x]) if op.info().family == Family::Movement => x,
+                _computed => return false,
+            };
         }
     }
 
-    /// What a node that jumps compares.
-    fn decision(&mut self, node: &Node) {
-        let GraphOp::Map { op } = &node.op else { return };
-        if !node.args.iter().all(|&a| self.is_float(a)) {
-            return;
-        }
-        match (op, &node.args[..]) {
+    /// What a node that jumps compares; `ends` gets what it compares with a number.
+    fn decision(&mut self, i: usize, ends: &mut Vec<usize>) {
+        let GraphOp::Map { op } = &self.f.nodes[i].op else { return };
+        let is_float = |v: Value| self.f.ty(v).dtype.is_float();
+        match (op, &self.f.nodes[i].args[..]) {
             (
                 ScalarOp::Eq {}
                 | ScalarOp::Ne {}
@@ -135,9 +164,14 @@ impl Search<'_> {
                 &[a, b],
             ) => match (self.is_constant(a), self.is_constant(b)) {
                 (true, true) => {}
-                (true, false) => self.against_constant(b),
-                (false, true) => self.against_constant(a),
-                (false, false) => self.compared(a, b),
+                (true, false) => ends.push(self.at(b)),
+                (false, true) => ends.push(self.at(a)),
+                (false, false) => {
+                    let (a, b) = (self.at(a), self.at(b));
+                    if self.rounds[a] || self.rounds[b] {
+                        self.compared(a, b, Way::Chosen);
+                    }
+                }
             },
             // Steps, and functions with an end of their domain: a difference that is 0 must not be less.
             (
@@ -152,118 +186,160 @@ impl Search<'_> {
                 | ScalarOp::Log1p {}
                 | ScalarOp::Pow {},
                 &[a, ..],
-            ) => self.against_constant(a),
-            (ScalarOp::Cast { to }, &[a]) if !to.is_float() => self.against_constant(a),
+            ) if is_float(a) => ends.push(self.at(a)),
+            (ScalarOp::Cast { to }, &[a]) if !to.is_float() && is_float(a) => ends.push(self.at(a)),
             _smooth => {}
         }
     }
 
-    /// What jumps at a number of one value compares the operands of the difference, or the quotient, that the value is.
-    fn against_constant(&mut self, mut v: Value) {
-        loop {
-            let node = self.f.node(v);
-            v = match (&node.op, &node.args[..]) {
-                (GraphOp::Map { op: ScalarOp::Neg {} | ScalarOp::Abs {} | ScalarOp::Cast { .. } }, &[x]) => x,
-                (op, &[x]) if op.info().family == Family::Movement => x,
-                (GraphOp::Map { .. }, &[x, c]) if self.is_constant(c) => x,
-                (GraphOp::Map { .. }, &[c, x]) if self.is_constant(c) => x,
-                (GraphOp::Map { op: ScalarOp::Sub {} | ScalarOp::Div {} }, &[a, b]) => return self.compared(a, b),
-                _other => return,
-            };
-        }
-    }
-
-    /// The operands that a node is made of, as far as a comparison sees through it, and how.
-    fn below(&self, id: NodeId) -> (Way, Vec<Value>) {
-        let node = self.node(id);
-        let floats = || node.args.iter().copied().filter(|&a| self.is_float(a)).collect();
-        match &node.op {
-            GraphOp::Map { op: ScalarOp::Max {} | ScalarOp::Min {} | ScalarOp::Select {} } => (Way::Moved, floats()),
-            GraphOp::Map { .. } => (Way::Straight, floats()),
-            GraphOp::Reduce { kind: ReduceKind::Max | ReduceKind::Min, .. } => (Way::Extreme, floats()),
-            GraphOp::Take { .. } | GraphOp::TakeAlong { .. } | GraphOp::UpdateSlice { .. } => (Way::Moved, floats()),
-            op if op.info().family == Family::Movement => (Way::Moved, floats()),
-            _sums_and_sources => (Way::Straight, Vec::new()),
-        }
-    }
-
-    /// Everything that `v` is made of, itself too; with `only_choice` as far as no arithmetic changes it.
-    fn cone(&self, v: Value, only_choice: bool) -> Cone {
-        let (mut cone, mut open) = (Cone::new(), vec![(self.first(v), Way::Straight)]);
-        while let Some((id, way)) = open.pop() {
-            if cone.get(&id).is_some_and(|known| *known >= way) {
+    /// What jumps at a number of one value compares the operands of the sums, differences and quotients that the value is made of.
+    fn jumps(&mut self, ends: &[usize]) {
+        let f = self.f;
+        let (mut reached, mut leads) = (vec![false; f.nodes.len()], vec![false; f.nodes.len()]);
+        ends.iter().for_each(|&i| reached[i] = true);
+        for i in (0..f.nodes.len()).rev() {
+            if !reached[i] || !self.rounds[i] {
+                reached[i] = false;
                 continue;
             }
-            cone.insert(id, way);
-            let (step, below) = self.below(id);
-            if step > Way::Straight || !only_choice {
-                open.extend(below.into_iter().map(|x| (self.first(x), way.max(step))));
+            match (&f.nodes[i].op, &f.nodes[i].args[..]) {
+                // Positive whatever their operand is, and what does not jump at whole numbers.
+                (GraphOp::Map { op: ScalarOp::Exp {} | ScalarOp::Exp2 {} | ScalarOp::Round {} }, _) => continue,
+                (GraphOp::Map { op: ScalarOp::Sub {} | ScalarOp::Div {} | ScalarOp::Add {} }, &[a, b])
+                    if !self.is_constant(a) && !self.is_constant(b) =>
+                {
+                    leads[i] = self.compared(self.at(a), self.at(b), Way::Moved);
+                }
+                _other => {}
+            }
+            self.below[i].nodes.iter().for_each(|&x| reached[x] = true);
+        }
+        for i in (0..f.nodes.len()).filter(|&i| reached[i]) {
+            leads[i] |= self.below[i].nodes.iter().any(|&x| reached[x] && leads[x]);
+            if leads[i] {
+                self.stands_between(i, true);
+            }
+        }
+    }
+
+    fn stands_between(&mut self, i: usize, as_it_is: bool) {
+        self.out.between.insert(self.first[i]);
+        if as_it_is && is_arithmetic(&self.f.nodes[i]) {
+            self.out.as_it_is.insert(self.first[i]);
+        }
+    }
+
+    /// Everything that a node is made of, itself too, and how it gets there; through what `sees` says.
+    fn cone(&self, top: usize, sees: impl Fn(usize) -> bool) -> Vec<Option<Way>> {
+        let mut cone = vec![None; top + 1];
+        cone[top] = Some(Way::Straight);
+        for i in (0..=top).rev() {
+            let Some(way) = cone[i].filter(|_| sees(i)) else { continue };
+            for &x in &self.below[i].nodes {
+                cone[x] = cone[x].max(Some(way.max(self.below[i].way)));
             }
         }
         cone
     }
 
-    /// Both sides of a comparison.
-    fn compared(&mut self, a: Value, b: Value) {
-        if self.first(a) == self.first(b) && a.index == b.index {
-            return;
+    /// Both sides of a comparison. Whether they are made of a value that must agree with itself, which one of them gets in the way
+    /// `least`, or a later one.
+    fn compared(&mut self, a: usize, b: usize, least: Way) -> bool {
+        if a == b {
+            return false;
         }
-        let (left, right) = (self.cone(a, false), self.cone(b, false));
-        let common: BTreeMap<NodeId, Way> =
-            left.iter().filter_map(|(id, way)| Some((*id, *way.max(right.get(id)?)))).collect();
-        if common.is_empty() {
-            return;
-        }
+        let (left, right) = (self.cone(a, |_| true), self.cone(b, |_| true));
+        let count = left.len().max(right.len());
+        let way = |cone: &[Option<Way>], i: usize| cone.get(i).copied().flatten();
+        let common: Vec<Option<Way>> = (0..count).map(|i| Some(way(&left, i)?.max(way(&right, i)?))).collect();
         // The nodes of one side only that lead to what both are made of, and where they lead. Nodes are in order.
-        let (mut leads, mut nearest) = (BTreeSet::new(), BTreeSet::new());
-        nearest.extend([a, b].map(|v| self.first(v)).into_iter().filter(|id| common.contains_key(id)));
-        let sides: BTreeSet<NodeId> = left.keys().chain(right.keys()).copied().collect();
-        for id in sides.into_iter().filter(|id| !common.contains_key(id)) {
-            for x in self.below(id).1.into_iter().map(|x| self.first(x)) {
-                if common.contains_key(&x) {
+        let mut nearest: BTreeSet<usize> = [a, b].into_iter().filter(|&i| common[i].is_some()).collect();
+        let mut leads = vec![false; count];
+        for i in (0..count).filter(|&i| common[i].is_none() && way(&left, i).or(way(&right, i)).is_some()) {
+            for &x in &self.below[i].nodes {
+                leads[i] |= common[x].is_some() || leads[x];
+                if common[x].is_some() {
                     nearest.insert(x);
-                    leads.insert(id);
-                } else if leads.contains(&x) {
-                    leads.insert(id);
                 }
             }
         }
-        let found: Vec<NodeId> =
-            nearest.into_iter().filter(|id| common[id] > Way::Straight).filter_map(|id| self.computed(id)).collect();
-        if !found.is_empty() {
-            self.once.extend(found);
-            self.between.extend(leads);
+        let most = nearest.iter().filter_map(|&i| common[i]).max().unwrap_or(Way::Straight);
+        if most < least {
+            return false;
         }
+        for &i in &nearest {
+            let half = self.f.nodes[i].types.iter().any(|t| matches!(t.dtype, DType::F16 | DType::Bf16));
+            let once = match common[i] {
+                // Elementwise work at one position has the same bits wherever it is done, but for halves that are not rounded yet.
+                Some(Way::Chosen) if !half => self.sums(i),
+                None | Some(Way::Straight) => Vec::new(),
+                Some(Way::Chosen | Way::Moved | Way::Extreme) => self.computed(i).into_iter().collect(),
+            };
+            self.out.once.extend(once);
+        }
+        (0..count).filter(|&i| leads[i]).for_each(|i| self.stands_between(i, most > Way::Chosen));
+        true
     }
 
-    /// The node whose value a node only moves, if it is computed where it is read.
-    fn computed(&self, mut id: NodeId) -> Option<NodeId> {
+    /// The sums and products that a node is made of.
+    fn sums(&self, top: usize) -> Vec<NodeId> {
+        let cone = self.cone(top, |_| true);
+        let found = (0..=top).filter(|&i| cone[i].is_some() && is_sum(&self.f.nodes[i]));
+        found.map(|i| self.first[i]).collect()
+    }
+
+    /// The node whose value a node only moves, if it is computed where it is read, and rounds.
+    fn computed(&self, mut i: usize) -> Option<NodeId> {
         loop {
-            let node = self.node(id);
+            let node = &self.f.nodes[i];
             match (&node.op, &node.args[..]) {
-                (GraphOp::Map { .. } | GraphOp::Reduce { .. } | GraphOp::Dot { .. }, _) => return Some(id),
-                (GraphOp::Pad { .. } | GraphOp::Concat { .. }, _) => return Some(id),
-                (op, &[x]) if op.info().family == Family::Movement => id = self.first(x),
-                _stored => return None,
+                (GraphOp::Map { .. } | GraphOp::Reduce { .. } | GraphOp::Dot { .. }, _)
+                | (GraphOp::Pad { .. } | GraphOp::Concat { .. }, _) => {
+                    return Some(self.first[i]).filter(|_| self.rounds[i]);
+                }
+                (op, &[x]) if op.info().family == Family::Movement => i = self.at(x),
+                _in_memory => return None,
             }
         }
     }
 
-    /// A value and an extreme of it that both leave the function, or go to one: what compares them is elsewhere.
+    /// A value and an extreme of it that both leave the function, or go to one, perhaps through functions of themselves and of what is
+    /// in memory: what compares them is elsewhere. Not their difference: the way forward of a softmax hands that to the way back.
     fn handed_over(&mut self, live: &[bool]) {
-        let to_functions = self.f.nodes.iter().zip(live).filter(|(n, live)| **live && !n.callees().is_empty());
-        let handed = self.f.results.iter().chain(to_functions.flat_map(|(n, _)| &n.args));
-        let handed: BTreeSet<Value> = handed.copied().filter(|&v| self.is_float(v)).collect();
-        let mut ways: BTreeMap<NodeId, BTreeSet<Way>> = BTreeMap::new();
-        for v in handed {
-            self.cone(v, true).into_iter().for_each(|(id, way)| {
-                ways.entry(id).or_default().insert(way);
-            });
+        let f = self.f;
+        if !f.nodes.iter().zip(live).any(|(n, live)| *live && matches!(n.op, GraphOp::Reduce { .. })) {
+            return;
+        }
+        let to_functions = f.nodes.iter().zip(live).filter(|(n, live)| **live && !n.callees().is_empty());
+        let handed = f.results.iter().chain(to_functions.flat_map(|(n, _)| &n.args));
+        let handed: BTreeSet<usize> = handed.map(|&v| self.at(v)).filter(|&i| self.rounds[i]).collect();
+        let alone = |i: usize| {
+            let computed = f.nodes[i].args.iter().filter(|&&v| self.rounds[self.at(v)]).count();
+            computed < 2
+        };
+        let mut ways: BTreeMap<usize, BTreeSet<Way>> = BTreeMap::new();
+        for top in handed {
+            for (i, way) in self.cone(top, alone).into_iter().enumerate() {
+                way.into_iter().for_each(|way| {
+                    ways.entry(i).or_default().insert(way);
+                });
+            }
         }
         let both = ways.into_iter().filter(|(_, ways)| ways.len() > 1 && ways.contains(&Way::Extreme));
-        let found: Vec<NodeId> = both.filter_map(|(id, _)| self.computed(id)).collect();
-        self.once.extend(found);
+        let found: Vec<NodeId> = both.filter_map(|(i, _)| self.computed(i)).collect();
+        self.out.once.extend(found);
     }
+}
+
+/// For each node, the first of its op and operands.
+fn first_of_each(f: &Function) -> Vec<NodeId> {
+    let mut known: BTreeMap<(&GraphOp, Vec<Value>), NodeId> = BTreeMap::new();
+    let mut first: Vec<NodeId> = Vec::with_capacity(f.nodes.len());
+    for (id, node) in (0u32..).map(NodeId).zip(&f.nodes) {
+        let args = node.args.iter().map(|a| Value { node: first[a.node.index()], index: a.index }).collect();
+        first.push(*known.entry((&node.op, args)).or_insert(id));
+    }
+    first
 }
 
 #[cfg(test)]

@@ -3,6 +3,14 @@
 use super::agreeing;
 use tilewright_ir::text::parse;
 
+/// As [`once`], of what stands as it is written.
+fn as_it_is(body: &str) -> Vec<u32> {
+    let text = format!("func @main(%x: f32[5, 7], %y: f32[5, 7], %w: f32[7, 7]) {{\n{body}\n}}\n");
+    let m = parse("agree", &text).unwrap_or_else(|d| panic!("{d}\n{text}"));
+    let f = m.entry().unwrap();
+    agreeing(f, &f.live()).as_it_is.into_iter().map(|id| id.0 - f.params.len() as u32).collect()
+}
+
 /// The numbers of the nodes, as the text of a function of `%x: f32[5, 7]`, `%y` like it and `%w: f32[7, 7]` has them, that are
 /// computed once.
 fn once(body: &str) -> Vec<u32> {
@@ -28,11 +36,24 @@ fn a_product_and_its_maximum_agree() {
         "%3 = div %0, %2\n  %4 = floor %3\n  return %4",
         // The same arithmetic on both sides.
         "%3 = exp %0\n  %4 = exp %2\n  %5 = eq %3, %4\n  return %5",
+        // Between the difference and the jump.
+        "%3 = sub %2, %0\n  %4 = mul %3, %y\n  %5 = reduce_max %4 axes=[1]\n  %6 = sqrt %5\n  return %6",
         // Written twice.
         "%3 = dot %x, %w contract=[1]x[0]\n  %4 = eq %3, %2\n  return %4",
     ] {
         assert_eq!(once(&format!("{PRODUCT}\n  {jump}")), [0], "{jump}");
     }
+}
+
+#[test]
+fn integers_that_floats_became_agree() {
+    let whole = "%3 = cast %0 to=i32\n  %4 = reduce_max %3 axes=[1]\n  %5 = broadcast %4 shape=[5, 7] dims=[0]
+        %6 = eq %3, %5\n  return %6";
+    assert_eq!(once(&format!("{PRODUCT}\n  {whole}")), [3]);
+    // Those of labels are exact.
+    let labels = "%0 = iota axis=1 shape=[5, 7] dtype=i64\n  %1 = mul %0, %0\n  %2 = reduce_max %1 axes=[1]
+        %3 = broadcast %2 shape=[5, 7] dims=[0]\n  %4 = eq %1, %3\n  return %4";
+    assert_eq!(once(labels), [0u32; 0]);
 }
 
 #[test]
@@ -58,6 +79,15 @@ fn the_nearest_value_of_both_sides_is_the_one() {
 }
 
 #[test]
+fn one_of_two_agrees_with_itself_down_to_its_sums() {
+    let chosen = |value: &str| format!("{value}\n  %3 = max %2, %y\n  %4 = eq %2, %3\n  return %4");
+    let product = "%0 = dot %x, %w contract=[1]x[0]\n  %1 = exp %0\n  %2 = mul %1, %y";
+    assert_eq!(once(&chosen(product)), [0]);
+    let elementwise = "%0 = add %x, %y\n  %1 = exp %0\n  %2 = mul %1, %y";
+    assert_eq!(once(&chosen(elementwise)), [0u32; 0]);
+}
+
+#[test]
 fn smooth_functions_of_both_ask_for_nothing() {
     for soft in [
         "%3 = sub %0, %2\n  %4 = exp %3\n  return %4",
@@ -76,6 +106,18 @@ fn smooth_functions_of_both_ask_for_nothing() {
         once("%0 = reduce_max %x axes=[1]\n  %1 = broadcast %0 shape=[5, 7] dims=[0]\n  %2 = eq %x, %1\n  return %2"),
         [0u32; 0]
     );
+}
+
+#[test]
+fn arithmetic_between_stands_as_it_is() {
+    assert_eq!(as_it_is(&format!("{PRODUCT}\n  %3 = eq %0, %2\n  return %3")), [0u32; 0]);
+    assert_eq!(as_it_is(&format!("{PRODUCT}\n  %3 = exp %0\n  %4 = exp %2\n  %5 = eq %3, %4\n  return %5")), [3, 4]);
+    // Of what is in memory, too: a rule may divide by multiplying.
+    let quotient =
+        "%0 = reduce_max %x axes=[1]\n  %1 = broadcast %0 shape=[5, 7] dims=[0]\n  %2 = div %x, %1\n  %3 = floor %2
+        return %3";
+    assert_eq!(as_it_is(quotient), [2]);
+    assert_eq!(once(quotient), [0u32; 0]);
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use check::{Counterexample, RuleReport, check_rule, check_thoroughly, withou
 pub use compile::{IndexRewrite, Numerics, assumptions, compile};
 pub use cover::{Cover, CoverLimits, Cut, DEFAULT_BUDGET, Device, cover};
 pub use facts::{AxisInfo, Facts, Graph, InputInfo, Sort, Tables};
-pub use index::{Import, Root, Stored, import, import_in_order};
+pub use index::{Import, Root, Stored, import, import_with};
 pub use lang::{Affine, Attr, AxisId, AxisSet, ENode, Fold, GATHERED, Head, MAX_AXES, Number};
 pub use rules::{Class, Condition, ConditionKind, Rule, RuleSet, shipped};
 pub use saturate::{Fired, Limits, Saturation, Stop, saturate};

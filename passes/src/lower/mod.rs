@@ -9,6 +9,7 @@ mod launch;
 mod level2;
 mod lookups;
 mod once;
+mod prepared;
 mod rewrite;
 mod slices;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::region::{Builder, Source};
 use crate::schedule;
 use crate::tuned::{Tunable, Tuned};
 use buffers::{Buffers, Kept};
+use prepared::prepared;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -116,25 +118,6 @@ impl From<u8> for Options {
             budget: DEFAULT_BUDGET,
         }
     }
-}
-
-/// `f` as it is lowered, where that is not as it stands.
-fn prepared(module: &Module, f: &Function, options: &Options) -> Result<Option<Function>, Diagnostic> {
-    let direct = identity::bypassed(module, f);
-    let narrow = wide::narrowed(module, direct.as_ref().unwrap_or(f))?.or(direct);
-    if options.opt_level < 2 {
-        return Ok(narrow);
-    }
-    let reorders = options.numerics >= Numerics::Reassociate;
-    let once = once::computed(module, narrow.as_ref().unwrap_or(f))?.or(narrow);
-    // A product of fewer rows may be another kernel, which adds in another order.
-    let cut = match options.numerics {
-        Numerics::Exact => once,
-        Numerics::Rounding | Numerics::Reassociate | Numerics::Approx => {
-            slices::moved(module, once.as_ref().unwrap_or(f))?.or(once)
-        }
-    };
-    Ok(lookups::moved(module, cut.as_ref().unwrap_or(f), reorders)?.or(cut))
 }
 
 /// The kernels that level 2 chooses for each function with their prices, as text: what the stage `regions` shows.

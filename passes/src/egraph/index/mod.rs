@@ -12,7 +12,6 @@ mod tests;
 
 use super::facts::Graph;
 use super::lang::AxisId;
-use crate::agree;
 use axes::Coalescer;
 use egg::Id;
 use plan::{Planned, Planner};
@@ -102,22 +101,17 @@ const MOST_VISITS: usize = 1_000_000;
 ///
 /// Errors: `too-many-axes`; `too-many-barriers` where finding them takes too long; a bug where a barrier does not help.
 pub fn import(function: &Function) -> Result<Import, Diagnostic> {
-    import_in_order(function, false)
+    import_with(function, BTreeMap::new())
 }
 
-/// Imports the live nodes of `function`; with `one_order` sums and products of floats are barriers, each with the order of its own
-/// kernel.
+/// Imports the live nodes of `function`, with barriers where `barriers` has a node and a reason.
 ///
 /// Errors: those of [`import`].
-pub fn import_in_order(function: &Function, one_order: bool) -> Result<Import, Diagnostic> {
+pub fn import_with(function: &Function, mut barriers: BTreeMap<NodeId, String>) -> Result<Import, Diagnostic> {
     let live = function.live();
+    barriers.retain(|id, _| live[id.index()]);
     let nodes = (0u32..).map(NodeId).zip(&function.nodes).zip(&live).filter(|n| *n.1).map(|n| n.0);
-    let mut barriers: BTreeMap<NodeId, String> =
-        nodes.filter_map(|(id, node)| Some((id, plan::refusal(function, node)?.to_string()))).collect();
-    if one_order {
-        let why = "what rounds a sum has one order";
-        barriers.extend(agree::folds(function, &live).map(|id| (id, why.to_string())));
-    }
+    barriers.extend(nodes.filter_map(|(id, node)| Some((id, plan::refusal(function, node)?.to_string()))));
     // Each round adds a barrier, so there are at most as many rounds as nodes; bounded, as that is a square.
     let mut visits = 0;
     loop {

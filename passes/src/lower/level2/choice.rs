@@ -2,9 +2,11 @@
 //! them a function is lowered at level 1, beyond others less is looked at; both are said (`level-limit`).
 
 use super::super::{Options, Target};
+use crate::agree;
 use crate::egraph::cover::{self, Context, CoverLimits, cover};
 use crate::egraph::{self, Fired, Graph, Import, Limits, Numerics, Saturation, Stop};
 use egg::Id;
+use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, NodeId};
 use tilewright_ir::types::Bindings;
@@ -33,6 +35,18 @@ fn beyond(f: &Function, why: &str) -> Diagnostic {
     Diagnostic::warning("level-limit", format!("`@{}` is lowered at level 1: {why}", f.name))
 }
 
+/// Nodes that stand as they are, and why.
+fn barred(f: &Function, options: &Options) -> BTreeMap<NodeId, String> {
+    let live = f.live();
+    let (nodes, why) = match options.numerics {
+        Numerics::Exact => (agree::folds(f, &live).collect::<BTreeSet<NodeId>>(), "what rounds a sum has one order"),
+        Numerics::Rounding | Numerics::Reassociate | Numerics::Approx => {
+            (agree::agreeing(f, &live).as_it_is, "both sides of a comparison have the same arithmetic")
+        }
+    };
+    nodes.into_iter().map(|id| (id, why.to_string())).collect()
+}
+
 /// Imports and saturates; the import keeps terms of its own if they are `kept`. A function beyond a limit of this level gives the warning that says so.
 fn saturated(
     f: &Function,
@@ -44,7 +58,7 @@ fn saturated(
     if live > MOST_NODES {
         return beyond(format!("it has {live} nodes, level 2 takes up to {MOST_NODES}"));
     }
-    let mut import = match egraph::import_in_order(f, options.numerics == Numerics::Exact) {
+    let mut import = match egraph::import_with(f, barred(f, options)) {
         Ok(import) => import,
         Err(d) if ["too-many-axes", "too-many-barriers"].contains(&d.code) => return beyond(d.message),
         Err(d) => return Err(d),
