@@ -32,6 +32,15 @@ pub fn add(module: &mut Module, f: Function) {
     module.functions.insert(f.name.clone(), f);
 }
 
+/// The number of a parameter. Errors: `unknown-parameter` with those that there are.
+pub fn parameter(f: &Function, name: &str) -> Result<usize, Diagnostic> {
+    f.params.iter().position(|p| &*p.name == name).ok_or_else(|| {
+        let known: Vec<String> = f.params.iter().map(|p| format!("`%{}`", p.name)).collect();
+        let there = if known.is_empty() { "it has none".into() } else { format!("only {}", known.join(", ")) };
+        Diagnostic::new("unknown-parameter", format!("`@{}` has no parameter `%{name}`, {there}", f.name))
+    })
+}
+
 /// The function with parameters that nobody gives away.
 pub fn kept(mut f: Function) -> Function {
     f.params.iter_mut().filter(|p| p.role == Role::Donated).for_each(|p| p.role = Role::Input);

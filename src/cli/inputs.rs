@@ -4,6 +4,7 @@ use super::indices::limits;
 use super::progress::stage;
 use super::random::Random;
 use crate::formats::Safetensors;
+use std::num::{IntErrorKind, ParseIntError};
 use std::path::PathBuf;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
@@ -72,7 +73,12 @@ fn set(texts: &[String], declared: &[SymbolDecl]) -> Result<Bindings, Diagnostic
         let mut decls = declared.iter().filter(|s| &*s.name == name).peekable();
         let symbol = decls.peek().map(|d| d.name.clone());
         let symbol = symbol.ok_or_else(|| Diagnostic::new("symbol", format!("the graph has no symbol `{name}`")))?;
-        let value: i64 = value.parse().map_err(|_| usage())?;
+        let value: i64 = value.parse().map_err(|d: ParseIntError| match d.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
+                Diagnostic::new("symbol", format!("`{text}` is beyond 64 bits"))
+            }
+            _other => usage(),
+        })?;
         if let Some(decl) = decls.find(|d| !(d.low..=d.high).contains(&value) || value % d.step.max(1) != 0) {
             let by = if decl.step > 1 { format!(" by {}", decl.step) } else { String::new() };
             let want = format!("`{name}` must be in {}..={}{by}, found {value}", decl.low, decl.high);

@@ -161,7 +161,7 @@ fn check(built: &Built, case: &Case, device: &device::Device) -> Result<(), Stri
         let options = Options { isa, verify: true, ..options };
         let named = |what: &str, e: String| format!("{what}, level {opt_level}, {numerics}, {isa:?}: {e}");
         kernels(built, &options, &runs).map_err(|e| named("kernels", e))?;
-        machine_code(built, &options, &runs, turn % 3 == 0).map_err(|e| named("cpu", e))?;
+        machine_code(built, &options, &runs, turn.is_multiple_of(3)).map_err(|e| named("cpu", e))?;
         device.check(built, &options, turn).map_err(|e| named("CUDA C", e))?;
     }
     Ok(())

@@ -35,7 +35,7 @@ pub use split::{Kept, KeptValue};
 
 use self::jvp::Moved;
 use self::vjp::Shared;
-use crate::build::{Build, add, fresh, kept};
+use crate::build::{Build, add, fresh, kept, parameter};
 use crate::extract::extract;
 use custom::calling;
 use forward::forward;
@@ -95,7 +95,7 @@ pub fn differentiate_keeping(
     let entry = module.entry()?.name.clone();
     let Some(f) = module.functions.shift_remove(&entry) else { return Err(Diagnostic::bug("an entry without a name")) };
     let f = entry_with_rule(&mut module, f)?;
-    let wrt = wrt.iter().map(|name| parameter(&f, name)).collect::<Result<Vec<usize>, Diagnostic>>()?;
+    let wrt = wrt.iter().map(|name| float_parameter(&f, name)).collect::<Result<Vec<usize>, Diagnostic>>()?;
     let mut shared = Shared::keeping(keeps);
     let (joint, results, unrelated) = match form {
         Form::Pushforward => pushforward(&mut module, &f, &wrt)?,
@@ -171,12 +171,8 @@ fn entry_with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnos
 }
 
 /// The number of a float parameter.
-fn parameter(f: &Function, name: &str) -> Result<usize, Diagnostic> {
-    let Some(i) = f.params.iter().position(|p| &*p.name == name) else {
-        let known: Vec<String> = f.params.iter().map(|p| format!("`%{}`", p.name)).collect();
-        let message = format!("`@{}` has no parameter `%{name}`, only {}", f.name, known.join(", "));
-        return Err(Diagnostic::new("unknown-parameter", message));
-    };
+fn float_parameter(f: &Function, name: &str) -> Result<usize, Diagnostic> {
+    let i = parameter(f, name)?;
     let ty = &f.params[i].ty;
     if ty.dtype.is_float() {
         return Ok(i);

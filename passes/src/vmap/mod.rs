@@ -14,7 +14,7 @@ mod rules;
 
 pub use closures::{hessian, jacobian_forward, jacobian_reverse, vmap};
 
-use crate::build::{Build, add, kept};
+use crate::build::{Build, add, kept, parameter};
 use crate::extract::extract;
 use crate::lower::depth;
 use control::Batched;
@@ -121,17 +121,15 @@ fn size(module: &Module, f: &Function, count: &Count) -> Result<Dim, Diagnostic>
 fn places(f: &Function, axes: &[(&str, Axis)]) -> Result<Vec<Option<Axis>>, Diagnostic> {
     let mut places = vec![None; f.params.len()];
     for &(name, axis) in axes {
-        let Some(i) = f.params.iter().position(|p| &*p.name == name) else {
-            let known: Vec<String> = f.params.iter().map(|p| format!("`%{}`", p.name)).collect();
-            let message = format!("`@{}` has no parameter `%{name}`, only {}", f.name, known.join(", "));
-            return Err(Diagnostic::new("unknown-parameter", message));
-        };
+        let i = parameter(f, name)?;
         let ty = &f.params[i].ty;
         if axis > ty.rank() {
             let message = format!("`%{name}`: {ty} can get an axis at 0 to {}, found {axis}", ty.rank());
             return Err(Diagnostic::new("bad-axis", message));
         }
-        places[i] = Some(axis);
+        if places[i].replace(axis).is_some() {
+            return Err(Diagnostic::new("bad-axis", format!("`%{name}` gets an axis twice")));
+        }
     }
     if axes.is_empty() {
         let message = format!("no parameter of `@{}` is batched, so there are no examples", f.name);
