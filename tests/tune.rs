@@ -119,6 +119,16 @@ fn what_is_measured_is_used() {
     assert_eq!(Tuned::parse("t.json", &text).unwrap(), found);
 }
 
+/// To the last bit, which a fast reader of decimals may miss.
+#[test]
+fn times_come_back_as_they_were_written() {
+    let seconds = 2.506_700_000_000_000_2e-5_f64;
+    assert_eq!(
+        serde_json::from_str::<f64>(&serde_json::to_string(&seconds).unwrap()).unwrap().to_bits(),
+        seconds.to_bits()
+    );
+}
+
 #[test]
 fn a_file_is_checked() {
     let folder = tempfile::tempdir().unwrap();
