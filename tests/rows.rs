@@ -202,3 +202,18 @@ fn every_row_has_a_largest_element() {
         }
     }
 }
+
+#[test]
+fn a_reshape_to_its_own_shape_hinders_nothing() {
+    let text = "func @main(%x: f32[40, 16], %y: f32[40, 16]) -> f32[40, 16] {
+  %0 = add %x, %y
+  %1 = reshape %0 shape=[40, 16]
+  %2 = exp %1
+  return %2
+}
+";
+    for opt_level in [1, 2] {
+        let options = Options { opt_level, ..Options::host().unwrap() };
+        assert_eq!(lower(&module(text), &options).unwrap()[0].kernels.len(), 1, "level {opt_level}");
+    }
+}

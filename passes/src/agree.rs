@@ -153,26 +153,19 @@ impl<'a> Search<'a> {
         let GraphOp::Map { op } = &self.f.nodes[i].op else { return };
         let is_float = |v: Value| self.f.ty(v).dtype.is_float();
         match (op, &self.f.nodes[i].args[..]) {
-            (
-                ScalarOp::Eq {}
-                | ScalarOp::Ne {}
-                | ScalarOp::Lt {}
-                | ScalarOp::Le {}
-                | ScalarOp::Gt {}
-                | ScalarOp::Ge {}
-                | ScalarOp::Rem {},
-                &[a, b],
-            ) => match (self.is_constant(a), self.is_constant(b)) {
-                (true, true) => {}
-                (true, false) => ends.push(self.at(b)),
-                (false, true) => ends.push(self.at(a)),
-                (false, false) => {
-                    let (a, b) = (self.at(a), self.at(b));
-                    if self.rounds[a] || self.rounds[b] {
-                        self.compared(a, b, Way::Chosen);
+            (op, &[a, b]) if op.info().family == Family::Comparison || matches!(op, ScalarOp::Rem {}) => {
+                match (self.is_constant(a), self.is_constant(b)) {
+                    (true, true) => {}
+                    (true, false) => ends.push(self.at(b)),
+                    (false, true) => ends.push(self.at(a)),
+                    (false, false) => {
+                        let (a, b) = (self.at(a), self.at(b));
+                        if self.rounds[a] || self.rounds[b] {
+                            self.compared(a, b, Way::Chosen);
+                        }
                     }
                 }
-            },
+            }
             // Steps, and functions with an end of their domain: a difference that is 0 must not be less.
             (
                 ScalarOp::Floor {}

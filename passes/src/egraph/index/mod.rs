@@ -48,7 +48,7 @@ pub struct Import {
     pub graph: Graph,
     /// Every live value's class, but for parameters that only barriers read.
     pub classes: BTreeMap<Value, Id>,
-    /// Every live value's atoms per dim.
+    /// Every live value's atoms per dim, but for those parameters.
     pub layouts: BTreeMap<Value, Vec<Vec<AxisId>>>,
     /// Function results in order, then operands of barriers in node order, each once, but for those that have no class.
     pub roots: Vec<Root>,
