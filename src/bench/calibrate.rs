@@ -50,7 +50,9 @@ pub fn calibrate(threads: usize) -> Result<Calibration, Diagnostic> {
     let shipped = Device::named(&format!("cpu-{isa}"))?;
     let cores = threads as f64;
     let mut matrix = BTreeMap::new();
-    for dtype in [DType::F32, DType::F64, DType::Bf16, DType::F16, DType::Q4_0, DType::Q4_1, DType::Q8_0] {
+    for dtype in
+        [DType::F32, DType::F64, DType::Bf16, DType::F16, DType::Q4_0, DType::Q4_1, DType::Q8_0, DType::Q4K, DType::Q6K]
+    {
         if shipped.matrix.has(dtype) {
             matrix.insert(dtype.to_string(), product(dtype, &host)?);
         }

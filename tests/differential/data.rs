@@ -41,6 +41,8 @@ impl Fill {
             Fill::Bits => Bound::integer(2.0 * largest(dtype)),
             Fill::Truth => Bound::truth(),
             Fill::Below(d) => Bound::integer(high(d) as f64),
+            // Scales up to 3/4, numbers below 16, minima down to -3/4; scales up to 1/4, numbers down to -32.
+            Fill::Block if matches!(dtype, DType::Q4K | DType::Q6K) => Bound::lattice(11.25, -2),
             // Scales of 1/4, numbers below 16, a minimum of 1/4.
             Fill::Block => Bound::lattice(4.5, -2),
         }
@@ -51,7 +53,7 @@ impl Fill {
         let shape = ty.concrete(bindings)?;
         let count = element_count(&shape).ok_or("too large")?;
         let bytes = match self {
-            Fill::Block => blocks(ty.dtype, count / 32, random),
+            Fill::Block => blocks(ty.dtype, count / ty.dtype.block().0, random),
             Fill::Bits => (0..count).flat_map(|_| bits(ty.dtype, random)).collect(),
             Fill::Lattice if special => (0..count).flat_map(|_| number(ty.dtype, special_value(random))).collect(),
             Fill::Lattice => (0..count).flat_map(|_| number(ty.dtype, quarter(random))).collect(),
@@ -102,18 +104,37 @@ fn bits(dtype: DType, random: &mut Random) -> Vec<u8> {
     value.to_le_bytes()[..size].to_vec()
 }
 
-/// Blocks whose values are small multiples of 1/4: scales of 1/4, for q8_0 numbers from -16 to 15.
+/// Blocks whose values are small multiples of 1/4: scales of 1/4, for q8_0 numbers from -16 to 15, for q4_K times 0 to 3 in
+/// each run, for q6_K times -1 to 1.
 fn blocks(dtype: DType, count: usize, random: &mut Random) -> Vec<u8> {
     let quarter = f16::from_f32(0.25).to_le_bytes();
     let mut bytes = Vec::new();
     for _ in 0..count {
-        bytes.extend(quarter);
-        if dtype == DType::Q4_1 {
-            bytes.extend(quarter);
-        }
+        let mut random_bytes = |n: usize, mask: u8| (0..n).map(|_| random.next() as u8 & mask).collect::<Vec<u8>>();
         match dtype {
-            DType::Q8_0 => bytes.extend((0..32).map(|_| (random.below(32) as i8 - 16) as u8)),
-            _four_bits => bytes.extend((0..16).map(|_| random.next() as u8)),
+            DType::Q6K => {
+                bytes.extend(random_bytes(192, 0xff));
+                bytes.extend(random_bytes(16, 0xff).iter().map(|x| (x % 3).wrapping_sub(1)));
+                bytes.extend(quarter);
+            }
+            DType::Q4K => {
+                bytes.extend([quarter, quarter].concat());
+                bytes.extend(random_bytes(8, 0x03));
+                bytes.extend(random_bytes(4, 0x33));
+                bytes.extend(random_bytes(128, 0xff));
+            }
+            DType::Q8_0 => {
+                bytes.extend(quarter);
+                bytes.extend(random_bytes(32, 0x1f).iter().map(|x| x.wrapping_sub(16)));
+            }
+            DType::Q4_1 => {
+                bytes.extend([quarter, quarter].concat());
+                bytes.extend(random_bytes(16, 0xff));
+            }
+            _ => {
+                bytes.extend(quarter);
+                bytes.extend(random_bytes(16, 0xff));
+            }
         }
     }
     bytes

@@ -144,8 +144,9 @@ pub fn product(m: &mut Machine, x: &Entry, y: &Entry, dims: DotDims, depth: usiz
 
 /// A product with block-quantised weights, rows of them, or their values.
 pub fn block_linear(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
-    let dtype = p.of(&[DType::Q4_0, DType::Q4_1, DType::Q8_0]);
-    let depth = p.of(&[32i64, 64, 96]);
+    let dtype = p.of(&[DType::Q4_0, DType::Q4_1, DType::Q8_0, DType::Q4K, DType::Q6K]);
+    let per = dtype.block().0 as i64;
+    let depth = if per == 32 { p.of(&[32, 64, 96]) } else { p.of(&[256, 512]) };
     let rows = m.dim(p);
     let w = m.fresh(p, dtype, vec![rows, depth.into()])?;
     match p.below(4) {

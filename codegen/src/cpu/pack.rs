@@ -1,16 +1,16 @@
-//! Packing: matrices and GGML rows into the panels that micro-kernels read, and GGML rows back into f32.
+//! Packing: matrices and GGML rows into the panels that micro-kernels read.
 //!
 //! A panel holds `nr` columns of a `[k, n]` matrix with the fold outside: `[ceil(n / nr)][k][nr]`. Columns past `n` are zeros
 //! (zero scales in block formats). Block formats keep every bit, in the order of [`super::ukernel::block`]. O(k n) moves.
 
-use super::ukernel::block::{self, BLOCK, NR, Q4_1, Q8_0};
+use super::ukernel::block::{self, NR, Q4_1, Q4_K, Q6_K, Q8_0};
 use super::ukernel::transpose::{self as tiles, SIDE};
 use half::{bf16, f16};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::DType;
 
 /// Bytes of the panels of a `[k, n]` matrix, or `None` on overflow, for a dtype without panels, or where `k` or `nr` does
-/// not fit the dtype's blocks. Panels exist for f32, f64, bf16 (any `nr > 0`), q4_0, q4_1 and q8_0 (`nr` 32).
+/// not fit the dtype's blocks. Panels exist for f32, f64, bf16 (any `nr > 0`), and the block encodings (`nr` 32).
 pub fn packed_bytes(dtype: DType, k: usize, n: usize, nr: usize) -> Option<usize> {
     let plain = matches!(dtype, DType::F32 | DType::F64 | DType::Bf16) && nr > 0;
     let blocks = block::format_of(dtype).is_some() && nr == NR;
@@ -224,7 +224,7 @@ pub fn pack_pairs(
     Ok(())
 }
 
-/// Packs GGML rows: `src` has `n` rows of `k / 32` blocks, row `j` is column `j` of the product.
+/// Packs GGML rows: `src` has `n` rows of whole blocks, row `j` is column `j` of the product.
 ///
 /// Shapes: `dst` has [`packed_bytes`] bytes, exactly. Errors: `pack-size` where a slice does not fit, `pack-dtype` for
 /// another dtype or `nr`.
@@ -267,25 +267,74 @@ pub fn pack_panels_block(
 /// Puts one GGML block into its column of a panel block.
 fn pack_block(format: u8, column: usize, from: &[u8], to: &mut [u8]) {
     let (header, quants) = to.split_at_mut(block::header_bytes(format));
-    header[2 * column..2 * column + 2].copy_from_slice(&from[..2]);
-    let mut from = &from[2..];
-    if format == Q4_1 {
-        header[2 * (NR + column)..2 * (NR + column) + 2].copy_from_slice(&from[..2]);
-        from = &from[2..];
-    }
-    if format == Q8_0 {
-        for (row, &q) in quants.chunks_exact_mut(NR).zip(from) {
-            row[column] = q;
+    let (halves, runs) = header.split_at_mut(block::halves_bytes(format));
+    // q6_K has its scale last.
+    let (first_half, from) = if format == Q6_K { (&from[208..], &from[..208]) } else { from.split_at(2) };
+    halves[2 * column..2 * column + 2].copy_from_slice(first_half);
+    match format {
+        Q8_0 => spread(quants, column, from),
+        Q4_1 => {
+            halves[2 * (NR + column)..2 * (NR + column) + 2].copy_from_slice(&from[..2]);
+            pack_nibbles(&from[2..], column, quants);
         }
-        return;
+        Q4_K => {
+            halves[2 * (NR + column)..2 * (NR + column) + 2].copy_from_slice(&from[..2]);
+            spread(runs, column, &from[2..14]);
+            // 32 bytes hold two runs: the low nibbles of all, then the high ones.
+            for (bytes, to) in from[14..].chunks_exact(32).zip(quants.chunks_exact_mut(64 / 2 * NR)) {
+                for g in 0..8 {
+                    put_nibbles(&bytes[g % 4 * 8..], g / 4, g, column, to);
+                }
+            }
+        }
+        Q6_K => {
+            spread(runs, column, &from[192..]);
+            let (nibbles, upper) = quants.split_at_mut(block::UPPER - block::header_bytes(Q6_K));
+            pack_six_bits(&from[..192], column, nibbles, upper);
+        }
+        _ => pack_nibbles(from, column, quants),
     }
-    // GGML byte `i` holds step `i` in its low and step `i + 16` in its high nibble.
+}
+
+/// One byte of each row of a column.
+fn spread(rows: &mut [u8], column: usize, bytes: &[u8]) {
+    for (row, byte) in rows.chunks_exact_mut(NR).zip(bytes) {
+        row[column] = *byte;
+    }
+}
+
+/// 32 steps: GGML byte `i` holds step `i` in its low and step `i + 16` in its high nibble.
+fn pack_nibbles(from: &[u8], column: usize, quants: &mut [u8]) {
     for g in 0..4 {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(&from[g % 2 * 8..g % 2 * 8 + 8]);
-        let nibbles = u64::from_le_bytes(eight) >> (g / 2 * 4) & 0x0f0f_0f0f_0f0f_0f0f;
-        let at = 4 * (NR * g + column);
-        quants[at..at + 4].copy_from_slice(&gather_nibbles(nibbles).to_le_bytes());
+        put_nibbles(&from[g % 2 * 8..], g / 2, g, column, quants);
+    }
+}
+
+/// The steps of group `g`, which are the low (`high` 0) or high nibbles of the first eight bytes.
+fn put_nibbles(bytes: &[u8], high: usize, g: usize, column: usize, quants: &mut [u8]) {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&bytes[..8]);
+    let nibbles = u64::from_le_bytes(eight) >> (4 * high) & 0x0f0f_0f0f_0f0f_0f0f;
+    let at = 4 * (NR * g + column);
+    quants[at..at + 4].copy_from_slice(&gather_nibbles(nibbles).to_le_bytes());
+}
+
+/// 256 steps of q6_K: two halves of 128, each of four quarters of 32 steps. 64 bytes of lower nibbles serve the quarters 0 and
+/// 1 by their low, 2 and 3 by their high nibbles; 32 bytes of upper bits serve all four by their pairs.
+fn pack_six_bits(from: &[u8], column: usize, nibbles: &mut [u8], upper: &mut [u8]) {
+    for half in 0..2 {
+        let lower = &from[64 * half..64 * half + 64];
+        let pairs = &from[128 + 32 * half..128 + 32 * half + 32];
+        for g in 0..16 {
+            put_nibbles(&lower[g % 8 * 8..], g / 8, 16 * half + g, column, nibbles);
+        }
+        for w in 0..8 {
+            let (quarter, first) = (w / 2, w % 2 * 16);
+            let pair = |t: usize| u32::from(pairs[first + t] >> (2 * quarter) & 3) << (2 * t);
+            let word = (0..16).map(pair).fold(0, |word, pair| word | pair);
+            let at = 4 * (NR * (8 * half + w) + column);
+            upper[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
     }
 }
 
@@ -296,68 +345,8 @@ fn gather_nibbles(x: u64) -> u32 {
     (x | x >> 16) as u32
 }
 
-/// GGML rows of q8_0, q4_0 or q4_1, or plain f16 or bf16, as f32.
-///
-/// Numerics: `d * q` rounded, then `+ min` rounded, as GGML does. Errors: `pack-size` where the slices disagree,
-/// `pack-dtype` for another dtype.
-pub fn dequantise(dtype: DType, src: &[u8], dst: &mut [f32]) -> Result<(), Diagnostic> {
-    let one: fn(&[u8], &mut [f32]) = match dtype {
-        DType::Q8_0 => block_q8_0,
-        DType::Q4_0 => block_q4_0,
-        DType::Q4_1 => block_q4_1,
-        DType::F16 => |from, to| to[0] = half(from),
-        DType::Bf16 => |from, to| to[0] = bf16::from_le_bytes([from[0], from[1]]).to_f32(),
-        DType::F64 | DType::F32 | DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 | DType::U32 => {
-            return Err(no_dequantisation(dtype));
-        }
-        DType::I64 | DType::U64 | DType::Bool | DType::Q4K | DType::Q6K => return Err(no_dequantisation(dtype)),
-    };
-    let (elements, bytes) = dtype.block();
-    let expected = dtype.bytes(dst.len()).ok_or_else(|| {
-        Diagnostic::new("pack-size", format!("{} elements do not fill {dtype} blocks of {elements}", dst.len()))
-    })?;
-    if src.len() != expected {
-        return Err(wrong_size("rows", expected, src.len()));
-    }
-    for (from, to) in src.chunks_exact(bytes).zip(dst.chunks_exact_mut(elements)) {
-        one(from, to);
-    }
-    Ok(())
-}
-
-fn half(from: &[u8]) -> f32 {
-    f16::from_le_bytes([from[0], from[1]]).to_f32()
-}
-
-fn block_q8_0(from: &[u8], to: &mut [f32]) {
-    let scale = half(from);
-    for (x, q) in to.iter_mut().zip(&from[2..]) {
-        *x = scale * f32::from(q.cast_signed());
-    }
-}
-
-fn block_q4_0(from: &[u8], to: &mut [f32]) {
-    let scale = half(from);
-    for (i, q) in from[2..].iter().enumerate() {
-        to[i] = scale * (f32::from(q & 15) - 8.0);
-        to[i + BLOCK / 2] = scale * (f32::from(q >> 4) - 8.0);
-    }
-}
-
-fn block_q4_1(from: &[u8], to: &mut [f32]) {
-    let (scale, minimum) = (half(from), half(&from[2..]));
-    for (i, q) in from[4..].iter().enumerate() {
-        to[i] = scale * f32::from(q & 15) + minimum;
-        to[i + BLOCK / 2] = scale * f32::from(q >> 4) + minimum;
-    }
-}
-
 fn no_panels(dtype: DType, k: usize, n: usize, nr: usize) -> Diagnostic {
     Diagnostic::new("pack-dtype", format!("no panels of {nr} columns for a {dtype} matrix with k {k} and n {n}"))
-}
-
-fn no_dequantisation(dtype: DType) -> Diagnostic {
-    Diagnostic::new("pack-dtype", format!("cannot dequantise {dtype}, expected q8_0, q4_0, q4_1, f16 or bf16"))
 }
 
 fn wrong_size(what: &str, expected: usize, found: usize) -> Diagnostic {

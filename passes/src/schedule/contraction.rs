@@ -257,8 +257,7 @@ impl Sides<'_> {
         let fits = match b_dtype {
             DType::F32 | DType::F64 => self.region.inputs[a.input].1.dtype == b_dtype,
             DType::F16 | DType::Bf16 => b.half && a.half && self.region.inputs[a.input].1.dtype == b_dtype,
-            DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => b.block && self.region.inputs[a.input].1.dtype == DType::F32,
-            _other => false,
+            _ => b.block && self.region.inputs[a.input].1.dtype == DType::F32,
         };
         if !fits || a.block {
             return None;

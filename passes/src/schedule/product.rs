@@ -26,7 +26,7 @@ fn fold_block(depth: Option<i64>, most: i64, row: &UKernelShape) -> (i64, bool) 
     match depth {
         Some(depth) if depth <= most => (depth, false),
         Some(depth) => {
-            let step = 32;
+            let step = row.k_step.max(32);
             let exact = ((most / 4 / step).max(1)..=most / step).rev().map(|x| x * step).find(|x| depth % x == 0);
             exact.map_or((most, true), |x| (x, false))
         }

@@ -2,6 +2,7 @@
 
 use super::types::unsupported;
 use crate::cpu::poly::wide;
+use crate::cpu::ukernel::block;
 use half::{bf16, f16};
 use tilewright_ir::array::round_to_odd;
 use tilewright_ir::diag::Diagnostic;
@@ -62,21 +63,34 @@ extern "C" fn pow_signed(x: i64, y: i64) -> i64 {
     }
 }
 
-/// Element `at` of rows of 32-element blocks that start at `base`, as [`crate::cpu::pack::dequantise`] has it.
+/// Element `at` of rows of blocks of a [`block`] format that start at `base`, as [`tilewright_ir::blocks`] has it.
 ///
 /// # Safety
 /// The rows hold at least `at + 1` elements.
-unsafe extern "C" fn element_of<const KIND: u8>(base: *const u8, at: i64) -> f32 {
-    let (block, within) = ((at / 32) as usize, (at % 32) as usize);
-    let bytes = [34, 18, 20][usize::from(KIND)];
+unsafe extern "C" fn element_of<const FORMAT: u8>(base: *const u8, at: i64) -> f32 {
+    let (per, bytes) = const { block::FORMATS[FORMAT as usize].block() };
+    let (block, within) = (at as usize / per, at as usize % per);
     // SAFETY: the caller's promise covers the whole block.
     let block = unsafe { std::slice::from_raw_parts(base.add(block * bytes), bytes) };
     let half = |i: usize| f16::from_le_bytes([block[i], block[i + 1]]).to_f32();
     let nibble = |start: usize| f32::from(block[start + within % 16] >> (4 * (within / 16)) & 15);
-    match KIND {
-        0 => half(0) * f32::from(block[2 + within].cast_signed()),
-        1 => half(0) * (nibble(2) - 8.0),
-        _ => half(0) * nibble(4) + half(2),
+    match FORMAT {
+        block::Q8_0 => half(0) * f32::from(block[2 + within].cast_signed()),
+        block::Q4_0 => half(0) * (nibble(2) - 8.0),
+        block::Q4_1 => half(0) * nibble(4) + half(2),
+        block::Q4_K => {
+            let (run, step) = (within / 32, within % 32);
+            let (scale, minimum) = block::six_bits(run, |i| block[4 + i]);
+            let quant = block[16 + run / 2 * 32 + step] >> (4 * (run % 2)) & 15;
+            half(0) * scale * f32::from(quant) - half(2) * minimum
+        }
+        _ => {
+            let (part, quarter, step) = (within / 128, within % 128 / 32, within % 32);
+            let lower = block[64 * part + 32 * (quarter % 2) + step] >> (4 * (quarter / 2)) & 15;
+            let upper = block[128 + 32 * part + step] >> (2 * quarter) & 3;
+            let scale = f32::from(block[192 + within / 16].cast_signed());
+            half(208) * scale * (f32::from(lower | upper << 4) - 32.0)
+        }
     }
 }
 
@@ -84,10 +98,12 @@ unsafe extern "C" fn element_of<const KIND: u8>(base: *const u8, at: i64) -> f32
 pub fn block_element(dtype: DType) -> Result<usize, Diagnostic> {
     type Read = unsafe extern "C" fn(*const u8, i64) -> f32;
     match dtype {
-        DType::Q8_0 => Ok(element_of::<0> as Read as usize),
-        DType::Q4_0 => Ok(element_of::<1> as Read as usize),
-        DType::Q4_1 => Ok(element_of::<2> as Read as usize),
-        other => Err(unsupported(format!("elements of {other} outside a micro-kernel"))),
+        DType::Q8_0 => Ok(element_of::<{ block::Q8_0 }> as Read as usize),
+        DType::Q4_0 => Ok(element_of::<{ block::Q4_0 }> as Read as usize),
+        DType::Q4_1 => Ok(element_of::<{ block::Q4_1 }> as Read as usize),
+        DType::Q4K => Ok(element_of::<{ block::Q4_K }> as Read as usize),
+        DType::Q6K => Ok(element_of::<{ block::Q6_K }> as Read as usize),
+        other => Err(unsupported(format!("elements of {other} by their block"))),
     }
 }
 

@@ -191,8 +191,8 @@ impl Emitter<'_> {
         }
         let (per, bytes) = buffer.dtype.block();
         let mut strides = Vec::new();
-        // Panels of a block format: `NR` columns of a step of the fold take `NR / per` blocks. Rows of a block format are
-        // read element by element: their strides count elements.
+        // Panels of a block format: `per` steps of the fold are a block of all columns. Rows of a block format are read element
+        // by element: their strides count elements.
         let panels = per > 1 && buffer.attrs.iter().any(|a| &*a.name == "packed");
         let mut stride = self.num(match (per, panels) {
             (1, _) => bytes as i64,
@@ -202,18 +202,23 @@ impl Emitter<'_> {
         let last = axes.len().saturating_sub(1);
         for (at, (_, size)) in axes.iter().enumerate().rev() {
             strides.push(stride);
-            if panels && at == last {
+            stride = if panels && at == last {
                 let columns = size.constant.ok_or_else(|| unsupported("symbolic columns of a block panel"))?;
-                let step = columns.checked_mul(bytes as i64).filter(|n| n % per as i64 == 0);
-                let step = step.ok_or_else(|| malformed("the columns of a block panel do not fill blocks"))?;
-                stride = self.num(step / per as i64);
+                let block = columns.checked_mul(bytes as i64);
+                self.num(block.ok_or_else(|| malformed("the columns of a block panel are beyond 64 bits"))?)
+            } else if panels && at + 1 == last {
+                let steps = size.constant.filter(|steps| steps % per as i64 == 0);
+                let steps = steps.ok_or_else(|| malformed("the steps of a block panel do not fill blocks"))?;
+                let blocks = self.num(steps / per as i64);
+                self.mul(stride, blocks)
             } else {
-                stride = self.mul(stride, *size);
-            }
+                self.mul(stride, *size)
+            };
         }
         strides.reverse();
+        let span = if panels { per as i64 } else { 1 };
         let argument = !matches!(buffer.space, Space::Cache | Space::Reg);
-        Ok(Memory { name: buffer.name.clone(), dtype: buffer.dtype, base, axes, strides, argument })
+        Ok(Memory { name: buffer.name.clone(), dtype: buffer.dtype, base, axes, strides, span, argument })
     }
 
     /// What an access reads or writes.
@@ -357,9 +362,15 @@ impl Emitter<'_> {
         let mut gathers = Vec::new();
         let zero = self.num(0);
         let mut steps = vec![zero; axes.len()];
-        for (at, stride) in positions.iter().zip(&memory.strides) {
-            let offset = self.mul(at.start, *stride);
+        for (axis, (at, stride)) in positions.iter().zip(&memory.strides).enumerate() {
+            let whole = memory.span > 1 && axis + 2 == memory.axes.len();
+            let start = if whole { self.blocks_before(at, memory.span)? } else { at.start };
+            let offset = self.mul(start, *stride);
             base = self.add(base, offset);
+            if whole {
+                // The micro-kernel goes from step to step.
+                continue;
+            }
             for (axis, coefficient) in &at.terms {
                 let found = axes.iter().position(|(other, _)| other == axis);
                 let found = found.ok_or_else(|| Diagnostic::bug("an index over an axis that the access lacks"))?;
@@ -373,6 +384,17 @@ impl Emitter<'_> {
             }
         }
         Ok(Plan { memory, base: base.value, axes, steps, masks, gathers, limits: Vec::new() })
+    }
+
+    /// Blocks of `span` steps before a position, which begins one.
+    fn blocks_before(&mut self, at: &Affine, span: i64) -> Result<Num, Diagnostic> {
+        if at.gather.is_some() {
+            return Err(unsupported("gathered steps of a block panel"));
+        }
+        Ok(match at.start.constant {
+            Some(n) => self.num(n / span),
+            None => Num { value: self.b.ins().sdiv_imm_s(at.start.value, span), constant: None },
+        })
     }
 
     /// An integer of any width as i64.

@@ -370,8 +370,15 @@ impl Emitter<'_> {
         for (axis, size) in axes {
             sizes.push((axis.clone(), self.num(*size)));
         }
-        let memory =
-            Memory { name: "#tile".into(), dtype, base, axes: sizes.clone(), strides: steps.clone(), argument: false };
+        let memory = Memory {
+            name: "#tile".into(),
+            dtype,
+            base,
+            axes: sizes.clone(),
+            strides: steps.clone(),
+            span: 1,
+            argument: false,
+        };
         let (masks, gathers, limits) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Plan { memory: Rc::new(memory), base, axes: sizes, steps, masks, gathers, limits })
     }

@@ -77,7 +77,9 @@ impl Emitter<'_> {
     pub fn literal(&mut self, dtype: DType, int: Option<i64>, real: f64) -> Result<Value, Diagnostic> {
         Ok(match dtype {
             DType::F64 => self.b.ins().f64const(real),
-            DType::F32 | DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => self.b.ins().f32const(real as f32),
+            DType::F32 | DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q4K | DType::Q6K => {
+                self.b.ins().f32const(real as f32)
+            }
             DType::F16 => self.b.ins().f32const(half::f16::from_f32(round_to_odd(real)).to_f32()),
             DType::Bf16 => self.b.ins().f32const(half::bf16::from_f32(round_to_odd(real)).to_f32()),
             _ => {

@@ -31,6 +31,8 @@ pub struct Memory {
     pub axes: Vec<(Ident, Num)>,
     /// Bytes between neighbours, per axis.
     pub strides: Vec<Num>,
+    /// Positions of the last axis but one that its stride spans: the steps of a block in panels of a block format, else 1.
+    pub span: i64,
     /// Whether it is an argument of the kernel.
     pub argument: bool,
 }
@@ -144,14 +146,11 @@ pub fn clif_type(dtype: DType) -> Result<Type, Diagnostic> {
     Ok(match dtype {
         DType::F64 => types::F64,
         DType::F32 | DType::F16 | DType::Bf16 => types::F32,
-        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => types::F32,
+        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q4K | DType::Q6K => types::F32,
         DType::I8 | DType::U8 | DType::Bool => types::I8,
         DType::I16 | DType::U16 => types::I16,
         DType::I32 | DType::U32 => types::I32,
         DType::I64 | DType::U64 => types::I64,
-        DType::Q4K | DType::Q6K => {
-            return Err(unsupported(format!("elements of {dtype} outside a micro-kernel")));
-        }
     })
 }
 

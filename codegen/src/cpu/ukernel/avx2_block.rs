@@ -1,9 +1,11 @@
 //! AVX2 with FMA and F16C: f32 rows times a block-quantised panel, and strips of f32 from such a panel.
 //!
-//! 16 registers are too few for all 32 columns at once: within a block the four vectors of columns go one after the other.
+//! 16 registers are too few for all 32 columns at once: within a run the four vectors of columns go one after the other.
 
 use super::ahead;
-use super::block::{BLOCK, NR, Q4_0, Q4_1, Q8_0, header_bytes, panel_block_bytes};
+use super::block::{
+    NR, Q4_0, Q4_K, Q6_K, Q8_0, UPPER, halves_bytes, has_minima, header_bytes, panel_block_bytes, run, runs, steps,
+};
 use super::portable::settle;
 use std::arch::x86_64::*;
 
@@ -16,7 +18,7 @@ pub const STRIP_NR: usize = 16;
 /// See [`TileProduct`](super::TileProduct); `FORMAT` is a code of [`super::block`].
 ///
 /// # Safety
-/// `a` has `m` rows of `k` f32 `lda` apart, `b` holds `k / 32` panel blocks, `c` has `m` rows of 32 f32 `ldc` apart that
+/// `a` has `m` rows of `k` f32 `lda` apart, `b` holds `k / steps(FORMAT)` panel blocks, `c` has `m` rows of 32 f32 `ldc` apart that
 /// overlap neither; `a` and `c` are aligned to an element; the processor has AVX2, FMA and F16C.
 pub unsafe extern "C" fn product<const FORMAT: u8>(
     m: usize,
@@ -64,24 +66,26 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
                 _mm256_storeu_ps(c.add(at / (NR / 8) * ldc + at % (NR / 8) * 8), _mm256_setzero_ps());
             }
         }
-        for block in 0..k / BLOCK {
-            let b = b.add(block * const { panel_block_bytes(FORMAT) });
-            ahead::fetch(b, const { panel_block_bytes(FORMAT) });
-            let a = a.add(block * BLOCK);
+        let (size, run_bytes) = const { (panel_block_bytes(FORMAT), panel_block_bytes(FORMAT) / runs(FORMAT)) };
+        for at in 0..k / const { run(FORMAT) } {
+            let (block, index) = (at / const { runs(FORMAT) }, at % const { runs(FORMAT) });
+            let b = b.add(block * size);
+            ahead::fetch(b.add(index * run_bytes), run_bytes);
+            let a = a.add(at * const { run(FORMAT) });
             let mut row_sums = [_mm256_setzero_ps(); M];
-            if FORMAT == Q4_1 {
+            if has_minima(FORMAT) {
                 for i in 0..M {
                     row_sums[i] = row_sum(a.add(i * lda));
                 }
             }
             for v in 0..NR / 8 {
-                let total = block_sums::<M, FORMAT>(b.add(const { header_bytes(FORMAT) }), v, a, lda);
-                let scale = halves(b.add(16 * v));
+                let total = run_sums::<M, FORMAT>(b, index, v, a, lda);
+                let (scale, minimum) = scales::<FORMAT>(b, index, v);
                 for i in 0..M {
                     let at = c.add(i * ldc + 8 * v);
                     let mut sum = _mm256_fmadd_ps(scale, total[i], _mm256_loadu_ps(at));
-                    if FORMAT == Q4_1 {
-                        sum = _mm256_fmadd_ps(halves(b.add(2 * NR + 16 * v)), row_sums[i], sum);
+                    if has_minima(FORMAT) {
+                        sum = _mm256_fmadd_ps(minimum, row_sums[i], sum);
                     }
                     _mm256_storeu_ps(at, sum);
                 }
@@ -90,19 +94,21 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
         for i in 0..M {
             let row = std::slice::from_raw_parts_mut(c.add(i * ldc), NR);
             if row.iter().any(|x| !x.is_finite()) {
-                let a = std::slice::from_raw_parts(a.add(i * lda), k / BLOCK * BLOCK);
-                let panel = std::slice::from_raw_parts(b, k / BLOCK * const { panel_block_bytes(FORMAT) });
+                let blocks = k / const { steps(FORMAT) };
+                let a = std::slice::from_raw_parts(a.add(i * lda), blocks * const { steps(FORMAT) });
+                let panel = std::slice::from_raw_parts(b, blocks * size);
                 settle::<FORMAT>(a, panel, &old[i], row);
             }
         }
     }
 }
 
-/// The sums of quant times `a` over one block, for the `v`th vector of columns.
+/// The sums of quant times `a` over one run of a panel block, for the `v`th vector of columns.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn block_sums<const M: usize, const FORMAT: u8>(
-    quants: *const u8,
+unsafe fn run_sums<const M: usize, const FORMAT: u8>(
+    b: *const u8,
+    index: usize,
     v: usize,
     a: *const f32,
     lda: usize,
@@ -110,10 +116,10 @@ unsafe fn block_sums<const M: usize, const FORMAT: u8>(
     let mut total = [_mm256_setzero_ps(); M];
     // SAFETY: as in `rows`.
     unsafe {
-        for g in 0..4 {
+        for g in 0..const { run(FORMAT) / 8 } {
             let mut part = [_mm256_setzero_ps(); M];
             for t in 0..8 {
-                let q = quants_at::<FORMAT>(quants, v, 8 * g + t);
+                let q = quants_at::<FORMAT>(b, v, const { run(FORMAT) } * index + 8 * g + t);
                 for i in 0..M {
                     let x = _mm256_set1_ps(*a.add(i * lda + 8 * g + t));
                     part[i] = if t == 0 { _mm256_mul_ps(q, x) } else { _mm256_fmadd_ps(q, x, part[i]) };
@@ -127,22 +133,80 @@ unsafe fn block_sums<const M: usize, const FORMAT: u8>(
     total
 }
 
-/// The quants of step `p` in the `v`th vector of columns, as floats without scale; q4_0 with its offset of 8 taken off.
+/// The quants of step `p` of a panel block in the `v`th vector of columns, as floats without scale; the offset of q4_0 and
+/// q6_K taken off.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn quants_at<const FORMAT: u8>(quants: *const u8, v: usize, p: usize) -> __m256 {
+unsafe fn quants_at<const FORMAT: u8>(b: *const u8, v: usize, p: usize) -> __m256 {
     // SAFETY: as in `rows`.
     unsafe {
+        let quants = b.add(const { header_bytes(FORMAT) });
         let whole = if FORMAT == Q8_0 {
             _mm256_cvtepi8_epi32(_mm_loadl_epi64(quants.add(NR * p + 8 * v).cast()))
         } else {
-            let raw = _mm256_loadu_si256(quants.add(4 * NR * (p / 8) + 32 * v).cast());
-            let shifted = _mm256_srl_epi32(raw, _mm_cvtsi32_si128(4 * (p % 8) as i32));
-            let nibble = _mm256_and_si256(shifted, _mm256_set1_epi32(15));
-            if FORMAT == Q4_0 { _mm256_sub_epi32(nibble, _mm256_set1_epi32(8)) } else { nibble }
+            let nibble = bits(quants.add(4 * NR * (p / 8) + 32 * v), 4 * (p % 8), 15);
+            if FORMAT == Q4_0 {
+                _mm256_sub_epi32(nibble, _mm256_set1_epi32(8))
+            } else if FORMAT == Q6_K {
+                let upper = bits(b.add(UPPER + 4 * NR * (p / 16) + 32 * v), 2 * (p % 16), 3);
+                _mm256_sub_epi32(_mm256_or_si256(nibble, _mm256_slli_epi32::<4>(upper)), _mm256_set1_epi32(32))
+            } else {
+                nibble
+            }
         };
         _mm256_cvtepi32_ps(whole)
     }
+}
+
+/// The bits of `mask` in 8 words shifted right by `count`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn bits(at: *const u8, count: usize, mask: i32) -> __m256i {
+    // SAFETY: as in `rows`.
+    let raw = unsafe { _mm256_loadu_si256(at.cast()) };
+    _mm256_and_si256(_mm256_srl_epi32(raw, _mm_cvtsi32_si128(count as i32)), _mm256_set1_epi32(mask))
+}
+
+/// Scales and minima (zeros without) of a run in the `v`th vector of columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn scales<const FORMAT: u8>(b: *const u8, index: usize, v: usize) -> (__m256, __m256) {
+    // SAFETY: as in `rows`.
+    unsafe {
+        let scale = halves(b.add(16 * v));
+        let minimum = if has_minima(FORMAT) { halves(b.add(2 * NR + 16 * v)) } else { _mm256_setzero_ps() };
+        let of_run = b.add(const { halves_bytes(FORMAT) } + 8 * v);
+        if FORMAT == Q6_K {
+            let bytes = _mm256_cvtepi8_epi32(_mm_loadl_epi64(of_run.add(NR * index).cast()));
+            (_mm256_mul_ps(scale, _mm256_cvtepi32_ps(bytes)), minimum)
+        } else if FORMAT == Q4_K {
+            let (scale_of, minimum_of) = six_bits(of_run, index);
+            let minimum = _mm256_sub_ps(_mm256_set1_ps(-0.0), _mm256_mul_ps(minimum, minimum_of));
+            (_mm256_mul_ps(scale, scale_of), minimum)
+        } else {
+            (scale, minimum)
+        }
+    }
+}
+
+/// Scales and minima of a run of q4_K, in 8 columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn six_bits(packed: *const u8, index: usize) -> (__m256, __m256) {
+    // SAFETY: as in `rows`.
+    let byte = |i: usize| unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(packed.add(NR * i).cast())) };
+    let (scale, minimum) = if index < 4 {
+        let six = _mm256_set1_epi32(63);
+        (_mm256_and_si256(byte(index), six), _mm256_and_si256(byte(index + 4), six))
+    } else {
+        let low = byte(index + 4);
+        let upper = |i: usize| _mm256_slli_epi32::<4>(_mm256_srli_epi32::<6>(byte(i)));
+        (
+            _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi32(15)), upper(index - 4)),
+            _mm256_or_si256(_mm256_srli_epi32::<4>(low), upper(index)),
+        )
+    };
+    (_mm256_cvtepi32_ps(scale), _mm256_cvtepi32_ps(minimum))
 }
 
 /// 8 halves as floats.
@@ -170,7 +234,7 @@ unsafe fn row_sum(a: *const f32) -> __m256 {
 /// See [`Strip`](super::Strip): two panels of f32 `[k][16]`, one after the other.
 ///
 /// # Safety
-/// `src` holds `k / 32` panel blocks, `dst` has room for `k * 32` f32 and is aligned to one; the processor has AVX2 and F16C.
+/// `src` holds `k / steps(FORMAT)` panel blocks, `dst` has room for `k * 32` f32 and is aligned to one; the processor has AVX2 and F16C.
 pub unsafe extern "C" fn strip<const FORMAT: u8>(k: usize, src: *const u8, dst: *mut f32) {
     // SAFETY: the caller's contract, handed on unchanged.
     unsafe { strip_rows::<FORMAT>(k, src, dst) }
@@ -178,18 +242,18 @@ pub unsafe extern "C" fn strip<const FORMAT: u8>(k: usize, src: *const u8, dst: 
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn strip_rows<const FORMAT: u8>(k: usize, src: *const u8, dst: *mut f32) {
-    // SAFETY: `src` is read in `k / 32` whole panel blocks, `dst` written below `2 * k * 16`.
+    // SAFETY: `src` is read in `k / steps` whole panel blocks, `dst` written below `2 * k * 16`.
     unsafe {
-        for block in 0..k / BLOCK {
+        for at in 0..k / const { run(FORMAT) } {
+            let (block, index) = (at / const { runs(FORMAT) }, at % const { runs(FORMAT) });
             let src = src.add(block * const { panel_block_bytes(FORMAT) });
-            let quants = src.add(const { header_bytes(FORMAT) });
             for v in 0..NR / 8 {
-                let scale = halves(src.add(16 * v));
-                let minimum = if FORMAT == Q4_1 { halves(src.add(2 * NR + 16 * v)) } else { scale };
-                let dst = dst.add(v / 2 * k * STRIP_NR + block * BLOCK * STRIP_NR + v % 2 * 8);
-                for p in 0..BLOCK {
-                    let mut value = _mm256_mul_ps(scale, quants_at::<FORMAT>(quants, v, p));
-                    if FORMAT == Q4_1 {
+                let (scale, minimum) = scales::<FORMAT>(src, index, v);
+                let dst = dst.add(v / 2 * k * STRIP_NR + at * const { run(FORMAT) * STRIP_NR } + v % 2 * 8);
+                for p in 0..const { run(FORMAT) } {
+                    let quants = quants_at::<FORMAT>(src, v, const { run(FORMAT) } * index + p);
+                    let mut value = _mm256_mul_ps(scale, quants);
+                    if has_minima(FORMAT) {
                         value = _mm256_add_ps(value, minimum);
                     }
                     _mm256_storeu_ps(dst.add(STRIP_NR * p), value);

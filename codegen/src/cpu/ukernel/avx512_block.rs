@@ -1,10 +1,12 @@
 //! AVX-512: f32 rows times a block-quantised panel, and strips of f32 from such a panel.
 //!
 //! A nibble becomes a float by one shift and one permute: `vpermps` with a table of 16 floats looks at the low 4 bits of
-//! every lane of its index only.
+//! every lane of its index only. The upper bits of q6_K are added by a table that looks at two of them.
 
 use super::ahead;
-use super::block::{BLOCK, NR, Q4_0, Q4_1, Q8_0, header_bytes, panel_block_bytes};
+use super::block::{
+    NR, Q4_0, Q4_K, Q6_K, Q8_0, UPPER, halves_bytes, has_minima, header_bytes, panel_block_bytes, run, runs, steps,
+};
 use super::portable::settle;
 use std::arch::x86_64::*;
 
@@ -14,7 +16,7 @@ pub const MR: usize = 4;
 /// See [`TileProduct`](super::TileProduct); `FORMAT` is a code of [`super::block`].
 ///
 /// # Safety
-/// `a` has `m` rows of `k` f32 `lda` apart, `b` holds `k / 32` panel blocks, `c` has `m` rows of 32 f32 `ldc` apart that
+/// `a` has `m` rows of `k` f32 `lda` apart, `b` holds `k / steps(FORMAT)` panel blocks, `c` has `m` rows of 32 f32 `ldc` apart that
 /// overlap neither; `a` and `c` are aligned to an element; the processor has AVX-512F.
 pub unsafe extern "C" fn product<const FORMAT: u8>(
     m: usize,
@@ -52,7 +54,7 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
 ) {
     // SAFETY: offsets stay inside the rows and the panel that the caller guarantees.
     unsafe {
-        let table = table::<FORMAT>();
+        let tables = tables::<FORMAT>();
         let mut sums = [[_mm512_setzero_ps(); 2]; M];
         if accumulate {
             for i in 0..M {
@@ -60,33 +62,34 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
             }
         }
         let (first_row, panel, size) = (a, b, const { panel_block_bytes(FORMAT) });
+        let (groups, run_bytes) = const { (run(FORMAT) / 8, panel_block_bytes(FORMAT) / runs(FORMAT)) };
         let (mut a, mut b) = (a, b);
-        for _ in 0..k / BLOCK {
-            ahead::fetch(b, size);
-            let quants = b.add(const { header_bytes(FORMAT) });
-            let mut total = group::<M, FORMAT>(quants, 0, table, a, lda);
-            for g in 1..4 {
-                let part = group::<M, FORMAT>(quants, g, table, a.add(8 * g), lda);
-                for i in 0..M {
-                    total[i] = [_mm512_add_ps(total[i][0], part[i][0]), _mm512_add_ps(total[i][1], part[i][1])];
-                }
-            }
-            let scales = [halves(b), halves(b.add(32))];
-            for i in 0..M {
-                for v in 0..2 {
-                    sums[i][v] = _mm512_fmadd_ps(scales[v], total[i][v], sums[i][v]);
-                }
-            }
-            if FORMAT == Q4_1 {
-                let minima = [halves(b.add(64)), halves(b.add(96))];
-                for i in 0..M {
-                    let sum = row_sum(a.add(i * lda));
-                    for v in 0..2 {
-                        sums[i][v] = _mm512_fmadd_ps(minima[v], sum, sums[i][v]);
+        for _ in 0..k / const { steps(FORMAT) } {
+            for index in 0..const { runs(FORMAT) } {
+                ahead::fetch(b.add(run_bytes * index), run_bytes);
+                let mut total = group::<M, FORMAT>(b, groups * index, tables, a, lda);
+                for g in 1..groups {
+                    let part = group::<M, FORMAT>(b, groups * index + g, tables, a.add(8 * g), lda);
+                    for i in 0..M {
+                        total[i] = [_mm512_add_ps(total[i][0], part[i][0]), _mm512_add_ps(total[i][1], part[i][1])];
                     }
                 }
+                let (scales, minima) = scales::<FORMAT>(b, index);
+                for i in 0..M {
+                    for v in 0..2 {
+                        sums[i][v] = _mm512_fmadd_ps(scales[v], total[i][v], sums[i][v]);
+                    }
+                }
+                if has_minima(FORMAT) {
+                    for i in 0..M {
+                        let sum = row_sum(a.add(i * lda));
+                        for v in 0..2 {
+                            sums[i][v] = _mm512_fmadd_ps(minima[v], sum, sums[i][v]);
+                        }
+                    }
+                }
+                a = a.add(const { run(FORMAT) });
             }
-            a = a.add(BLOCK);
             b = b.add(size);
         }
         for i in 0..M {
@@ -99,8 +102,9 @@ unsafe fn rows<const M: usize, const FORMAT: u8>(
             _mm512_storeu_ps(row.as_mut_ptr(), sums[i][0]);
             _mm512_storeu_ps(row.as_mut_ptr().add(16), sums[i][1]);
             if !finite {
-                let a = std::slice::from_raw_parts(first_row.add(i * lda), k / BLOCK * BLOCK);
-                settle::<FORMAT>(a, std::slice::from_raw_parts(panel, k / BLOCK * size), &old, row);
+                let blocks = k / const { steps(FORMAT) };
+                let a = std::slice::from_raw_parts(first_row.add(i * lda), blocks * const { steps(FORMAT) });
+                settle::<FORMAT>(a, std::slice::from_raw_parts(panel, blocks * size), &old, row);
             }
         }
     }
@@ -128,23 +132,23 @@ macro_rules! eight {
     };
 }
 
-/// The products of eight steps; `a` points at the first.
+/// The products of eight steps of a panel block; `a` points at the first.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn group<const M: usize, const FORMAT: u8>(
-    quants: *const u8,
+    b: *const u8,
     g: usize,
-    table: __m512,
+    tables: [__m512; 2],
     a: *const f32,
     lda: usize,
 ) -> [[__m512; 2]; M] {
     let mut part = [[_mm512_setzero_ps(); 2]; M];
     // SAFETY: as in `rows`.
     unsafe {
-        let raw = if FORMAT == Q8_0 { [_mm512_setzero_si512(); 2] } else { nibbles(quants, g) };
+        let raw = Raw::of::<FORMAT>(b, g);
         macro_rules! step {
             ($t:literal) => {
-                let q = quants_at::<FORMAT, $t>(quants, raw, g, table);
+                let q = raw.quants::<FORMAT, $t>(tables);
                 for i in 0..M {
                     let x = _mm512_set1_ps(*a.add(i * lda + $t));
                     for v in 0..2 {
@@ -159,53 +163,137 @@ unsafe fn group<const M: usize, const FORMAT: u8>(
     part
 }
 
-/// The packed nibbles of group `g`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn nibbles(quants: *const u8, g: usize) -> [__m512i; 2] {
-    // SAFETY: as in `rows`.
-    unsafe {
-        let at = quants.add(4 * NR * g);
-        [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(64).cast())]
-    }
+/// The quants of eight steps as they are packed.
+#[derive(Clone, Copy)]
+struct Raw {
+    /// The quants of q8_0.
+    bytes: *const u8,
+    /// The nibbles of the others.
+    nibbles: [__m512i; 2],
+    /// The upper bits of q6_K.
+    upper: [__m512i; 2],
 }
 
-/// The quants of step `8 * g + T` as floats: without scale, q4_0 with its offset of 8 taken off.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn quants_at<const FORMAT: u8, const T: u32>(
-    quants: *const u8,
-    raw: [__m512i; 2],
-    g: usize,
-    table: __m512,
-) -> [__m512; 2] {
-    if FORMAT == Q8_0 {
+impl Raw {
+    /// Those of group `g` of a panel block.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn of<const FORMAT: u8>(b: *const u8, g: usize) -> Raw {
+        let none = [_mm512_setzero_si512(); 2];
         // SAFETY: as in `rows`.
         unsafe {
-            let at = quants.add(NR * (8 * g + T as usize));
-            let [low, high] = [_mm_loadu_si128(at.cast()), _mm_loadu_si128(at.add(16).cast())];
-            [_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high))]
+            let quants = b.add(const { header_bytes(FORMAT) });
+            if FORMAT == Q8_0 {
+                return Raw { bytes: quants.add(8 * NR * g), nibbles: none, upper: none };
+            }
+            let nibbles = words(quants.add(4 * NR * g));
+            let upper = if FORMAT == Q6_K {
+                let both = words(b.add(UPPER + 4 * NR * (g / 2)));
+                let count = _mm_cvtsi32_si128(16 * (g % 2) as i32);
+                [_mm512_srl_epi32(both[0], count), _mm512_srl_epi32(both[1], count)]
+            } else {
+                none
+            };
+            Raw { bytes: quants, nibbles, upper }
         }
-    } else {
-        let shifted = shifted::<T>(raw);
-        [_mm512_permutexvar_ps(shifted[0], table), _mm512_permutexvar_ps(shifted[1], table)]
+    }
+
+    /// The quants of step `T` as floats: without scale, the offset of q4_0 and q6_K taken off.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn quants<const FORMAT: u8, const T: u32>(self, tables: [__m512; 2]) -> [__m512; 2] {
+        if FORMAT == Q8_0 {
+            // SAFETY: as in `rows`.
+            unsafe {
+                let at = self.bytes.add(NR * T as usize);
+                let [low, high] = [_mm_loadu_si128(at.cast()), _mm_loadu_si128(at.add(16).cast())];
+                return [_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high))];
+            }
+        }
+        let index = shifted(self.nibbles, 4 * T);
+        let mut quants = [_mm512_permutexvar_ps(index[0], tables[0]), _mm512_permutexvar_ps(index[1], tables[0])];
+        if FORMAT == Q6_K {
+            let index = shifted(self.upper, 2 * T);
+            for v in 0..2 {
+                quants[v] = _mm512_add_ps(quants[v], _mm512_permutexvar_ps(index[v], tables[1]));
+            }
+        }
+        quants
     }
 }
 
+/// 32 words, one of each column.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn shifted<const T: u32>(raw: [__m512i; 2]) -> [__m512i; 2] {
-    let count = _mm_cvtsi32_si128(4 * T as i32);
+unsafe fn words(at: *const u8) -> [__m512i; 2] {
+    // SAFETY: as in `rows`.
+    unsafe { [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(64).cast())] }
+}
+
+/// `bits` is a constant where this is called.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn shifted(raw: [__m512i; 2], bits: u32) -> [__m512i; 2] {
+    let count = _mm_cvtsi32_si128(bits as i32);
     [_mm512_srl_epi32(raw[0], count), _mm512_srl_epi32(raw[1], count)]
 }
 
-/// The float of each nibble.
+/// The float of each nibble, and what the two bits above it add, whatever is above these.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn table<const FORMAT: u8>() -> __m512 {
+fn tables<const FORMAT: u8>() -> [__m512; 2] {
     let offset = _mm512_set1_ps(if FORMAT == Q4_0 { 8.0 } else { 0.0 });
     let from_zero = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    _mm512_sub_ps(_mm512_cvtepi32_ps(from_zero), offset)
+    let upper = _mm512_setr_ps(
+        -32.0, -16.0, 0.0, 16.0, -32.0, -16.0, 0.0, 16.0, -32.0, -16.0, 0.0, 16.0, -32.0, -16.0, 0.0, 16.0,
+    );
+    [_mm512_sub_ps(_mm512_cvtepi32_ps(from_zero), offset), upper]
+}
+
+/// Scales and minima (zeros without) of a run.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn scales<const FORMAT: u8>(b: *const u8, index: usize) -> ([__m512; 2], [__m512; 2]) {
+    // SAFETY: as in `rows`.
+    unsafe {
+        let mut scales = [halves(b), halves(b.add(32))];
+        let mut minima = [_mm512_setzero_ps(); 2];
+        if has_minima(FORMAT) {
+            minima = [halves(b.add(64)), halves(b.add(96))];
+        }
+        let of_run = b.add(const { halves_bytes(FORMAT) });
+        for v in 0..2 {
+            if FORMAT == Q6_K {
+                let bytes = _mm_loadu_si128(of_run.add(NR * index + 16 * v).cast());
+                scales[v] = _mm512_mul_ps(scales[v], _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+            } else if FORMAT == Q4_K {
+                let (scale, minimum) = six_bits(of_run.add(16 * v), index);
+                scales[v] = _mm512_mul_ps(scales[v], scale);
+                minima[v] = _mm512_sub_ps(_mm512_set1_ps(-0.0), _mm512_mul_ps(minima[v], minimum));
+            }
+        }
+        (scales, minima)
+    }
+}
+
+/// Scales and minima of a run of q4_K, in 16 columns.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn six_bits(packed: *const u8, index: usize) -> (__m512, __m512) {
+    // SAFETY: as in `rows`.
+    let byte = |i: usize| unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(packed.add(NR * i).cast())) };
+    let (scale, minimum) = if index < 4 {
+        let six = _mm512_set1_epi32(63);
+        (_mm512_and_si512(byte(index), six), _mm512_and_si512(byte(index + 4), six))
+    } else {
+        let low = byte(index + 4);
+        let upper = |i: usize| _mm512_slli_epi32::<4>(_mm512_srli_epi32::<6>(byte(i)));
+        (
+            _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(15)), upper(index - 4)),
+            _mm512_or_si512(_mm512_srli_epi32::<4>(low), upper(index)),
+        )
+    };
+    (_mm512_cvtepi32_ps(scale), _mm512_cvtepi32_ps(minimum))
 }
 
 /// 16 halves as floats.
@@ -231,7 +319,7 @@ unsafe fn row_sum(a: *const f32) -> __m512 {
 /// See [`Strip`](super::Strip): f32 `[k][32]`.
 ///
 /// # Safety
-/// `src` holds `k / 32` panel blocks, `dst` has room for `k * 32` f32 and is aligned to one; the processor has AVX-512F.
+/// `src` holds `k / steps(FORMAT)` panel blocks, `dst` has room for `k * 32` f32 and is aligned to one; the processor has AVX-512F.
 pub unsafe extern "C" fn strip<const FORMAT: u8>(k: usize, src: *const u8, dst: *mut f32) {
     // SAFETY: the caller's contract, handed on unchanged.
     unsafe { strip_rows::<FORMAT>(k, src, dst) }
@@ -240,31 +328,31 @@ pub unsafe extern "C" fn strip<const FORMAT: u8>(k: usize, src: *const u8, dst: 
 #[target_feature(enable = "avx512f")]
 unsafe fn strip_rows<const FORMAT: u8>(k: usize, src: *const u8, dst: *mut f32) {
     let (mut src, mut dst) = (src, dst);
-    // SAFETY: `src` moves by one panel block and `dst` by 32 rows at a time, `k / 32` times.
+    // SAFETY: `src` moves by one panel block and `dst` by its rows at a time, `k / steps` times.
     unsafe {
-        let table = table::<FORMAT>();
-        for _ in 0..k / BLOCK {
-            let quants = src.add(const { header_bytes(FORMAT) });
-            let scales = [halves(src), halves(src.add(32))];
-            let minima = if FORMAT == Q4_1 { [halves(src.add(64)), halves(src.add(96))] } else { scales };
-            for g in 0..4 {
-                let raw = if FORMAT == Q8_0 { [_mm512_setzero_si512(); 2] } else { nibbles(quants, g) };
-                macro_rules! step {
-                    ($t:literal) => {
-                        let q = quants_at::<FORMAT, $t>(quants, raw, g, table);
-                        for v in 0..2 {
-                            let mut value = _mm512_mul_ps(scales[v], q[v]);
-                            if FORMAT == Q4_1 {
-                                value = _mm512_add_ps(value, minima[v]);
+        let tables = tables::<FORMAT>();
+        for _ in 0..k / const { steps(FORMAT) } {
+            for index in 0..const { runs(FORMAT) } {
+                let (scales, minima) = scales::<FORMAT>(src, index);
+                for g in 0..const { run(FORMAT) / 8 } {
+                    let raw = Raw::of::<FORMAT>(src, const { run(FORMAT) / 8 } * index + g);
+                    macro_rules! step {
+                        ($t:literal) => {
+                            let q = raw.quants::<FORMAT, $t>(tables);
+                            for v in 0..2 {
+                                let mut value = _mm512_mul_ps(scales[v], q[v]);
+                                if has_minima(FORMAT) {
+                                    value = _mm512_add_ps(value, minima[v]);
+                                }
+                                _mm512_storeu_ps(dst.add(NR * (8 * g + $t) + 16 * v), value);
                             }
-                            _mm512_storeu_ps(dst.add(NR * (8 * g + $t) + 16 * v), value);
-                        }
-                    };
+                        };
+                    }
+                    eight!(step);
                 }
-                eight!(step);
+                dst = dst.add(const { NR * run(FORMAT) });
             }
             src = src.add(const { panel_block_bytes(FORMAT) });
-            dst = dst.add(NR * BLOCK);
         }
     }
 }

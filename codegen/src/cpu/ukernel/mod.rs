@@ -29,7 +29,7 @@ mod brain_tests;
 #[cfg(test)]
 mod tests;
 
-use block::{Q4_0, Q4_1, Q8_0};
+use block::{Q4_0, Q4_1, Q4_K, Q6_K, Q8_0};
 use tilewright_ir::types::DType;
 
 /// A tile of a matrix product: `c[i][j] = (accumulate ? c[i][j] : 0) + sum over p of a[i][p] * b[p][j]`.
@@ -57,7 +57,7 @@ pub type TileProduct = unsafe extern "C" fn(
 
 /// Turns `k` steps of a quantised panel into f32 panels, arguments `(k, src, dst)`.
 ///
-/// Shapes: `src` `k / 32` panel blocks of [`block::NR`] columns; `dst [NR / nr][k][nr]`, with the row's `nr`, which is that
+/// Shapes: `src` panel blocks of [`block::NR`] columns and `k` steps; `dst [NR / nr][k][nr]`, with the row's `nr`, which is that
 /// of the f32 tile product of the same instruction set. Numerics: exactly GGML's value, `d * q` rounded, `+ min` rounded.
 pub type Strip = unsafe extern "C" fn(k: usize, src: *const u8, dst: *mut f32);
 
@@ -207,7 +207,7 @@ const fn brain(name: &'static str, isa: Isa, mr: usize, nr: usize, function: Til
 
 const fn blocks(name: &'static str, isa: Isa, b: DType, mr: usize, function: TileProduct) -> UKernel {
     let (a, c) = (DType::F32, DType::F32);
-    UKernel { name, isa, a, b, c, mr, nr: block::NR, k_step: block::BLOCK, function, available: available(isa) }
+    UKernel { name, isa, a, b, c, mr, nr: block::NR, k_step: b.block().0, function, available: available(isa) }
 }
 
 const fn strip(name: &'static str, isa: Isa, b: DType, nr: usize, function: Strip) -> StripKernel {
@@ -241,6 +241,10 @@ pub const UKERNELS: &[UKernel] = &[
     #[cfg(target_arch = "x86_64")]
     blocks("avx512_q8_0", Isa::Avx512, DType::Q8_0, avx512_block::MR, avx512_block::product::<Q8_0>),
     #[cfg(target_arch = "x86_64")]
+    blocks("avx512_q4_K", Isa::Avx512, DType::Q4K, avx512_block::MR, avx512_block::product::<Q4_K>),
+    #[cfg(target_arch = "x86_64")]
+    blocks("avx512_q6_K", Isa::Avx512, DType::Q6K, avx512_block::MR, avx512_block::product::<Q6_K>),
+    #[cfg(target_arch = "x86_64")]
     half("avx512_bf16", Isa::Avx512, DType::Bf16, tile::avx512_f32::MR, tile::avx512_f32::NR, halves::avx512::bf16),
     #[cfg(target_arch = "x86_64")]
     half("avx512_f16", Isa::Avx512, DType::F16, tile::avx512_f32::MR, tile::avx512_f32::NR, halves::avx512::f16),
@@ -255,6 +259,10 @@ pub const UKERNELS: &[UKernel] = &[
     #[cfg(target_arch = "x86_64")]
     blocks("avx2_q8_0", Isa::Avx2, DType::Q8_0, avx2_block::MR, avx2_block::product::<Q8_0>),
     #[cfg(target_arch = "x86_64")]
+    blocks("avx2_q4_K", Isa::Avx2, DType::Q4K, avx2_block::MR, avx2_block::product::<Q4_K>),
+    #[cfg(target_arch = "x86_64")]
+    blocks("avx2_q6_K", Isa::Avx2, DType::Q6K, avx2_block::MR, avx2_block::product::<Q6_K>),
+    #[cfg(target_arch = "x86_64")]
     half("avx2_bf16", Isa::Avx2, DType::Bf16, tile::avx2_f32::MR, tile::avx2_f32::NR, halves::avx2::bf16),
     #[cfg(target_arch = "x86_64")]
     half("avx2_f16", Isa::Avx2, DType::F16, tile::avx2_f32::MR, tile::avx2_f32::NR, halves::avx2::f16),
@@ -263,6 +271,8 @@ pub const UKERNELS: &[UKernel] = &[
     blocks("portable_q4_0", Isa::Portable, DType::Q4_0, portable::MR, portable::product_block::<Q4_0>),
     blocks("portable_q4_1", Isa::Portable, DType::Q4_1, portable::MR, portable::product_block::<Q4_1>),
     blocks("portable_q8_0", Isa::Portable, DType::Q8_0, portable::MR, portable::product_block::<Q8_0>),
+    blocks("portable_q4_K", Isa::Portable, DType::Q4K, portable::MR, portable::product_block::<Q4_K>),
+    blocks("portable_q6_K", Isa::Portable, DType::Q6K, portable::MR, portable::product_block::<Q6_K>),
     half("portable_bf16", Isa::Portable, DType::Bf16, portable::MR, portable::FLOAT_NR, halves::portable::bf16),
     half("portable_f16", Isa::Portable, DType::F16, portable::MR, portable::FLOAT_NR, halves::portable::f16),
 ];
@@ -276,14 +286,24 @@ pub const STRIPS: &[StripKernel] = &[
     #[cfg(target_arch = "x86_64")]
     strip("avx512_strip_q8_0", Isa::Avx512, DType::Q8_0, block::NR, avx512_block::strip::<Q8_0>),
     #[cfg(target_arch = "x86_64")]
+    strip("avx512_strip_q4_K", Isa::Avx512, DType::Q4K, block::NR, avx512_block::strip::<Q4_K>),
+    #[cfg(target_arch = "x86_64")]
+    strip("avx512_strip_q6_K", Isa::Avx512, DType::Q6K, block::NR, avx512_block::strip::<Q6_K>),
+    #[cfg(target_arch = "x86_64")]
     strip("avx2_strip_q4_0", Isa::Avx2, DType::Q4_0, avx2_block::STRIP_NR, avx2_block::strip::<Q4_0>),
     #[cfg(target_arch = "x86_64")]
     strip("avx2_strip_q4_1", Isa::Avx2, DType::Q4_1, avx2_block::STRIP_NR, avx2_block::strip::<Q4_1>),
     #[cfg(target_arch = "x86_64")]
     strip("avx2_strip_q8_0", Isa::Avx2, DType::Q8_0, avx2_block::STRIP_NR, avx2_block::strip::<Q8_0>),
+    #[cfg(target_arch = "x86_64")]
+    strip("avx2_strip_q4_K", Isa::Avx2, DType::Q4K, avx2_block::STRIP_NR, avx2_block::strip::<Q4_K>),
+    #[cfg(target_arch = "x86_64")]
+    strip("avx2_strip_q6_K", Isa::Avx2, DType::Q6K, avx2_block::STRIP_NR, avx2_block::strip::<Q6_K>),
     strip("portable_strip_q4_0", Isa::Portable, DType::Q4_0, portable::STRIP_NR, portable::strip::<Q4_0>),
     strip("portable_strip_q4_1", Isa::Portable, DType::Q4_1, portable::STRIP_NR, portable::strip::<Q4_1>),
     strip("portable_strip_q8_0", Isa::Portable, DType::Q8_0, portable::STRIP_NR, portable::strip::<Q8_0>),
+    strip("portable_strip_q4_K", Isa::Portable, DType::Q4K, portable::STRIP_NR, portable::strip::<Q4_K>),
+    strip("portable_strip_q6_K", Isa::Portable, DType::Q6K, portable::STRIP_NR, portable::strip::<Q6_K>),
 ];
 
 /// The kernel of this instruction set for rows of `a` and a panel of `b`; the one with [`Isa::best`] is the fastest here.
