@@ -178,6 +178,7 @@ const ROWS: &[Row] = &[
     rows::folded,
     rows::folded,
     rows::extreme,
+    rows::crossed,
     elementwise::binary,
     elementwise::unary,
 ];

@@ -57,3 +57,28 @@ pub fn extreme(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
     };
     m.done(tensor, Bound::truth())
 }
+
+/// Folds of rows, added up over the rows with weights, beside a row of the same length: the loop over a row that is folded is
+/// inside the loop over the row that is stored.
+pub fn crossed(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
+    let mut x = m.pick_or_fresh(p, DType::F32, |e| float(e) && e.tensor.rank() == 2)?;
+    let (dtype, shape) = (x.tensor.dtype(), x.tensor.shape().to_vec());
+    let (rows, count) = (m.high(&shape[0]) as f64, m.high(&shape[1]) as f64);
+    if p.one_in(2) {
+        // Below the zeros that may lie behind a row.
+        x = m.done(-x.tensor.abs(), x.bound)?;
+    }
+    let kind = p.of(&[ReduceKind::Max, ReduceKind::Min, ReduceKind::Sum]);
+    if kind != ReduceKind::Sum && m.low(&shape[1]) == 0 {
+        return None;
+    }
+    let bound = if kind == ReduceKind::Sum { x.bound.summed(count).folded(dtype, count) } else { x.bound };
+    let fold = m.done(x.tensor.fold(kind, &[1], true), bound)?;
+    let v = m.fresh(p, dtype, shape)?;
+    let terms = m.done(&fold.tensor * &v.tensor, fold.bound.times(v.bound).rounded(dtype))?;
+    let column =
+        m.done(terms.tensor.fold(ReduceKind::Sum, &[0], true), terms.bound.summed(rows).folded(dtype, rows))?;
+    let around =
+        if p.one_in(2) { x } else { m.done(&x.tensor - &fold.tensor, x.bound.plus(fold.bound).rounded(dtype))? };
+    m.done(&around.tensor * &column.tensor, around.bound.times(column.bound).rounded(dtype))
+}

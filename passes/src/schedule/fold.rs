@@ -218,6 +218,9 @@ impl Emitter<'_> {
             _other => false,
         };
         if at_hand && self.is_tile(axis) {
+            if !matches!(self.bind(axis), Ok(Bind::Tile { start: Expr::Int(0), .. })) {
+                return Err(Diagnostic::bug("a fold along an axis of which only a part is here"));
+            }
             let result = self.fold_of_tile(term, axis, place)?;
             self.frames.extend(above);
             return Ok(result);

@@ -1,7 +1,7 @@
 //! Axes of one row under one name: a load by a fold and by the result is then the same load.
 
 use crate::region::{Affine, AxisId, Index, Region, Term, TermId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The axis of a fold, and what it folds.
 fn folded(term: &Term) -> Option<(AxisId, Vec<TermId>)> {
@@ -32,15 +32,39 @@ pub(super) fn same_row(region: &Region, row: Option<AxisId>) -> Region {
     out
 }
 
-/// Whether no value depends on both axes and no fold over one folds a value of the other, so that they may be one.
+/// Whether no value depends on both axes, no fold over one folds a value of the other, and none is computed where the other
+/// has a position, so that they may be one.
 fn apart(region: &Region, a: AxisId, b: AxisId) -> bool {
+    let (inside_a, inside_b) = (inside(region, a), inside(region, b));
     region.terms.iter().zip(&region.free).all(|((term, _), free)| {
         let across = |(axis, args): (AxisId, Vec<TermId>)| {
-            let other = if axis == a { Some(b) } else { Some(a).filter(|_| axis == b) };
-            other.is_none_or(|o| args.iter().all(|&t| !region.free[t].contains(&o)))
+            let (other, scopes) = match axis {
+                _ if axis == a => (b, &inside_b),
+                _ if axis == b => (a, &inside_a),
+                _ => return true,
+            };
+            args.iter().all(|&t| !region.free[t].contains(&other)) && free.is_disjoint(scopes)
         };
         !(free.contains(&a) && free.contains(&b)) && folded(term).is_none_or(across)
     })
+}
+
+/// The axes that folds run over at each position of `axis`: those of values that depend on it, and those below such folds. A
+/// fold that depends on one of them is computed there, others before.
+fn inside(region: &Region, axis: AxisId) -> BTreeSet<AxisId> {
+    let mut inside = BTreeSet::new();
+    loop {
+        let before = inside.len();
+        for ((term, _), free) in region.terms.iter().zip(&region.free) {
+            let Some((over, args)) = folded(term) else { continue };
+            if !free.is_disjoint(&inside) || args.iter().any(|&t| over != axis && region.free[t].contains(&axis)) {
+                inside.insert(over);
+            }
+        }
+        if inside.len() == before {
+            return inside;
+        }
+    }
 }
 
 /// The region with axis `a` in place of `to(a)` everywhere in its terms; terms that become the same become one.
