@@ -15,6 +15,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 struct Known {
     axes: Vec<(Ident, Form)>,
+    /// Whether it holds integers.
+    integers: bool,
     space: Space,
     attrs: Vec<BufferAttr>,
     /// The buffer and index forms of a view; the unknowns are its axes.
@@ -109,11 +111,12 @@ impl Walk {
 
     fn declare(&mut self, b: &Buffer, name: &str) -> Result<(), Diagnostic> {
         let axes = self.axes(&b.axes)?;
-        let known = Known { axes, space: b.space, attrs: b.attrs.clone(), view: None };
+        let known = Known { axes, integers: b.dtype.is_int(), space: b.space, attrs: b.attrs.clone(), view: None };
         if b.dtype.is_block() {
             for field in ["d", "m", "qs"] {
                 let mut known = known.clone();
                 if field == "qs" {
+                    known.integers = true;
                     known.axes.push(("e".into(), Form::number((b.dtype.block().0 / 2) as i128)));
                 }
                 self.buffers.push((format!("{name}.{field}").into(), known));
@@ -450,6 +453,10 @@ impl Walk {
         let base = known.view.as_ref().map_or(&access.buffer, |v| &v.buffer);
         if let Some(watch) = self.watch.as_mut().filter(|w| w.input == *base) {
             watch.load(boxes, &self.around);
+        }
+        if !known.integers {
+            self.context.bind(name, None);
+            return Ok(());
         }
         let value = self.context.opaque(name);
         if let Some([low, high]) = known.attrs.iter().find(|a| &*a.name == "values").map(|a| a.args.as_slice()) {

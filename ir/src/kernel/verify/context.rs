@@ -25,6 +25,10 @@ pub(super) struct UnknownInfo {
     pub factors: Vec<Unknown>,
 }
 
+/// Most terms of a product and most unknowns in one of them: indices have a few, what a kernel computes has no bound.
+const TERMS: usize = 32;
+const FACTORS: usize = 8;
+
 /// Operations whose results are unknowns of their own.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
@@ -130,10 +134,23 @@ impl Context {
             }
             Expr::Reduce(..) => Some(self.opaque("a reduction")),
             Expr::Scalar(op, args) => {
-                let forms: Vec<Form> = args.iter().map(|a| self.form(a)).collect::<Option<_>>()?;
-                let exact = self.scalar(op, &forms);
+                let forms: Option<Vec<Form>> = args.iter().map(|a| self.form(a)).collect();
+                let exact = match forms {
+                    Some(forms) => self.scalar(op, &forms),
+                    None if self.is_integer(op, args) => None,
+                    None => return None,
+                };
                 Some(exact.unwrap_or_else(|| self.opaque("an expression")))
             }
+        }
+    }
+
+    /// Whether what is computed of operands of which some are no integers is one.
+    fn is_integer(&mut self, op: &ScalarOp, args: &[Expr]) -> bool {
+        match (op, args) {
+            (ScalarOp::Cast { to }, _) => to.is_int(),
+            (ScalarOp::Select {}, [_, yes, no]) => self.form(yes).is_some() && self.form(no).is_some(),
+            (_, _) => false,
         }
     }
 
@@ -209,8 +226,13 @@ impl Context {
         form
     }
 
-    /// `a * b`: products of unknowns are unknowns, one for each set of factors.
+    /// `a * b`: products of unknowns are unknowns, one for each set of factors. None on overflow, or beyond [`TERMS`] terms
+    /// or [`FACTORS`] factors.
     pub(super) fn product(&mut self, a: &Form, b: &Form) -> Option<Form> {
+        let most = |f: &Form| f.terms.keys().map(|u| self.unknowns[*u].factors.len().max(1)).max().unwrap_or(0);
+        if a.terms.len() * b.terms.len() > TERMS || most(a) + most(b) > FACTORS {
+            return None;
+        }
         let mut sum = Form::number(a.constant.checked_mul(b.constant)?);
         for (u, c) in &a.terms {
             sum = sum.plus(&Form::unknown(*u), c.checked_mul(b.constant)?)?;
