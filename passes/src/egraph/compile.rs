@@ -1,7 +1,8 @@
 //! From rules to e-graph rewrites: one per order of commutative operands and, where a rule names numbers, per dtype.
 
-use super::facts::{Facts, Graph, Sort, Tables};
-use super::lang::{Attr, ENode, Fold, Head, Number, axis_bit};
+use super::cover::context::usual_sizes;
+use super::facts::{AxisInfo, Facts, Graph, Sort, Tables};
+use super::lang::{Attr, AxisId, AxisSet, ENode, Fold, Head, Number, axis_bit};
 use super::push::{push_at, wide_number};
 use super::rules::{Class, Condition, ConditionKind, Rule, RuleSet};
 use super::term::Term;
@@ -9,7 +10,7 @@ use super::widths::is_half;
 use egg::{ConditionalApplier, ENodeOrVar, Id, Pattern, PatternAst, Rewrite, Subst, Var};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::op::ScalarOp;
-use tilewright_ir::types::DType;
+use tilewright_ir::types::{Bindings, DType};
 
 /// What the user lets rewriting do to the numbers; each level allows those above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -207,6 +208,12 @@ fn holds(kind: ConditionKind, vars: &[Var], graph: &Graph, subst: &Subst) -> boo
             let value = facts(0).and_then(|f| f.number).map_or(f64::NAN, Number::value);
             value > 0.0 && value.is_finite()
         }
+        ConditionKind::Fewer => {
+            let (a, b, c) = (free(0), free(1), free(2));
+            let sizes = usual_sizes(graph, &Bindings::new());
+            let products = |first, second| points(graph, &sizes, first) + points(graph, &sizes, second);
+            2.0 * products(b | c, a | (b | c) & !bit(4)) <= products(a | b, (a | b) & !bit(3) | c)
+        }
         ConditionKind::Nonempty => axis(0)
             .and_then(|a| graph.analysis.axes.get(usize::from(a)))
             .is_some_and(|info| graph.analysis.at_least_one(&info.dim)),
@@ -231,6 +238,15 @@ fn holds(kind: ConditionKind, vars: &[Var], graph: &Graph, subst: &Subst) -> boo
         }
         ConditionKind::Finite | ConditionKind::Moderate | ConditionKind::Inside | ConditionKind::UnsignedZero => true,
     }
+}
+
+/// The product of the sizes of some axes.
+fn points(graph: &Graph, sizes: &Bindings, axes: AxisSet) -> f64 {
+    let size = |(i, info): (usize, &AxisInfo)| {
+        let inside = AxisId::try_from(i).is_ok_and(|axis| axes & axis_bit(axis) != 0);
+        if inside { info.dim.eval(sizes).unwrap_or(1).max(1) as f64 } else { 1.0 }
+    };
+    graph.analysis.axes.iter().enumerate().map(size).product()
 }
 
 /// Views of views that are followed.

@@ -10,6 +10,20 @@ use std::sync::Arc;
 use tilewright_ir::op::{ScalarKind, ScalarOp};
 use tilewright_ir::types::DType;
 
+/// A position along an axis in its dtype, in which a long axis wraps or rounds.
+fn position(dtype: Option<DType>, at: usize) -> f64 {
+    let wide = at as i64;
+    match dtype {
+        Some(DType::Bool) => f64::from(u8::from(at != 0)),
+        Some(DType::I8) => f64::from(wide as i8),
+        Some(DType::U8) => f64::from(wide as u8),
+        Some(DType::I16) => f64::from(wide as i16),
+        Some(DType::U16) => f64::from(wide as u16),
+        Some(narrow) => rounded(narrow, wide as f64),
+        None => wide as f64,
+    }
+}
+
 /// A value with a bound of its rounding error, in units of the machine epsilon.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounded {
@@ -99,7 +113,11 @@ impl World {
             }
             (Head::Iota, _) => {
                 let axis = self.axis(args.first())?;
-                Ok(Bounded::exact(point.get(axis).copied().unwrap_or(0) as f64))
+                let dtype = match args.first() {
+                    Some(Term::Variable(name)) => self.typing.position(name),
+                    _no_axis => None,
+                };
+                Ok(Bounded::exact(position(dtype, point.get(axis).copied().unwrap_or(0))))
             }
             (Head::Extent, _) => {
                 let axis = self.axis(args.first())?;

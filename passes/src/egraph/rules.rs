@@ -59,6 +59,9 @@ pub enum ConditionKind {
     Positive,
     /// varies(?a, ?j): axis j may be free in a.
     Varies,
+    /// fewer(?a, ?b, ?c, ?j, ?k): `b` times `c` over k, then `a` over j, are at most half of the products of `a` times `b` over
+    /// j, then `c` over k.
+    Fewer,
     /// narrow(?b, ?a): the axes of b are some of those of a, but not all.
     Narrow,
     /// indexed(?a): a may differ from place to place, as constants and sizes do not.
@@ -102,6 +105,7 @@ const CONDITIONS: &[(&str, ConditionKind, usize, Use)] = &[
     ("single", ConditionKind::Single, 1, Use::Truth),
     ("positive", ConditionKind::Positive, 1, Use::Truth),
     ("varies", ConditionKind::Varies, 2, Use::Profit),
+    ("fewer", ConditionKind::Fewer, 5, Use::Profit),
     ("narrow", ConditionKind::Narrow, 2, Use::Profit),
     ("indexed", ConditionKind::Indexed, 1, Use::Profit),
     ("implied", ConditionKind::Implied, 1, Use::Profit),
@@ -163,6 +167,7 @@ pub struct RuleSet {
 const SHIPPED: &[(&str, &str)] = &[
     ("algebra.rules", include_str!("rules/algebra.rules")),
     ("reduction.rules", include_str!("rules/reduction.rules")),
+    ("contraction.rules", include_str!("rules/contraction.rules")),
     ("online.rules", include_str!("rules/online.rules")),
     ("variance.rules", include_str!("rules/variance.rules")),
     ("views.rules", include_str!("rules/views.rules")),
@@ -401,7 +406,7 @@ fn check_scopes(rule: &Rule, line: &Line) -> Result<(), Diagnostic> {
                 ConditionKind::Indep => c.arguments == [name.clone(), axis.clone()],
                 ConditionKind::Positive => c.arguments == [name.clone()],
                 ConditionKind::Nonempty | ConditionKind::Wide | ConditionKind::Varies | ConditionKind::Narrow => false,
-                ConditionKind::Indexed | ConditionKind::Unshifted => false,
+                ConditionKind::Indexed | ConditionKind::Unshifted | ConditionKind::Fewer => false,
                 ConditionKind::Half | ConditionKind::Single | ConditionKind::Implied => false,
                 ConditionKind::Finite | ConditionKind::Moderate => false,
                 ConditionKind::Inside | ConditionKind::UnsignedZero => false,

@@ -46,7 +46,7 @@ impl Typing {
             ConditionKind::Wide => *dtype != DType::F16,
             ConditionKind::Positive | ConditionKind::Inside => *dtype != DType::Bool,
             ConditionKind::Indep | ConditionKind::Nonempty | ConditionKind::Varies | ConditionKind::Narrow => true,
-            ConditionKind::Indexed | ConditionKind::Unshifted | ConditionKind::Implied => true,
+            ConditionKind::Indexed | ConditionKind::Unshifted | ConditionKind::Implied | ConditionKind::Fewer => true,
             ConditionKind::Finite | ConditionKind::Moderate | ConditionKind::UnsignedZero => true,
         }
     }

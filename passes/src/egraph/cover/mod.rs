@@ -10,7 +10,7 @@
 
 mod body;
 mod bound;
-mod context;
+pub(super) mod context;
 mod device;
 mod draw;
 mod enumerate;
