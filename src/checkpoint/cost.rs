@@ -109,8 +109,11 @@ impl Cost {
     }
 }
 
-/// Values of the symbols of a callee.
+/// Values of the symbols of a callee. Those that no shape tells are the caller's.
 fn bound(symbols: &[(Symbol, Dim)], sizes: &Bindings) -> Result<Bindings, Diagnostic> {
-    let one = |(s, d): &(Symbol, Dim)| Ok((s.clone(), d.eval(sizes).map_err(|m| Diagnostic::new("symbol", m))?));
-    symbols.iter().map(one).collect()
+    let mut inner = sizes.clone();
+    for (symbol, dim) in symbols {
+        inner.insert(symbol.clone(), dim.eval(sizes).map_err(|m| Diagnostic::new("symbol", m))?);
+    }
+    Ok(inner)
 }

@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let sizes = sizes_of(&args.set, &module, module.entry()?)?;
     let options = args.shown.options()?;
     let progress = |done, of| stage(&format!("costing {} of {of} ways to differentiate", done + 1));
-    let curve = within(&module, &wrt, args.form.into(), (args.memory, &sizes), &options, &progress)?;
+    let curve = within(&module, &wrt, args.form.one()?, (args.memory, &sizes), &options, &progress)?;
     unrelated(&curve.unrelated);
     super::note(&curve.to_string());
     if let Some(path) = &args.svg {

@@ -12,7 +12,8 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::types::Bindings;
-use tilewright_passes::autodiff::{self, check_module, differentiate};
+use tilewright_passes::autodiff::{self, Differentiated, check_module, differentiate};
+use tilewright_passes::vmap::{hessian_of, hvp_of, jacobian};
 
 /// What the program computes.
 #[derive(Clone, Copy, ValueEnum)]
@@ -25,15 +26,39 @@ pub(super) enum Form {
     Pullback,
     /// Takes tangents of the parameters, too; gives the results, then the tangents of the float results (jvp)
     Pushforward,
+    /// The derivatives of each float result by each parameter: of the result's shape, then the parameter's
+    Jacobian,
+    /// The second derivatives of the first result, a scalar, by each pair of parameters
+    Hessian,
+    /// Takes tangents of the parameters, too; gives the Hessian of the first result, a scalar, times these
+    Hvp,
 }
 
-impl From<Form> for autodiff::Form {
-    fn from(form: Form) -> autodiff::Form {
-        match form {
-            Form::Gradient => autodiff::Form::Gradient,
-            Form::ValueAndGradient => autodiff::Form::ValueAndGradient,
-            Form::Pullback => autodiff::Form::Pullback,
-            Form::Pushforward => autodiff::Form::Pushforward,
+impl Form {
+    /// The form of one derivative. Errors: `bad-form` for those that are made of several.
+    pub(super) fn one(self) -> Result<autodiff::Form, Diagnostic> {
+        match self {
+            Form::Gradient => Ok(autodiff::Form::Gradient),
+            Form::ValueAndGradient => Ok(autodiff::Form::ValueAndGradient),
+            Form::Pullback => Ok(autodiff::Form::Pullback),
+            Form::Pushforward => Ok(autodiff::Form::Pushforward),
+            Form::Jacobian | Form::Hessian | Form::Hvp => Err(Diagnostic::new(
+                "bad-form",
+                "expected gradient, value-and-gradient, pullback or pushforward, found one of whole matrices",
+            )),
+        }
+    }
+
+    /// The program. Errors: those of the transforms.
+    fn of(self, module: &Module, wrt: &[&str]) -> Result<Differentiated, Diagnostic> {
+        let whole = |module| Differentiated { module, unrelated: Vec::new(), kept: Vec::new() };
+        match self {
+            Form::Jacobian => jacobian(module, wrt).map(whole),
+            Form::Hessian => hessian_of(module, wrt).map(whole),
+            Form::Hvp => hvp_of(module, wrt),
+            Form::Gradient | Form::ValueAndGradient | Form::Pullback | Form::Pushforward => {
+                differentiate(module, wrt, self.one()?)
+            }
         }
     }
 }
@@ -76,7 +101,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     }
     args.shown.check()?;
     stage("differentiating");
-    let made = differentiate(&module, &wrt, args.form.into()).map_err(|d| match d.code {
+    let made = args.form.of(&module, &wrt).map_err(|d| match d.code {
         "not-scalar" => d.note("`--form pullback` takes a cotangent for each result"),
         _ => d,
     })?;

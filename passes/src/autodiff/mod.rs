@@ -112,9 +112,10 @@ pub fn differentiate_keeping(
 }
 
 /// A function with what was added, the results that it shall have, and the parameters that do not matter.
-type Parts = (Function, Vec<Value>, Vec<Arc<str>>);
+pub(crate) type Parts = (Function, Vec<Value>, Vec<Arc<str>>);
 
-fn pushforward(module: &mut Module, f: &Function, wrt: &[usize]) -> Result<Parts, Diagnostic> {
+/// `f` with tangents of the parameters `wrt` behind its own, and its results with the tangents of those that are floats.
+pub(crate) fn pushforward(module: &mut Module, f: &Function, wrt: &[usize]) -> Result<Parts, Diagnostic> {
     let more = wrt.iter().map(|&i| (format!("dot.{}", f.params[i].name), f.params[i].ty.clone())).collect();
     let mut joint = kept(split::with_parameters(f, more));
     let tangents = (f.params.len()..joint.params.len()).map(|i| joint.param(i));
@@ -160,7 +161,7 @@ fn backward(
 }
 
 /// An entry that says how it is differentiated becomes one that calls it.
-fn entry_with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnostic> {
+pub(crate) fn entry_with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnostic> {
     if f.derivative == Derivative::OfOps {
         return Ok(f);
     }
@@ -171,7 +172,7 @@ fn entry_with_rule(module: &mut Module, f: Function) -> Result<Function, Diagnos
 }
 
 /// The number of a float parameter.
-fn float_parameter(f: &Function, name: &str) -> Result<usize, Diagnostic> {
+pub(crate) fn float_parameter(f: &Function, name: &str) -> Result<usize, Diagnostic> {
     let i = parameter(f, name)?;
     let ty = &f.params[i].ty;
     if ty.dtype.is_float() {

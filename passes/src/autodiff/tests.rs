@@ -281,6 +281,19 @@ fn gradient(text: &str, x: &[f64]) -> Vec<f64> {
     results(&g, &[Array::from_f64(&[x.len()], x).unwrap()])[0].to_f64().unwrap()
 }
 
+/// The Hessian of a product is that of torch where an element is 0, too.
+#[test]
+fn second_derivatives_of_a_product() {
+    let text = "func @main(%x: f64[n]) -> f64[] where n in 0..=9 {\n %r = prod %x axes=[0]\n return %r\n}";
+    let g = differentiate(&module(text), &["x"], Form::Gradient).unwrap().module;
+    let h = differentiate(&g, &["x"], Form::Pushforward).unwrap().module;
+    let x = Array::from_f64(&[3], &[0.0, 2.0, 3.0]).unwrap();
+    for (along, column) in [([1.0, 0.0, 0.0], [0.0, 3.0, 2.0]), ([0.0, 1.0, 0.0], [3.0, 0.0, 0.0])] {
+        let along = Array::from_f64(&[3], &along).unwrap();
+        assert_eq!(results(&h, &[x.clone(), along])[1].to_f64().unwrap(), column);
+    }
+}
+
 /// What torch gives at these places.
 #[test]
 fn edges() {
@@ -294,6 +307,9 @@ fn edges() {
     let product = of(" %r = prod %x axes=[0]");
     assert_eq!(gradient(&product, &[2.0, 0.0, 3.0]), [0.0, 6.0, 0.0]);
     assert_eq!(gradient(&product, &[0.0, 0.0, 3.0]), [0.0, 0.0, 0.0]);
+    let beside_infinity = gradient(&product, &[0.0, 1.0, f64::INFINITY, 3.0]);
+    assert!(beside_infinity[0] == f64::INFINITY && beside_infinity[2] == 0.0);
+    assert!(beside_infinity[1].is_nan() && beside_infinity[3].is_nan());
     let tie = of(" %0 = max %x, %x\n %r = sum %0 axes=[0]");
     assert_eq!(gradient(&tie, &[1.0]), [1.0]);
     // The branch that is not taken is NaN, the gradient is not.

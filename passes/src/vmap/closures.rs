@@ -162,7 +162,7 @@ fn over(graph: &Graph, traced: &Traced, batched: &[Tensor], size: &Dim) -> Vec<T
 
 /// Functions that are called get a size of their own for the number of examples, as a size of the caller's may have another
 /// meaning there.
-fn inside(module: &Module, f: &Function, size: &Dim) -> Batched {
+pub(super) fn inside(module: &Module, f: &Function, size: &Dim) -> Batched {
     if size.as_const().is_some() {
         return Batched::new(size.clone(), None);
     }

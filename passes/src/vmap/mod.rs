@@ -10,9 +10,11 @@
 
 mod closures;
 mod control;
+mod programs;
 mod rules;
 
 pub use closures::{hessian, jacobian_forward, jacobian_reverse, vmap};
+pub use programs::{hessian_of, hvp_of, jacobian};
 
 use crate::build::{Build, add, kept, parameter};
 use crate::extract::extract;

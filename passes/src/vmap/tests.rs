@@ -1,6 +1,6 @@
 //! Many examples at once against one after the other.
 
-use super::{Count, batch, hessian, jacobian_forward, jacobian_reverse, vmap};
+use super::{Count, batch, hessian, hessian_of, hvp_of, jacobian, jacobian_forward, jacobian_reverse, vmap};
 use crate::autodiff::{Form, differentiate, grad};
 use tilewright_ir::array::Array;
 use tilewright_ir::dsl::{Graph, Tensor};
@@ -345,6 +345,61 @@ fn jacobians_of_both_modes_agree_and_hessians_are_symmetric() {
     let h = out[2].to_f64().unwrap();
     assert!((0..3).all(|i| (0..3).all(|j| (h[3 * i + j] - h[3 * j + i]).abs() < 1e-12)), "{h:?}");
     assert!(h.iter().all(|x| x.abs() > 1e-6), "{h:?}");
+}
+
+/// Jacobians and Hessians of programs, columns by pushforwards along units; through calls and loops, by symbolic sizes.
+#[test]
+fn jacobians_of_programs() {
+    let text = "
+func @step(%c: f64[n], %w: f64[2, n]) -> f64[n] where n in 1..=9 {
+  %0 = sum %w axes=[0]
+  %1 = mul %c, %0
+  %2 = sin %1
+  return %2
+}
+func @main(%x: f64[n], %w: f64[2, n], %k: i64) -> (f64[], i64, f64[2, n]) where n in 1..=9 {
+  %0 = scan %x, %w body=@step carries=1 length=2
+  %1 = call %0, %w function=@step
+  %2 = mul %1, %x
+  %3 = sum %2 axes=[0]
+  %4 = broadcast %2 shape=[2, n] dims=[1]
+  %5 = mul %4, %w
+  return %3, %k, %5
+}
+";
+    let m = module(text);
+    let inputs = [random(F64, &[3], 1), random(F64, &[2, 3], 4), Array::from_i64(&[], &[2]).unwrap()];
+    let found = results(&jacobian(&m, &["x", "w"]).unwrap(), &inputs);
+    let shapes: Vec<&[usize]> = found.iter().map(Array::shape).collect();
+    assert_eq!(shapes, [&[3][..], &[2, 3], &[2, 3, 3], &[2, 3, 2, 3]]);
+    let pushed = differentiate(&m, &["x", "w"], Form::Pushforward).unwrap().module;
+    for (at, size) in [(0, 3), (1, 6)] {
+        for unit in 0..size {
+            let ones: Vec<f64> = (0..9).map(|i| f64::from(u8::from(i == 3 * at + unit))).collect();
+            let along = [Array::from_f64(&[3], &ones[..3]).unwrap(), Array::from_f64(&[2, 3], &ones[3..]).unwrap()];
+            let want = results(&pushed, &[&inputs[..], &along].concat());
+            for (block, tangent) in [(&found[at], &want[3]), (&found[2 + at], &want[4])] {
+                let columns = block.to_f64().unwrap();
+                let column: Vec<f64> = columns.into_iter().skip(unit).step_by(size).collect();
+                assert!(same(&Array::from_f64(tangent.shape(), &column).unwrap(), tangent), "{at} {unit}");
+            }
+        }
+    }
+    let second = results(&hessian_of(&m, &["x", "w"]).unwrap(), &inputs);
+    let shapes: Vec<&[usize]> = second.iter().map(Array::shape).collect();
+    assert_eq!(shapes, [&[3, 3][..], &[3, 2, 3], &[2, 3, 3], &[2, 3, 2, 3]]);
+    let along = [random(F64, &[3], 7), random(F64, &[2, 3], 8)];
+    let product = results(&hvp_of(&m, &["x", "w"]).unwrap().module, &[&inputs[..], &along].concat());
+    let [x, w] = [along[0].to_f64().unwrap(), along[1].to_f64().unwrap()];
+    for (i, rows) in [3, 6].into_iter().enumerate() {
+        let (by_x, by_w) = (second[2 * i].to_f64().unwrap(), second[2 * i + 1].to_f64().unwrap());
+        let sum = |m: &[f64], v: &[f64], row: usize| -> f64 {
+            m[row * v.len()..][..v.len()].iter().zip(v).map(|(a, b)| a * b).sum()
+        };
+        let want: Vec<f64> = (0..rows).map(|row| sum(&by_x, &x, row) + sum(&by_w, &w, row)).collect();
+        let found = product[i].to_f64().unwrap();
+        assert!(want.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-12 * (1.0 + a.abs())), "{want:?} {found:?}");
+    }
 }
 
 #[test]

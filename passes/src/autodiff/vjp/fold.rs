@@ -3,13 +3,14 @@
 use crate::build::Build;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Value;
-use tilewright_ir::op::{Axes, Axis, DotDims, GraphOp, ReduceKind, ScalarOp};
+use tilewright_ir::op::{Axes, Axis, Dims, DotDims, GraphOp, ReduceKind, ScalarOp};
+use tilewright_ir::types::{DType, Type};
 
 /// `y = fold(x)` over `axes`.
 ///
 /// The elements that share a largest or smallest value share its cotangent. A product's slope is the product of the other
-/// elements: with one zero it is that of the rest for the zero and 0 for the rest, with two it is 0 for all. (Second
-/// derivatives of a product are right where no element is 0.)
+/// elements, whatever they are, and so are its own slopes: n multiplications an element. (To divide the product by the
+/// element is fewer, and wrong beside zeros, above all in second derivatives.)
 pub fn reduce(
     b: &mut Build<'_>,
     kind: ReduceKind,
@@ -31,22 +32,36 @@ pub fn reduce(
             b.select(is_top, share, zero)
         }
         ReduceKind::Prod => {
-            let (zero, one) = (b.full(&ty, 0.0)?, b.full(&ty, 1.0)?);
-            let is_zero = b.compare(ScalarOp::Eq {}, x, zero)?;
-            let filled = b.select(is_zero, one, x)?;
-            let rest = b.fold(ReduceKind::Prod, filled, axes.clone())?;
-            let rest = b.unreduce(rest, &ty, axes)?;
-            let counted = b.cast(is_zero, ty.dtype)?;
-            let zeros = b.sum(counted, axes.clone())?;
-            let zeros = b.unreduce(zeros, &ty, axes)?;
-            let (none, single) = (b.compare(ScalarOp::Eq {}, zeros, zero)?, b.compare(ScalarOp::Eq {}, zeros, one)?);
-            let others = b.div(rest, filled)?;
-            let the_zero = b.map(ScalarOp::And {}, &[single, is_zero])?;
-            let slope = b.select(the_zero, rest, zero)?;
-            let slope = b.select(none, others, slope)?;
+            let slope = others(b, x, axes)?;
             b.mul(each, slope)
         }
     }
+}
+
+/// For each element of `x` the product of all others along `axes`: those axes once more behind the rest, with 1 in place of
+/// the element itself.
+fn others(b: &mut Build<'_>, x: Value, axes: &Axes) -> Result<Value, Diagnostic> {
+    let Type { dtype, mut shape } = b.ty(x);
+    let rank = shape.len();
+    let again = |a: Axis| axes.iter().position(|&folded| folded == a).map(|at| rank + at);
+    let dims: Axes = (0..rank).map(|a| again(a).unwrap_or(a)).collect();
+    let sizes: Dims = axes.iter().map(|&a| shape[a].clone()).collect();
+    shape.extend(sizes);
+    let all = b.broadcast(x, shape.clone(), dims)?;
+    let one = b.full(&Type::new(dtype, shape.clone()), 1.0)?;
+    let mut elsewhere = None;
+    for (at, &axis) in axes.iter().enumerate() {
+        let position = |axis| GraphOp::Iota { axis, shape: shape.clone(), dtype: DType::I64 };
+        let (row, column) = (b.push(position(axis), &[])?, b.push(position(rank + at), &[])?);
+        let differ = b.compare(ScalarOp::Ne {}, row, column)?;
+        elsewhere = Some(match elsewhere {
+            Some(before) => b.map(ScalarOp::Or {}, &[before, differ])?,
+            None => differ,
+        });
+    }
+    // Without axes there are no others.
+    let kept = elsewhere.map_or(Ok(one), |mask| b.select(mask, all, one))?;
+    b.fold(ReduceKind::Prod, kept, (rank..rank + axes.len()).collect())
 }
 
 /// `y = cumsum(x)`: the running sum from the other end.
