@@ -89,8 +89,9 @@ fn region(shape: Shape) -> Region {
     let axes = dims.iter().enumerate().map(|(i, d)| (format!("d{i}").into(), d.clone())).collect();
     let ty = |axes: &[usize]| Type::new(DType::F32, axes.iter().map(|&a| dims[a].clone()));
     let inputs = vec![("q".into(), ty(&[0, 1, 2, 5])), ("k".into(), ty(&[0, 4, 5])), ("v".into(), ty(&[4, 0, 3]))];
-    let empty = Region { axes, rank: 4, inputs, terms: vec![], free: vec![], outputs: vec![], places: vec![] };
-    let mut b = Build { region: empty };
+    let symbols = vec![SymbolDecl::new("seq", 1, 400), SymbolDecl::new("past", 0, 400)];
+    let (terms, free, outputs, places) = (vec![], vec![], vec![], vec![]);
+    let mut b = Build { region: Region { axes, rank: 4, inputs, terms, free, outputs, places, symbols } };
     let (q, k, v) = (b.load(0, &[0, 1, 2, 5]), b.load(1, &[0, 4, 5]), b.load(2, &[4, 0, 3]));
     // Queries that are computed go into the core's cache first.
     let q = if shape.cap { b.map(ScalarOp::Neg {}, &[q], DType::F32) } else { q };
@@ -215,9 +216,8 @@ fn close(found: &[f64], expected: &[f64], what: &str) {
 
 fn check(shape: Shape, sizes: &[(i64, i64)]) {
     let region = region(shape);
-    let symbols = [SymbolDecl::new("seq", 1, 400), SymbolDecl::new("past", 0, 400)];
     for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
-        let program = lower_region(&region, &symbols, &Target { isa: isa.name() }).unwrap();
+        let program = lower_region(&region, &Target { isa: isa.name() }).unwrap();
         assert_eq!(program.kernels.len(), 2, "one kernel for many rows, one for few");
         for kernel in &program.kernels {
             let report = verify(kernel).unwrap_or_else(|d| panic!("{d}\n{kernel}"));

@@ -293,6 +293,16 @@ impl Dim {
 
     /// Lower and upper bound from the declared ranges of its symbols (interval arithmetic, saturating).
     pub fn bounds(&self, symbols: &[SymbolDecl]) -> (i64, i64) {
+        let range = self.range(symbols, |a, b| Some(a.saturating_mul(b)), |a, b| Some(a.saturating_add(b)));
+        range.unwrap_or((i64::MIN, i64::MAX))
+    }
+
+    /// The same without saturation; `None` where a bound does not fit.
+    pub fn exact_bounds(&self, symbols: &[SymbolDecl]) -> Option<(i64, i64)> {
+        self.range(symbols, i64::checked_mul, i64::checked_add)
+    }
+
+    fn range(&self, symbols: &[SymbolDecl], mul: Combine, add: Combine) -> Option<(i64, i64)> {
         let (mut low, mut high) = (0i64, 0i64);
         for (m, c) in self.terms() {
             let (mut a, mut b) = (1i64, 1i64);
@@ -300,21 +310,24 @@ impl Dim {
                 let (x, y) = match atom {
                     Atom::Symbol(s) => symbols.iter().find(|d| d.name == *s).map_or((0, i64::MAX), |d| (d.low, d.high)),
                     Atom::FloorDiv(d, n) => {
-                        let (x, y) = d.bounds(symbols);
+                        let (x, y) = d.range(symbols, mul, add)?;
                         (x.div_euclid(*n), y.div_euclid(*n))
                     }
                     Atom::Mod(_, n) => (0, n - 1),
                 };
-                let corners = [a.saturating_mul(x), a.saturating_mul(y), b.saturating_mul(x), b.saturating_mul(y)];
+                let corners = [mul(a, x)?, mul(a, y)?, mul(b, x)?, mul(b, y)?];
                 (a, b) = corners.iter().fold((i64::MAX, i64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
             }
-            let (x, y) = (a.saturating_mul(c), b.saturating_mul(c));
-            low = low.saturating_add(x.min(y));
-            high = high.saturating_add(x.max(y));
+            let (x, y) = (mul(a, c)?, mul(b, c)?);
+            low = add(low, x.min(y))?;
+            high = add(high, x.max(y))?;
         }
-        (low, high)
+        Some((low, high))
     }
 }
+
+/// How two bounds become one; `None` where the result does not fit.
+type Combine = fn(i64, i64) -> Option<i64>;
 
 impl Default for Dim {
     fn default() -> Dim {
@@ -459,5 +472,17 @@ mod tests {
         let square = sum("a").checked_mul(&sum("b")).unwrap();
         assert_eq!(square.terms().count(), 41 * 41);
         assert_eq!(square.checked_mul(&sum("c")), None);
+    }
+
+    #[test]
+    fn bounds_that_do_not_fit() {
+        let symbols = [SymbolDecl::new("n", 1, 1 << 40), SymbolDecl::new("m", 2, 3)];
+        let (n, m, zero) = (Dim::symbol("n"), Dim::symbol("m"), Dim::constant(0));
+        let of = |d: &Dim| d.exact_bounds(&symbols);
+        let (apart, square) = (n.checked_sub(&m).unwrap(), n.checked_mul(&n).unwrap());
+        assert_eq!((of(&apart), of(&zero)), (Some((-2, (1 << 40) - 2)), Some((0, 0))));
+        // Saturated, these would be a number again.
+        let less = square.checked_sub(&square.checked_mul(&m).unwrap()).unwrap();
+        assert_eq!((of(&square), of(&less), square.bounds(&symbols)), (None, None, (1, i64::MAX)));
     }
 }

@@ -14,10 +14,17 @@ pub enum Class {
     Rounding,
     /// Real algebra: another order of rounding, and finite where both sides are.
     Reassociates,
-    /// An approximation, in words.
+    /// An approximation, in words, or by the largest relative error.
     Approx(Arc<str>),
     /// `Reassociates` under an assumption about the data that the e-graph cannot prove.
     Domain(Vec<Condition>),
+}
+
+impl Class {
+    /// The largest relative error of an approximation that names it.
+    pub fn bound(&self) -> Option<f64> {
+        if let Class::Approx(text) = self { text.trim().parse().ok() } else { None }
+    }
 }
 
 /// The class as a rule file and the command line name it, without its details.
@@ -334,7 +341,12 @@ fn parse_class(line: &Line, text: &str, column: usize) -> Result<Class, Diagnost
         _ => {}
     }
     if let Some(what) = inner("approx") {
-        return Ok(Class::Approx(what.into()));
+        let class = Class::Approx(what.into());
+        if class.bound().is_some_and(|bound| !(bound > 0.0 && bound.is_finite())) {
+            let message = format!("expected a relative error above 0 or words, found `{what}`");
+            return Err(line.error("rule-syntax", message, column + "approx(".len(), what.chars().count()));
+        }
+        return Ok(class);
     }
     if let Some(list) = inner("domain") {
         return Ok(Class::Domain(conditions(line, list, column + "domain(".len(), Use::Assumption)?));

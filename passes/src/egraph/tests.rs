@@ -110,6 +110,40 @@ fn wrong_rules_are_refused_with_data() {
     assert!(error.reason.contains("no element types"), "{error}");
 }
 
+/// An approximation that names its error has no larger one.
+#[test]
+fn approximations_keep_their_bound() {
+    const ERF: &str = "(erf ?a) => (tanh (mul ?a (add 1.1283791670955126 (mul 0.10090614 (mul ?a ?a)))))";
+    let check = |bound: &str, sides: &str| check_thoroughly(&rule(&format!("a: approx({bound})\n  {sides}\n")));
+    for (bound, sides, holds) in [
+        ("1e-3", ERF, true),
+        ("4e-4", ERF, false),
+        ("small", ERF, false),
+        ("1e-3", "(mul ?a 1.002) => ?a", false),
+        ("3e-3", "(mul ?a 1.002) => ?a", true),
+        ("1e-3", "(exp ?a) => (add 1 ?a)", false),
+        ("1e-6", "(sum ?j (mul ?a ?b)) => (mul 1.0000001 (sum ?j (mul ?a ?b)))", true),
+    ] {
+        let found = check(bound, sides);
+        assert_eq!(found.is_ok(), holds, "{bound} {sides}: {found:?}");
+        assert!(found.is_ok() || found.unwrap_err().data.iter().any(|l| l.starts_with("?a[")));
+    }
+}
+
+/// Longer axes than constants of programs are: what is wrong there is found all the same.
+#[test]
+fn axes_are_as_long_as_literals_say() {
+    for (class, sides) in [
+        ("exact", "(select (eq (extent ?j) 300000) ?b ?a) => ?a"),
+        ("exact", "(select (le (iota ?j) 50000) ?a 0) => (select (lt (iota ?j) 50000) ?a 0)"),
+        ("reassociates", "(select (le (iota ?j) 5000) ?a 0) => (select (lt (iota ?j) 5000) ?a 0)"),
+        ("reassociates", "(sum ?j (select (lt (iota ?j) 100000) ?a 0)) => (sum ?j ?a)"),
+    ] {
+        let found = check_rule(&rule(&format!("a: {class}\n  {sides}\n")), 1);
+        assert!(found.is_err(), "{class} {sides}");
+    }
+}
+
 #[test]
 fn loader_says_where() {
     let cases = [
@@ -118,6 +152,9 @@ fn loader_says_where() {
         ("a: exact\n  (neg ?a) => ?b\n", "unbound-variable", 2, 3, 14),
         ("a: exact\n  (sum ?j ?a) => ?a\n", "axis-capture", 2, 3, 17),
         ("a: nearly\n  (neg ?a) => ?a\n", "rule-syntax", 1, 4, 6),
+        ("a: approx(0)\n  (neg ?a) => ?a\n", "rule-syntax", 1, 11, 1),
+        ("a: approx(-1e-3)\n  (neg ?a) => ?a\n", "rule-syntax", 1, 11, 5),
+        ("a: approx(inf)\n  (neg ?a) => ?a\n", "rule-syntax", 1, 11, 3),
         ("a: exact\n  (neg ?a) => ?a\n  if near(?a)\n", "unknown-condition", 3, 6, 8),
         ("a: exact\n  (neg ?a) => ?a\n  if finite(?a)\n", "unknown-condition", 3, 6, 10),
         ("a: exact\n  (neg ?a) => ?a\na: exact\n  (neg ?a) => ?a\n", "duplicate-rule", 3, 1, 1),

@@ -10,14 +10,14 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Param, Role};
 use tilewright_ir::kernel::{Expr, Kernel, Launch, Pack, Program, ProgramBuffer, ProgramParam, Step, expr::Ident};
 use tilewright_ir::op::ScalarOp;
-use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
+use tilewright_ir::types::{DType, Dim, Type};
 
 /// A program that computes one region: its inputs are the region's, its results the region's outputs.
 ///
 /// Errors: broken invariants.
-pub fn lower_region(region: &Region, symbols: &[SymbolDecl], target: &Target) -> Result<Program, Diagnostic> {
+pub fn lower_region(region: &Region, target: &Target) -> Result<Program, Diagnostic> {
     let params = region.inputs.iter().map(|(name, ty)| Param { name: name.clone(), ty: ty.clone(), role: Role::Input });
-    let f = Function::new("region", symbols.to_vec(), params.collect());
+    let f = Function::new("region", region.symbols.clone(), params.collect());
     let module = Module::default();
     let mut lower = Lower::empty(&module, &f, target);
     let mut results = Vec::new();
@@ -36,7 +36,7 @@ pub fn lower_region(region: &Region, symbols: &[SymbolDecl], target: &Target) ->
     };
     Ok(Program {
         name: "region".into(),
-        symbols: symbols.to_vec(),
+        symbols: region.symbols.clone(),
         requirements: Vec::new(),
         params: region.inputs.iter().map(param).collect(),
         results,

@@ -84,7 +84,7 @@ impl<'f> Builder<'f> {
         let root = if copy { builder.value(value, &index, false)? } else { builder.compute(value, &index, false)? };
         let Builder { axes, inputs, terms: Terms { list: terms, free, .. }, places, .. } = builder;
         let outputs = vec![Output { root, axes: (0..rank).collect() }];
-        Ok(Region { axes, rank, inputs, terms, free, outputs, places })
+        Ok(Region { axes, rank, inputs, terms, free, outputs, places, symbols: function.symbols.clone() })
     }
 
     fn term(&mut self, term: Term, dtype: DType) -> TermId {

@@ -1,7 +1,7 @@
 //! From a cut of an e-graph to a region: chosen nodes become terms, atoms become axes. A fold's axis is another axis of the
 //! region than the grid's of the same name, so that every bind is plain to see.
 
-use super::mask::position;
+use super::mask::leaf;
 use super::terms::Terms;
 use super::{Affine, AxisId, Index, Output, Region, Term, TermId, overflow};
 use crate::egraph::lang::{Affine as Place, Attr, AxisId as Atom, ENode, Fold, GATHERED, Head, Number, axis_bit};
@@ -90,7 +90,8 @@ pub fn region(graph: &Graph, memory: &Memory<'_>, part: &Part<'_>) -> Result<Reg
     if outputs.iter().any(|o| free[o.root].iter().any(|a| !o.axes.contains(a))) {
         return Err(broken("stores a value without all of its axes"));
     }
-    Ok(Region { axes, rank, inputs, terms, free, outputs, places: Vec::new() })
+    let symbols = graph.analysis.symbols.clone();
+    Ok(Region { axes, rank, inputs, terms, free, outputs, places: Vec::new(), symbols })
 }
 
 impl Builder<'_> {
@@ -296,7 +297,7 @@ impl Builder<'_> {
         if dtype == DType::I64
             && let [a, b] = args[..]
             && [a, b].iter().any(|&t| matches!(self.terms.list[t].0, Term::Iota(_) | Term::Size(_)))
-            && let (Some(x), Some(y)) = (position(&self.terms.list, a), position(&self.terms.list, b))
+            && let (Some(x), Some(y)) = (leaf(&self.terms.list, a), leaf(&self.terms.list, b))
         {
             let sum = match op {
                 ScalarOp::Add {} => x.plus(&y, 1),

@@ -6,6 +6,8 @@ mod canonical;
 mod coalesce;
 pub mod cut;
 mod mask;
+#[cfg(test)]
+mod mask_tests;
 mod terms;
 
 pub use build::{Builder, Source, only_ones};
@@ -16,7 +18,7 @@ use std::collections::BTreeSet;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::kernel::expr::Ident;
 use tilewright_ir::op::{Literal, ReduceKind, ScalarOp};
-use tilewright_ir::types::{DType, Dim, Type};
+use tilewright_ir::types::{DType, Dim, SymbolDecl, Type};
 
 /// Number of an axis in its region; the first axes are those of the output, in memory order.
 pub type AxisId = usize;
@@ -226,6 +228,8 @@ pub struct Region {
     pub outputs: Vec<Output>,
     /// Lines that it comes from.
     pub places: Vec<Place>,
+    /// The symbols of its sizes with their ranges.
+    pub symbols: Vec<SymbolDecl>,
 }
 
 impl Region {

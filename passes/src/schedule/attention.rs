@@ -140,7 +140,7 @@ pub fn attention(region: &Region) -> Option<Attention> {
     if (0..region.rank).any(|x| Some(x) != e && !key_axes.contains(&x)) {
         return None;
     }
-    let limits = mask.map_or_else(Limits::default, |t| limits(&region.terms[..], t, j));
+    let limits = mask.map_or_else(Limits::default, |t| limits(region, t, j));
     let k = operand(&k);
     Some(Attention {
         region: named(region, [(m, "m"), (Some(j), "j"), (Some(d), "d"), (e, "e")]),

@@ -27,7 +27,7 @@ impl Emitter<'_> {
         }
         let [o] = online else { return Ok(all) };
         let Some(mask) = o.mask else { return Ok(all) };
-        let Limits { starts, ends } = limits(&self.region.terms[..], mask, pass.axis);
+        let Limits { starts, ends } = limits(self.region, mask, pass.axis);
         let (mut first, mut end) = all;
         for limit in &starts {
             first = most(first, floor(self.extreme(limit, false)?, pass.size));

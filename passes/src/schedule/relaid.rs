@@ -151,6 +151,7 @@ fn copy(region: &Region, load: TermId, order: &[AxisId]) -> Option<Region> {
         free: vec![(0..order.len()).collect()],
         outputs: vec![Output { root: 0, axes: (0..order.len()).collect() }],
         places: region.places.clone(),
+        symbols: region.symbols.clone(),
     }))
 }
 

@@ -6,19 +6,23 @@ use super::super::rules::{Class, Condition, ConditionKind, Rule};
 use super::super::term::Term;
 use super::super::typing::Typing;
 use super::super::widths::{epsilon, rounded};
+use super::literals::{Literals, MOST_ELEMENTS};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tilewright_ir::op::{Family, ScalarOp};
 use tilewright_ir::types::DType;
 
 /// Sizes that axes are given: nothing, one, odd.
-const EXTENTS: &[usize] = &[0, 1, 2, 3, 5, 7];
+pub(super) const EXTENTS: &[usize] = &[0, 1, 2, 3, 5, 7];
 /// A size beyond every strip and vector, at times, for one axis.
 const LARGE: usize = 129;
 /// The largest product of all sizes.
 const MOST_POINTS: usize = 20_000;
-/// The most turns of folds inside one another.
+/// The most turns of folds inside one another, and those of an axis that a literal makes long.
 const MOST_STEPS: usize = 100_000;
+const LONG_STEPS: usize = 1 << 22;
+/// Of a hundred numbers, those that literals of the rule give, where it has any.
+const LITERAL: usize = 25;
 /// The axis that no fold of a rule binds.
 const OUTER: usize = 3;
 
@@ -58,7 +62,7 @@ impl Random {
 }
 
 /// Least number above 0, least normal number and largest number of a float dtype.
-fn edges(dtype: DType) -> [f64; 3] {
+pub(super) fn edges(dtype: DType) -> [f64; 3] {
     match dtype {
         DType::F16 => [(-24f64).exp2(), (-14f64).exp2(), 65504.0],
         DType::Bf16 => [(-133f64).exp2(), (-126f64).exp2(), 255.0 * 120f64.exp2()],
@@ -77,6 +81,8 @@ pub(super) struct Plan {
     close: bool,
     /// Folds inside one another.
     depth: usize,
+    /// The numbers that the rule names.
+    literals: Literals,
 }
 
 impl Plan {
@@ -88,6 +94,7 @@ impl Plan {
             class: rule.class.clone(),
             close: false,
             depth: folds(&rule.left).max(folds(&rule.right)),
+            literals: Literals::of(rule),
         };
         if let Class::Domain(assumed) = &rule.class {
             plan.holds.extend(assumed.iter().cloned());
@@ -169,15 +176,46 @@ impl Plan {
             world.extents.iter_mut().max().into_iter().for_each(|n| *n /= 2);
         }
         // What is inside many folds is computed once for each of their positions.
-        let longest = (MOST_STEPS as f64).powf(1.0 / self.depth.max(1) as f64) as usize;
-        world.extents.iter_mut().for_each(|n| *n = (*n).min(longest.max(1)));
+        let longest = self.longest(MOST_STEPS);
+        world.extents.iter_mut().for_each(|n| *n = (*n).min(longest));
+        self.data(&mut world, random);
+        world
+    }
+
+    /// The longest axis for which so many turns of folds are not passed.
+    fn longest(&self, steps: usize) -> usize {
+        ((steps as f64).powf(1.0 / self.depth.max(1) as f64) as usize).max(1)
+    }
+
+    /// Sizes that literals of the rule ask for; `folded`: folds are computed at each of their positions.
+    pub fn sizes(&self, folded: bool) -> Vec<usize> {
+        let most = if folded { self.longest(LONG_STEPS).min(MOST_ELEMENTS) } else { MOST_ELEMENTS };
+        if self.axes.is_empty() {
+            Vec::new()
+        } else {
+            self.literals.sizes().into_iter().filter(|n| *n <= most).collect()
+        }
+    }
+
+    /// Data for a frame with one long axis; the others have one or two positions.
+    pub fn long(&self, frame: &World, axis: usize, size: usize, random: &mut Random) -> World {
+        let mut world = frame.clone();
+        let few = 2 * size * (1 << world.extents.len()) <= MOST_POINTS;
+        for (at, n) in world.extents.iter_mut().enumerate() {
+            *n = if at == axis { size } else { 1 + usize::from(few && random.chance(50)) };
+        }
+        self.data(&mut world, random);
+        world
+    }
+
+    /// Draws the data of all variables.
+    fn data(&self, world: &mut World, random: &mut Random) {
         for name in &self.values {
             let Some(table) = world.values.get(name) else { continue };
             let points = world.extents.iter().zip(&table.depends).filter(|d| *d.1).map(|d| (*d.0).max(1)).product();
-            let data = (0..points).map(|_| self.number(name, &world, random)).collect();
+            let data = (0..points).map(|_| self.number(name, world, random)).collect();
             world.values.entry(name.clone()).and_modify(|t| t.data = data);
         }
-        world
     }
 
     /// Whether the conditions allow a number to be `x`.
@@ -205,13 +243,15 @@ impl Plan {
         if dtype == DType::Bool {
             return f64::from(u8::from(random.chance(65)));
         }
+        let edge = self.class == Class::Exact;
+        let literal = if random.chance(LITERAL) { self.literals.number(dtype, edge, random) } else { None };
         if let Some(extent) = self.inside(name, world) {
-            return random.below(extent) as f64;
+            return literal.filter(|x| self.allows(name, world, *x)).unwrap_or_else(|| random.below(extent) as f64);
         }
         if !dtype.is_float() {
-            return integer(dtype, random);
+            return literal.unwrap_or_else(|| integer(dtype, random));
         }
-        let x = rounded(dtype, self.float(name, dtype, random));
+        let x = literal.unwrap_or_else(|| rounded(dtype, self.float(name, dtype, random)));
         if self.allows(name, world, x) { x } else { 1.0 }
     }
 

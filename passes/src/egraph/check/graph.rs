@@ -14,7 +14,7 @@ use tilewright_ir::op::{GraphOp, Literal, ReduceKind, ScalarOp};
 use tilewright_ir::types::{Bindings, DType, Dim, SymbolDecl, Type};
 
 /// The largest size that the parameters allow.
-const MOST: i64 = 1 << 16;
+const MOST: i64 = 1 << 21;
 
 /// A rule as a module whose `main` gives the left and the right side.
 pub(super) struct Sides {

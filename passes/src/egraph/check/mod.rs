@@ -5,6 +5,7 @@
 
 mod draw;
 mod graph;
+mod literals;
 mod shrink;
 
 use super::eval::{Bounded, World};
@@ -29,13 +30,17 @@ pub const SEEDS: RangeInclusive<u64> = 1..=8;
 const FRAMES: (usize, usize) = (40, 8);
 /// Data sets per choice of axes.
 const SETS: usize = 5;
+/// Data sets for each axis as long as a literal says, up to so many positions; of longer ones one, of the first typing.
+const LONG_SETS: (usize, usize) = (2, 20_000);
+/// Elements of constants that a program of a counterexample may have.
+const MOST_WRITTEN: usize = 1 << 14;
 /// Points compared per data set, where a point takes the evaluator.
 const POINTS: usize = 3;
 /// Points compared while a counterexample is made small.
 const MANY_POINTS: usize = 400;
 
 /// What a check saw.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleReport {
     /// Element types in which the rule was tested.
     pub types: Vec<String>,
@@ -74,38 +79,15 @@ pub fn check_rule(rule: &Rule, seed: u64) -> Result<RuleReport, Counterexample> 
     let check = Check { rule, plan: Plan::of(rule) };
     let typings = check.typings().map_err(|reason| check.without_data(reason))?;
     let mut random = Random::new(seed);
-    let mut report = RuleReport { types: Vec::new(), numbers: 0, worst: 0.0 };
-    let (mut points, mut refused, mut captured) = (0, None, None);
-    for typing in &typings {
-        let mut fits = true;
-        for _ in 0..(FRAMES.0 / typings.len()).max(FRAMES.1) {
-            let frame = check.plan.frame(typing, &mut random);
-            let sides = match graph::symbolic(rule, &frame) {
-                Ok(sides) => sides,
-                Err(Refused::Left(message)) => {
-                    refused.get_or_insert(message);
-                    fits = false;
-                    break;
-                }
-                Err(Refused::Right(message)) => return Err(check.without_data(format!("in {typing}, {message}"))),
-            };
-            captured = captured.or_else(|| sides.captured.clone());
-            for _ in 0..SETS {
-                let world = check.plan.fill(&frame, &mut random);
-                let seen = check.compare(&sides, &world, POINTS, &mut random);
-                let seen = seen.map_err(|message| check.without_data(message))?;
-                if seen.found.is_some() {
-                    return Err(check.counterexample(world));
-                }
-                points += seen.points;
-                report.numbers += seen.numbers;
-                report.worst = report.worst.max(seen.worst);
-            }
-        }
-        if fits {
-            report.types.push(typing.to_string());
+    let mut tally = Tally::default();
+    let frames = (FRAMES.0 / typings.len()).max(FRAMES.1);
+    for (number, typing) in typings.iter().enumerate() {
+        if check.ordinary(typing, frames, &mut tally, &mut random)? {
+            check.long(typing, number == 0, &mut tally, &mut random)?;
+            tally.report.types.push(typing.to_string());
         }
     }
+    let Tally { report, points, refused, captured } = tally;
     if report.types.is_empty() {
         return Err(check.without_data(refused.unwrap_or_default()));
     }
@@ -116,6 +98,17 @@ pub fn check_rule(rule: &Rule, seed: u64) -> Result<RuleReport, Counterexample> 
         return Err(check.without_data(format!("only {} of {points} points gave numbers", report.numbers)));
     }
     Ok(report)
+}
+
+/// What a check has seen so far.
+#[derive(Default)]
+struct Tally {
+    report: RuleReport,
+    points: usize,
+    /// Why a typing has no left side.
+    refused: Option<String>,
+    /// An axis that the right side depends on and the left side does not.
+    captured: Option<Arc<str>>,
 }
 
 /// [`check_rule`] with each of [`SEEDS`]: what rules pass before they may fire. The report is that of the last.
@@ -168,12 +161,75 @@ impl Check<'_> {
         Ok(if self.rule.class == Class::Exact { all } else { Typing::widest(all) })
     }
 
+    /// Choices of axes with data sets each. False where the left side has no graph in this typing.
+    fn ordinary(
+        &self,
+        typing: &Typing,
+        frames: usize,
+        tally: &mut Tally,
+        random: &mut Random,
+    ) -> Result<bool, Counterexample> {
+        for _ in 0..frames {
+            let frame = self.plan.frame(typing, random);
+            let Some(sides) = self.sides(&frame, tally)? else { return Ok(false) };
+            for _ in 0..SETS {
+                let world = self.plan.fill(&frame, random);
+                self.set(&sides, world, tally, random)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Axes as long as the literals of the rule, and a few positions around that.
+    fn long(&self, typing: &Typing, first: bool, tally: &mut Tally, random: &mut Random) -> Result<(), Counterexample> {
+        let folded = self.rule.class != Class::Exact || self.one_pass();
+        for size in self.plan.sizes(folded) {
+            let sets = if size <= LONG_SETS.1 { LONG_SETS.0 } else { usize::from(first) };
+            for _ in 0..sets {
+                let frame = self.plan.frame(typing, random);
+                let Some(sides) = self.sides(&frame, tally)? else { continue };
+                for axis in 0..frame.extents.len() - 1 {
+                    let world = self.plan.long(&frame, axis, size, random);
+                    self.set(&sides, world, tally, random)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Both sides over a choice of axes; none where the left side is no graph.
+    fn sides(&self, frame: &World, tally: &mut Tally) -> Result<Option<Sides>, Counterexample> {
+        match graph::symbolic(self.rule, frame) {
+            Ok(sides) => {
+                tally.captured = tally.captured.take().or_else(|| sides.captured.clone());
+                Ok(Some(sides))
+            }
+            Err(Refused::Left(message)) => {
+                tally.refused.get_or_insert(message);
+                Ok(None)
+            }
+            Err(Refused::Right(message)) => Err(self.without_data(format!("in {}, {message}", frame.typing))),
+        }
+    }
+
+    /// Compares both sides on a data set.
+    fn set(&self, sides: &Sides, world: World, tally: &mut Tally, random: &mut Random) -> Result<(), Counterexample> {
+        let seen = self.compare(sides, &world, POINTS, random).map_err(|message| self.without_data(message))?;
+        if seen.found.is_some() {
+            return Err(self.counterexample(world));
+        }
+        tally.points += seen.points;
+        tally.report.numbers += seen.numbers;
+        tally.report.worst = tally.report.worst.max(seen.worst);
+        Ok(())
+    }
+
     fn without_data(&self, reason: String) -> Counterexample {
         let program = Err("there is no data to run it on".into());
         Counterexample { rule: self.rule.name.clone(), reason, data: Vec::new(), program }
     }
 
-    /// Compares both sides: everywhere where bits count, else at so many points.
+    /// Compares both sides: everywhere where bits count, else at so many points, and where they are farthest apart.
     fn compare(&self, sides: &Sides, world: &World, most: usize, random: &mut Random) -> Result<Seen, String> {
         let said = |d: Diagnostic| d.message;
         let inputs = graph::inputs(world).map_err(said)?;
@@ -184,9 +240,11 @@ impl Check<'_> {
         }
         let mut seen = Seen::default();
         let (Some(x), Some(y)) = (left.to_f64(), right.to_f64()) else { return Ok(seen) };
-        let all = x.len() <= most;
-        for k in 0..x.len().min(most) {
-            let i = if all { k } else { random.below(x.len()) };
+        let places: Vec<usize> = match x.len() <= most {
+            true => (0..x.len()).collect(),
+            false => (0..most).map(|_| random.below(x.len())).chain(farthest(&x, &y)).collect(),
+        };
+        for i in places {
             let at = position(left.shape(), i);
             let numbers = [x.get(i), y.get(i)].map(|n| n.copied().unwrap_or(f64::NAN));
             let pairs = self.pairs(sides, world, &at, numbers)?;
@@ -261,6 +319,10 @@ impl Check<'_> {
 
     /// The module of a counterexample, and what the strict interpreter says of it.
     fn program(&self, world: &World, reason: &str) -> Result<String, String> {
+        let elements: usize = world.values.values().map(|t| t.data.len()).sum();
+        if elements > MOST_WRITTEN {
+            return Err(format!("its data has {elements} numbers"));
+        }
         let sides = graph::constant(self.rule, world).map_err(|refused| match refused {
             Refused::Left(message) | Refused::Right(message) => message,
         })?;
@@ -300,6 +362,23 @@ fn bits(left: &Array, right: &Array) -> Seen {
     seen
 }
 
+/// The places of the largest difference and of the largest in relation to the numbers, if there are any.
+fn farthest(x: &[f64], y: &[f64]) -> impl Iterator<Item = usize> {
+    let mut most = [(0.0, None); 2];
+    for (i, (a, b)) in x.iter().zip(y).enumerate() {
+        let same = a == b || (a.is_nan() && b.is_nan());
+        let difference = if same { 0.0 } else { (a - b).abs() };
+        for (found, size) in most.iter_mut().zip([difference, difference / (a.abs() + b.abs())]) {
+            // What is no number is farthest.
+            let size = if size.is_nan() && !same { f64::INFINITY } else { size };
+            if size > found.0 {
+                *found = (size, Some(i));
+            }
+        }
+    }
+    most.into_iter().filter_map(|m| m.1)
+}
+
 /// The index of an element, one number an axis.
 fn position(shape: &[usize], mut element: usize) -> Vec<usize> {
     let mut at: Vec<usize> = shape.iter().rev().map(|&n| (element % n.max(1), element /= n.max(1)).0).collect();
@@ -318,7 +397,9 @@ fn allowed(class: &Class, slack: Slack, left: Bounded, right: Bounded) -> Option
         Class::Rounding if same => return Some(0.0),
         Class::Rounding => 4.0 * (slack.relative * x.abs() + slack.absolute),
         Class::Reassociates | Class::Domain(_) => 4.0 * f64::EPSILON * (left.error + right.error),
-        Class::Approx(_) => 64.0 * f64::EPSILON * (left.error + right.error),
+        Class::Approx(_) => {
+            64.0 * f64::EPSILON * (left.error + right.error) + class.bound().map_or(0.0, |bound| bound * x.abs())
+        }
     };
     if same || x == y {
         return Some(0.0);
@@ -330,6 +411,9 @@ fn allowed(class: &Class, slack: Slack, left: Bounded, right: Bounded) -> Option
     // One side is no finite number: reassociation promises nothing unless the other is one.
     (x.is_finite() != y.is_finite()).then_some(f64::INFINITY)
 }
+
+/// Numbers of a variable that are shown before the last one.
+const SHOWN: usize = 64;
 
 /// Sizes of axes and data of variables, one a line.
 fn show(world: &World) -> Vec<String> {
@@ -350,7 +434,10 @@ fn show(world: &World) -> Vec<String> {
             Some(dtype) if dtype.is_int() => x.to_string(),
             Some(_) | None => format!("{x:?}"),
         };
-        let data: Vec<String> = table.data.iter().map(number).collect();
+        let mut data: Vec<String> = table.data.iter().take(SHOWN).map(number).collect();
+        if let Some(last) = table.data.last().filter(|_| table.data.len() > SHOWN) {
+            data.extend(["..".into(), number(last)]);
+        }
         format!("?{name}[{}] = [{}]", axes.join(", "), data.join(", "))
     });
     sizes.chain(values).collect()

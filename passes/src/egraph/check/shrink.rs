@@ -6,14 +6,14 @@ use super::draw::Plan;
 use std::sync::Arc;
 use tilewright_ir::types::DType;
 
-/// Data sets looked at, at most.
-const BUDGET: usize = 1500;
+/// Data sets looked at, at most, and positions of all of them together.
+const BUDGET: (usize, usize) = (1500, 1 << 25);
 /// Plain numbers, the plainest first.
 const PLAIN: &[f64] = &[1.0, 2.0, 0.0, -1.0, 3.0, 0.5];
 
 /// The smallest world found that is like `world`, and in which `differs` holds.
 pub(super) fn shrink(plan: &Plan, world: World, differs: &dyn Fn(&World) -> bool) -> World {
-    let mut search = Search { plan, world, differs, left: BUDGET };
+    let mut search = Search { plan, world, differs, left: BUDGET.0, room: BUDGET.1 };
     while search.sizes() | search.axes() | search.numbers() {}
     search.world
 }
@@ -23,6 +23,7 @@ struct Search<'a> {
     world: World,
     differs: &'a dyn Fn(&World) -> bool,
     left: usize,
+    room: usize,
 }
 
 impl Search<'_> {
@@ -30,10 +31,12 @@ impl Search<'_> {
     fn take(&mut self, smaller: World) -> bool {
         let allowed =
             |(name, table): (&Arc<str>, &Table)| table.data.iter().all(|x| self.plan.allows(name, &smaller, *x));
-        if self.left == 0 || !smaller.values.iter().all(allowed) {
+        let positions = smaller.extents.iter().map(|n| (*n).max(1)).product();
+        if self.left == 0 || self.room < positions || !smaller.values.iter().all(allowed) {
             return false;
         }
         self.left -= 1;
+        self.room -= positions;
         let better = (self.differs)(&smaller);
         if better {
             self.world = smaller;
@@ -47,7 +50,8 @@ impl Search<'_> {
             let now = self.world.extents[axis];
             let least = self.plan.least(axis, &self.world.axes);
             let half = now / 2;
-            for size in [0, 1, 2, 3, half].into_iter().filter(|n| (least..now).contains(n)) {
+            let sizes = [0, 1, 2, 3, half].into_iter().chain(self.plan.sizes(false));
+            for size in sizes.filter(|n| (least..now).contains(n)) {
                 let mut extents = self.world.extents.clone();
                 extents[axis] = size;
                 let ends = [End::First, End::Last];

@@ -243,19 +243,27 @@ impl Values for Places<'_, '_> {
         }
     }
 
-    fn position(&self, value: usize) -> Option<Position> {
+    fn dtype(&self, value: usize) -> DType {
+        self.problem.classes[self.written.locals[value].class].dtype
+    }
+
+    fn leaf(&self, value: usize) -> Option<Position> {
         let local = &self.written.locals[value];
         let number = |n: i64| Position::constant(Dim::constant(n));
-        if self.problem.classes[local.class].dtype != DType::I64 {
-            return None;
+        match &local.choice?.node.head {
+            Head::Iota => each(local.free).next().map(|a| Position::axis(a.into())),
+            Head::Attr(Attr::Const(n)) => Some(number(n.value() as i64)),
+            Head::Extent => Some(number(0)),
+            _other => (local.free == 0 && self.dtype(value) == DType::I64).then(|| number(0)),
         }
-        match (&local.choice?.node.head, &local.kids[..]) {
-            (Head::Iota, _) => each(local.free).next().map(|a| Position::axis(a.into())),
-            (Head::Attr(Attr::Const(n)), _) => Some(number(n.value() as i64)),
-            (Head::Scalar(ScalarOp::Add {}), &[a, b]) => self.position(a)?.plus(&self.position(b)?, 1),
-            (Head::Scalar(ScalarOp::Sub {}), &[a, b]) => self.position(a)?.plus(&self.position(b)?, -1),
-            _other => (local.free == 0).then(|| number(0)),
-        }
+    }
+
+    fn bounds(&self, size: &Dim) -> Option<(i64, i64)> {
+        size.as_const().map(|n| (n, n))
+    }
+
+    fn longest(&self, axis: usize) -> Option<i64> {
+        Some(self.problem.longest(AxisId::try_from(axis).ok()?) as i64)
     }
 }
 

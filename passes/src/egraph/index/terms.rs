@@ -94,8 +94,12 @@ impl<'a> Builder<'a> {
         self.add(head, children)
     }
 
-    /// Position along a dim: its atoms as digits of a mixed radix.
+    /// Position along a dim: its atoms as digits of a mixed radix. Integers are computed as positions are, and then converted.
     fn iota(&mut self, dim: Var, dtype: DType) -> Step<Id> {
+        if dtype.is_int() && dtype != DType::I64 && self.atoms(&[dim])?.len() > 1 {
+            let position = self.iota(dim, DType::I64)?;
+            return Ok(self.scalar(ScalarOp::Cast { to: dtype }, vec![position]));
+        }
         let mut sum = None;
         for axis in self.atoms(&[dim])? {
             let digit = self.on_axis(Head::Iota, axis, dtype);
