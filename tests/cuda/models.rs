@@ -75,6 +75,16 @@ pub fn attention() -> Module {
     g.finish(&[&out]).unwrap()
 }
 
+/// Attention of 16-bit floats with two heads a group over a symbolic length, on matrix instructions at level 2.
+pub fn half_attention(dtype: DType, width: i64, causal: bool) -> Module {
+    let g = Graph::new("main");
+    let n = g.symbol("n", 1..=512);
+    let q = g.input("q", dtype, (4, &n, width));
+    let (k, v) = (g.input("k", dtype, (2, &n, width)), g.input("v", dtype, (2, &n, width)));
+    let out = q.attention(&k, &v, Attention { causal, ..Attention::default() });
+    g.finish(&[&out]).unwrap()
+}
+
 pub fn gpt2_model() -> Module {
     let outputs = Outputs { all_logits: true, hidden_states: false, loss: false };
     let sizes = Gpt2Config { layers: 2, width: 48, heads: 3, feed_forward: 100, ..Gpt2Config::small(33) };
@@ -230,6 +240,9 @@ pub fn cases() -> Vec<Case> {
         case("llama_q4_1", llama_model(DType::Q4_1), &[("seq", 5), ("past", 3)]),
         case("bf16", halves(DType::Bf16), &[("n", 70)]),
         case("f16", halves(DType::F16), &[("n", 130)]),
+        case("attention_bf16", half_attention(DType::Bf16, 24, true), &[("n", 70)]),
+        case("attention_f16", half_attention(DType::F16, 64, false), &[("n", 131)]),
+        case("attention_wide", half_attention(DType::Bf16, 128, true), &[("n", 37)]),
         crate::products::case(DType::Bf16, 1),
         crate::products::case(DType::F16, 2),
         crate::products::case(DType::Bf16, 3),

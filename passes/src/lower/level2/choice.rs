@@ -136,7 +136,7 @@ pub(super) fn choose(
 
 /// Classes that kernels have to compute: of roots, but not of those that are stored already, such as arguments of calls that are
 /// parameters.
-fn roots(import: &Import, graph: &Graph) -> Vec<Id> {
+pub(super) fn roots(import: &Import, graph: &Graph) -> Vec<Id> {
     import.roots.iter().filter(|r| import.stored_at(r.value).is_none()).map(|r| graph.find(r.class)).collect()
 }
 

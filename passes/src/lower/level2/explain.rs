@@ -2,7 +2,7 @@
 //! and what the levels without rules would take for the same values.
 
 use super::super::{Lower, Lowered, Options, Target};
-use super::choice::{Choice, choose};
+use super::choice::{Choice, choose, roots};
 use super::{Cut, emit, free_roots, needed};
 use crate::egraph::cover::{self, Context, Device, Price, partition};
 use crate::egraph::explain::{Chain, Chains, Reason, Replay, chains};
@@ -181,6 +181,6 @@ fn before(
         }
     }
     let classes: BTreeSet<Id> = first.keys().copied().collect();
-    let prices = partition(plain, &classes, context, device)?;
+    let prices = partition(plain, (&classes, &roots(import, plain)), context, device)?;
     Ok(first.into_iter().map(|(class, node)| (node, prices.get(&class).copied().unwrap_or(0.0))).collect())
 }
