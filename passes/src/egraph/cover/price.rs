@@ -299,14 +299,13 @@ fn instructions(
     let wide: Vec<usize> = weights.filter(|&w| written.locals[w].free & !scores != 0).collect();
     let &[values] = &wide[..] else { return None };
     let same = written.narrow(problem, [values, values]) == Some(dtype);
-    let narrow = |axes: AxisSet| {
-        each(axes).all(|a| problem.is_constant(a)) && problem.points(axes) <= gpu::MOST_WIDE as f64
-    };
+    let narrow =
+        |axes: AxisSet| each(axes).all(|a| problem.is_constant(a)) && problem.points(axes) <= gpu::MOST_WIDE as f64;
     let heads = narrow(key.depth) && narrow(written.locals[values].free & !scores);
     // The rows of the product, less what folds go along.
-    let rows = [key.rows, key.columns].into_iter().any(|axes| {
-        written.locals[values].free & axes == 0 && problem.points(axes) >= gpu::LEAST_ROWS as f64
-    });
+    let rows = [key.rows, key.columns]
+        .into_iter()
+        .any(|axes| written.locals[values].free & axes == 0 && problem.points(axes) >= gpu::LEAST_ROWS as f64);
     (problem.device.capabilities.prologue && same && heads && rows).then_some(dtype)
 }
 

@@ -132,7 +132,8 @@ impl Flash {
     /// A tile of rows by `axis` that instructions add to, 0.
     fn accumulator(&self, emitter: &mut Emitter<'_>, name: &str, axis: AxisId, size: i64) -> Result<Ident, Diagnostic> {
         let axes = self.axes(&[(self.m, ROWS), (axis, size)]);
-        let acc = Buffer { attrs: vec![layout([WARPS, 1])], ..buffer(Space::Reg, emitter.fresh(name), DType::F32, axes) };
+        let acc =
+            Buffer { attrs: vec![layout([WARPS, 1])], ..buffer(Space::Reg, emitter.fresh(name), DType::F32, axes) };
         let name = acc.name.clone();
         let start = Stmt::Set { name: name.clone(), value: Expr::Int(0) };
         emitter.last()?.stmts.extend([Stmt::Buffer(acc), start]);
