@@ -2,7 +2,7 @@
 //! them a function is lowered at level 1, beyond others less is looked at; both are said (`level-limit`).
 
 use super::super::{Options, Target};
-use super::fixed::{Fixed, seconds};
+use super::fixed::{Fixed, ROUNDING, seconds};
 use crate::agree;
 use crate::egraph::cover::{self, Context, CoverLimits, cover};
 use crate::egraph::{self, Fired, Graph, Import, Limits, Numerics, Saturation, Stop};
@@ -136,14 +136,15 @@ pub(super) fn choose(
     let fixed = Fixed::new((f, &import), options, likely, &device)?;
     let with_rules = seconds(f, &import, &graph, &cover);
     if fixed.takes_less(with_rules)? {
-        match search(&fixed.graph, &fixed.context) {
+        let (plain, context) = fixed.terms(options, likely)?;
+        match search(&plain, &context) {
             Ok(found) => {
-                let without = seconds(f, &import, &fixed.graph, &found.0);
-                if without < with_rules {
+                let without = seconds(f, &import, &plain, &found.0);
+                if without < with_rules * (1.0 - ROUNDING) {
                     if explain {
                         notes.push(without_rules(f, with_rules, without));
                     }
-                    ((cover, explanation), graph) = (found, fixed.graph);
+                    ((cover, explanation), graph) = (found, plain);
                 }
             }
             Err(d) if limit(&d) => {}

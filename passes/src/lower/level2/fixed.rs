@@ -21,9 +21,9 @@ pub(super) struct Fixed<'a> {
     /// Whether each fold has one order.
     one_order: bool,
     /// Its terms, without rules.
-    pub graph: Graph,
+    graph: Graph,
     /// Their sizes and inputs.
-    pub context: Context,
+    context: Context,
 }
 
 impl<'a> Fixed<'a> {
@@ -58,6 +58,17 @@ impl<'a> Fixed<'a> {
         Ok(first.into_iter().map(|(class, node)| (node, prices.get(&class).copied().unwrap_or(0.0))).collect())
     }
 
+    /// The terms by which the function is covered without rules. Those of halves stay: they say in which dtype a half is computed,
+    /// and prices of others are none.
+    pub fn terms(&self, options: &Options, likely: &Bindings) -> Result<(Graph, Context), Diagnostic> {
+        let mut rules = options.rules.rules()?;
+        rules.rules.retain(|rule| &*rule.group == HALVES);
+        let limits = Limits::of(self.import.graph.total_size());
+        let graph = saturate(self.import.graph.clone(), &rules, options.numerics, limits)?.graph;
+        let context = Context::new(self.f, self.import, &graph, likely)?;
+        Ok((graph, context))
+    }
+
     /// Whether the kernels of level 1 take clearly less than so many seconds.
     pub fn takes_less(&self, seconds: f64) -> Result<bool, Diagnostic> {
         let all: f64 = self.level(1)?.values().sum();
@@ -65,8 +76,11 @@ impl<'a> Fixed<'a> {
     }
 }
 
+/// The group of rules that compute halves in f32.
+const HALVES: &str = "halves";
+
 /// Prices are sums in different orders.
-const ROUNDING: f64 = 1e-6;
+pub(super) const ROUNDING: f64 = 1e-6;
 
 /// Seconds of the kernels of a cover that are started.
 pub(super) fn seconds(f: &Function, import: &Import, graph: &Graph, cover: &Cover) -> f64 {
