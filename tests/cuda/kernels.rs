@@ -74,6 +74,18 @@ fn programs_on_the_kernel_interpreter_compute_what_the_graph_means() {
     }
 }
 
+/// Scores of halves are never stored: one kernel has both products, by matrix instructions.
+#[test]
+fn attention_of_halves_is_one_kernel() {
+    for case in cases().into_iter().filter(|c| c.name.starts_with("attention_")) {
+        let (programs, plan) = case.lowered(2);
+        let launches = plan.steps.iter().filter(|s| matches!(s, PlannedStep::Launch { .. })).count();
+        let text: String = programs.iter().flat_map(|p| &p.kernels).map(ToString::to_string).collect();
+        let products = text.matches(" via mma_m16n8k16").count();
+        assert_eq!((launches, products), (1, 2), "{}\n{text}", case.name);
+    }
+}
+
 #[test]
 fn every_kernel_is_verified() {
     let mut failures = Vec::new();

@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 use std::path::Path;
+use std::sync::Arc;
 use tilewright::compile::{MAX_OPT_LEVEL, Options, lower_gpu};
 use tilewright::formats::Safetensors;
 use tilewright::formats::op_program::OpProgram;
@@ -13,6 +14,7 @@ use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::kernel::Program;
 use tilewright_ir::types::{Bindings, DType, Type};
+use tilewright_passes::egraph::Device;
 use tilewright_runtime::device::Plan;
 
 /// A program with values for its symbols.
@@ -23,11 +25,18 @@ pub struct Case {
     pub bindings: Bindings,
     /// Inputs, where they are not random.
     given: Option<Vec<Array>>,
+    /// What kernels are priced by, if not by the description of the target.
+    machine: Option<&'static str>,
 }
 
 fn case(name: &'static str, module: Module, symbols: &[(&str, i64)]) -> Case {
     let bindings = symbols.iter().map(|(s, v)| ((*s).into(), *v)).collect();
-    Case { name: name.into(), module, bindings, given: None }
+    Case { name: name.into(), module, bindings, given: None, machine: None }
+}
+
+/// Priced for a device with so little bandwidth that scores of any size are dear.
+fn attention_case(name: &'static str, (dtype, width, causal): (DType, i64, bool), n: i64) -> Case {
+    Case { machine: Some("l4"), ..case(name, half_attention(dtype, width, causal), &[("n", n)]) }
 }
 
 /// `gelu(x) * y + 1` over a symbolic axis.
@@ -72,6 +81,16 @@ pub fn attention() -> Module {
     let q = g.input("q", DType::F32, (4, &n, 24));
     let (k, v) = (g.input("k", DType::F32, (2, &n, 24)), g.input("v", DType::F32, (2, &n, 24)));
     let out = q.attention(&k, &v, Attention { causal: true, ..Attention::default() });
+    g.finish(&[&out]).unwrap()
+}
+
+/// Attention of 16-bit floats with two heads a group over a symbolic length, on matrix instructions at level 2.
+pub fn half_attention(dtype: DType, width: i64, causal: bool) -> Module {
+    let g = Graph::new("main");
+    let n = g.symbol("n", 1..=512);
+    let q = g.input("q", dtype, (4, &n, width));
+    let (k, v) = (g.input("k", dtype, (2, &n, width)), g.input("v", dtype, (2, &n, width)));
+    let out = q.attention(&k, &v, Attention { causal, ..Attention::default() });
     g.finish(&[&out]).unwrap()
 }
 
@@ -230,6 +249,9 @@ pub fn cases() -> Vec<Case> {
         case("llama_q4_1", llama_model(DType::Q4_1), &[("seq", 5), ("past", 3)]),
         case("bf16", halves(DType::Bf16), &[("n", 70)]),
         case("f16", halves(DType::F16), &[("n", 130)]),
+        attention_case("attention_bf16", (DType::Bf16, 24, true), 70),
+        attention_case("attention_f16", (DType::F16, 64, false), 131),
+        attention_case("attention_wide", (DType::Bf16, 128, true), 37),
         crate::products::case(DType::Bf16, 1),
         crate::products::case(DType::F16, 2),
         crate::products::case(DType::Bf16, 3),
@@ -249,7 +271,7 @@ pub fn op_programs() -> Vec<Case> {
         let program = OpProgram::from_file(&file, DType::F32).unwrap();
         let given = Some(program.read_inputs(&file).unwrap());
         let name: String = entry["name"].as_str().unwrap().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-        Case { name: format!("op_{name}"), module: program.module, bindings: Bindings::new(), given }
+        Case { name: format!("op_{name}"), module: program.module, bindings: Bindings::new(), given, machine: None }
     };
     index.as_array().unwrap().iter().map(case).collect()
 }
@@ -292,7 +314,7 @@ impl Random {
 impl Case {
     /// A case of random inputs.
     pub fn new(name: String, module: Module, bindings: Bindings) -> Case {
-        Case { name, module, bindings, given: None }
+        Case { name, module, bindings, given: None, machine: None }
     }
 
     pub fn inputs(&self) -> Vec<Array> {
@@ -309,10 +331,16 @@ impl Case {
         interp::run(&self.module, entry, inputs, &self.bindings, Mode::Meaning).unwrap_or_else(|d| panic!("{d}"))
     }
 
+    /// The options of a level.
+    pub fn options(&self, opt_level: u8) -> Options {
+        let device = self.machine.map(|name| Arc::new(Device::named(name).unwrap()));
+        Options { device, ..level_options(opt_level) }
+    }
+
     /// Programs and plan at a level.
     pub fn lowered(&self, opt_level: u8) -> (Vec<Program>, Plan) {
-        let programs = lower_gpu(&self.module, &level_options(opt_level), "sm_80")
-            .unwrap_or_else(|d| panic!("{}: {d}", self.name));
+        let programs =
+            lower_gpu(&self.module, &self.options(opt_level), "sm_80").unwrap_or_else(|d| panic!("{}: {d}", self.name));
         let main = programs.iter().position(|p| &*p.name == "main").unwrap();
         let plan = Plan::new(&programs, main, &self.bindings).unwrap_or_else(|d| panic!("{}: {d}", self.name));
         (programs, plan)

@@ -60,7 +60,7 @@ fn every_program_compiles_under_nvrtc() {
         // Level 0 has the same templates, many times.
         for level in levels().skip(1) {
             for isa in ["sm_80", "sm_89", "sm_90a"] {
-                let programs = tilewright::compile::lower_gpu(&case.module, &level_options(level), isa).unwrap();
+                let programs = tilewright::compile::lower_gpu(&case.module, &case.options(level), isa).unwrap();
                 let emitted = emit_programs(&programs).unwrap();
                 let start = std::time::Instant::now();
                 let done = nvrtc.compile(&case.name, &emitted.text, isa).unwrap_or_else(|d| panic!("{d}"));

@@ -392,9 +392,9 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], sums
     let along = |at: usize| written.locals[at].free & axis_bit(first.0) != 0;
     let (query, column) = if along(sum.left) { (sum.right, sum.left) } else { (sum.left, sum.right) };
     let computed = (problem.device.capabilities.query || written.is_changed(query)) && !along(query);
-    // Tiles of scores are f32 on micro-kernels; where halves have matrix instructions, their products are better off as such.
-    let halves = !problem.device.capabilities.prologue;
-    let lies = |at: usize| written.is_read(if halves { written.operand(problem, at) } else { at });
+    // Tiles of scores are f32: halves are converted on the way, and whether their products are better off on matrix
+    // instructions, with the scores in memory, is for the price.
+    let lies = |at: usize| written.is_read(written.operand(problem, at));
     let read = lies(column) && (lies(query) || computed);
     let held = problem.device.capabilities.symbolic_depth || each(sum.depth).all(known);
     let depth = sum.depth & axis_bit(first.0) == 0;

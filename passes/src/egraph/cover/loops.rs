@@ -140,8 +140,10 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
             let count = l.frames[frame].count;
             let (parent, axis) = (l.frames[frame].parent, l.frames[frame].axis);
             if keeps(problem, written, at, axis, l.passes(&frames, frame)) {
-                // A row that an earlier pass has made is read again, not made again.
-                load.cached += count * bytes(problem, local.class);
+                // A row that an earlier pass has made is read again, not made again; from registers for nothing.
+                if problem.device.capabilities.held_rows {
+                    load.cached += count * bytes(problem, local.class);
+                }
                 if held.contains(&(parent, axis)) {
                     continue;
                 }

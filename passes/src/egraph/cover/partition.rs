@@ -12,17 +12,22 @@ use tilewright_ir::diag::Diagnostic;
 
 /// The seconds of a kernel for each class of `stored`, that computes all between it and the other stored classes as the
 /// nodes of `graph` say, an e-graph without rules. What cannot be inside another kernel is one of its own and counts for
-/// the first that needs it. Classes that are in memory or cost nothing take none; NaN where that is no kernel.
+/// the first that needs it. Classes that are in memory or cost nothing take none; NaN where that is no kernel. As in a
+/// cover, memory for what is stored and is none of `roots`, which may be any ids of `graph`, costs something.
 ///
 /// Errors: those of [`super::cover`].
 pub fn partition(
     graph: &Graph,
-    stored: &BTreeSet<Id>,
+    (stored, roots): (&BTreeSet<Id>, &[Id]),
     context: &Context,
     device: &Device,
 ) -> Result<BTreeMap<Id, f64>, Diagnostic> {
+    let asked: BTreeSet<Id> = roots.iter().map(|r| graph.find(*r)).collect();
     let roots: Vec<Id> = stored.iter().copied().collect();
-    let problem = Problem::new(graph, &roots, context, device, true)?;
+    let mut problem = Problem::new(graph, &roots, context, device, true)?;
+    for info in &mut problem.classes {
+        info.root = asked.contains(&info.id);
+    }
     let mut kernels: BTreeSet<Class> = roots.iter().filter_map(|r| problem.number.get(r)).copied().collect();
     let mut prices: BTreeMap<Id, f64> = BTreeMap::new();
     for &root in &kernels.clone() {

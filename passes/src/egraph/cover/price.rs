@@ -7,7 +7,7 @@ use super::loops::loops;
 use super::problem::{Class, Problem, Step, each};
 use super::{Bound, Price};
 use crate::region::{Affine as Position, Values, limits};
-use crate::schedule::{LEAN_ROW_TILES, ROW_TILES, is_half};
+use crate::schedule::{LEAN_ROW_TILES, ROW_TILES, gpu, is_half};
 use std::collections::BTreeSet;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::{DType, Dim};
@@ -293,6 +293,30 @@ const LEAN_ROWS: f64 = LEAN_ROW_TILES as f64 / ROW_TILES as f64;
 /// Rows of queries that a warp takes at a time.
 const WARP_QUERIES: f64 = 16.0;
 
+/// The dtype whose matrix instructions compute an attention: as `schedule::gpu` has it, of queries, keys and values in one 16-bit
+/// dtype, with heads that are not too wide, one sum of rows, and enough rows.
+fn instructions(
+    problem: &Problem<'_>,
+    written: &Written<'_>,
+    folds: &[usize],
+    key: &Sum,
+    scores: AxisSet,
+) -> Option<DType> {
+    let dtype = written.narrow(problem, [key.left, key.right])?;
+    let weights = folds.iter().filter_map(|&f| written.locals[f].kids.last().copied());
+    let wide: Vec<usize> = weights.filter(|&w| written.locals[w].free & !scores != 0).collect();
+    let &[values] = &wide[..] else { return None };
+    let same = written.narrow(problem, [values, values]) == Some(dtype);
+    let narrow =
+        |axes: AxisSet| each(axes).all(|a| problem.is_constant(a)) && problem.points(axes) <= gpu::MOST_WIDE as f64;
+    let heads = narrow(key.depth) && narrow(written.locals[values].free & !scores);
+    // The rows of the product, less what folds go along.
+    let rows = [key.rows, key.columns]
+        .into_iter()
+        .any(|axes| written.locals[values].free & axes == 0 && problem.points(axes) >= gpu::LEAST_ROWS as f64);
+    (problem.device.capabilities.prologue && same && heads && rows).then_some(dtype)
+}
+
 /// Attention: keys and values pass once per block of queries, weights are never stored.
 fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key: &Sum) -> Load {
     let d = problem.device;
@@ -310,24 +334,30 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], key:
     let part = if kids.len() == 3 { shown(problem, written, kids[0], axis) } else { 1.0 };
     let cells = problem.points(scores) * part;
     let dtype = problem.classes[written.locals[score].class].dtype;
-    let rate = d.matrix.of(dtype);
+    let halves = instructions(problem, written, folds, key, scores);
+    let rate = d.matrix.of(halves.unwrap_or(dtype));
     load.flops += 2.0 * cells * problem.points(key.depth);
     load.vector += cells * elementwise(problem, 4.0, 1.0, dtype);
     for &f in folds {
         let Some(&weight) = written.locals[f].kids.last() else { continue };
         let wide = problem.points(written.locals[weight].free & !scores);
         load.flops += 2.0 * cells * wide;
+        if halves.is_some() {
+            // Weights are multiplied as two halves.
+            load.matrix += 2.0 * cells * wide / rate;
+        }
     }
-    // What the share leaves is work on each score, however deep the products around it are.
+    // What the share leaves is work on each score, in its own dtype, however deep the products around it are.
     let beside = cells * SHARED_FLOPS * (1.0 / d.attention_share.0 - 1.0);
-    load.matrix += (load.flops + beside) / rate;
+    load.matrix += load.flops / rate + beside / d.matrix.of(dtype);
     // What a fold weighs with is converted when it is packed, or a product that micro-kernels compute.
     let weights: Vec<usize> = folds.iter().filter_map(|&f| written.locals[f].kids.last().copied()).collect();
     let queries = scores & !axis_bit(axis);
-    // Those of a product, but for GPUs, whose warps have fewer.
+    // Those of a product, but for GPUs, which have fewer where no instructions multiply.
     let lean =
         folds.iter().all(|&f| written.locals[f].kids.last().is_some_and(|&w| written.locals[w].free & !scores == 0));
     let rows = match d.capabilities.prologue {
+        true if halves.is_some() => gpu::ROWS as f64,
         true => WARP_QUERIES,
         false if lean => d.tile.0.0 * LEAN_ROWS,
         false => d.tile.0.0,

@@ -2,6 +2,7 @@
 //! them a function is lowered at level 1, beyond others less is looked at; both are said (`level-limit`).
 
 use super::super::{Options, Target};
+use super::fixed::{Fixed, ROUNDING, seconds};
 use crate::agree;
 use crate::egraph::cover::{self, Context, CoverLimits, cover};
 use crate::egraph::{self, Fired, Graph, Import, Limits, Numerics, Saturation, Stop};
@@ -108,35 +109,64 @@ pub(super) fn choose(
     likely: &Bindings,
     explain: bool,
 ) -> Result<Result<Choice, Diagnostic>, Diagnostic> {
-    let (import, saturation) = match saturated(f, options, explain)? {
+    // The terms without rules are kept: they may have the cheaper kernels.
+    let (import, saturation) = match saturated(f, options, true)? {
         Ok(both) => both,
         Err(warning) => return Ok(Err(warning)),
     };
-    let graph = &saturation.graph;
     let device = target.device(options)?;
-    let context = Context::new(f, &import, graph, likely)?;
-    let roots = roots(&import, graph);
+    let context = Context::new(f, &import, &saturation.graph, likely)?;
     let limits = CoverLimits { budget: options.budget, ..CoverLimits::default() };
-    let found = if explain {
-        cover::explained(graph, &roots, &context, &device, limits).map(|(cover, e)| (cover, Some(e)))
-    } else {
-        cover(graph, &roots, &context, &device, limits).map(|cover| (cover, None))
-    };
-    match found {
-        Ok((cover, explanation)) => {
-            let notes = notes(f, &saturation, &cover);
-            let fired = saturation.fired;
-            let added = fired.iter().filter(|fired| options.rules.has(&fired.rule)).cloned().collect();
-            Ok(Ok(Choice { import, graph: saturation.graph, cover, explanation, notes, added, fired }))
+    let search = |graph: &Graph, context: &Context| {
+        let roots = roots(&import, graph);
+        if explain {
+            cover::explained(graph, &roots, context, &device, limits).map(|(cover, e)| (cover, Some(e)))
+        } else {
+            cover(graph, &roots, context, &device, limits).map(|cover| (cover, None))
         }
-        Err(d) if ["too-many-classes", "no-cover"].contains(&d.code) => Ok(Err(beyond(f, &d.message))),
-        Err(d) => Err(d),
+    };
+    let limit = |d: &Diagnostic| ["too-many-classes", "no-cover"].contains(&d.code);
+    let (mut cover, mut explanation) = match search(&saturation.graph, &context) {
+        Ok(found) => found,
+        Err(d) if limit(&d) => return Ok(Err(beyond(f, &d.message))),
+        Err(d) => return Err(d),
+    };
+    let mut notes = notes(f, &saturation, &cover);
+    let Saturation { mut graph, fired, .. } = saturation;
+    let fixed = Fixed::new((f, &import), options, likely, &device)?;
+    let with_rules = seconds(f, &import, &graph, &cover);
+    if fixed.takes_less(with_rules)? {
+        let (plain, context) = fixed.terms(options, likely)?;
+        match search(&plain, &context) {
+            Ok(found) => {
+                let without = seconds(f, &import, &plain, &found.0);
+                if without < with_rules * (1.0 - ROUNDING) {
+                    if explain {
+                        notes.push(without_rules(f, with_rules, without));
+                    }
+                    ((cover, explanation), graph) = (found, plain);
+                }
+            }
+            Err(d) if limit(&d) => {}
+            Err(d) => return Err(d),
+        }
     }
+    let added = fired.iter().filter(|fired| options.rules.has(&fired.rule)).cloned().collect();
+    Ok(Ok(Choice { import, graph, cover, explanation, notes, added, fired }))
+}
+
+/// That the kernels of a function are those without rules.
+fn without_rules(f: &Function, with: f64, without: f64) -> Diagnostic {
+    let [with, without] = [with, without].map(|s| format!("{:.2} us", s * 1e6));
+    let why = "of the kernels that rules make not all are looked at";
+    let message =
+        format!("`@{}` has the kernels of its terms without rules, {without} instead of {with}: {why}", f.name);
+    Diagnostic::warning("level-limit", message)
 }
 
 /// Classes that kernels have to compute: of roots, but not of those that are stored already, such as arguments of calls that are
 /// parameters.
-fn roots(import: &Import, graph: &Graph) -> Vec<Id> {
+pub(super) fn roots(import: &Import, graph: &Graph) -> Vec<Id> {
     import.roots.iter().filter(|r| import.stored_at(r.value).is_none()).map(|r| graph.find(r.class)).collect()
 }
 

@@ -3,16 +3,16 @@
 
 use super::super::{Lower, Lowered, Options, Target};
 use super::choice::{Choice, choose};
+use super::fixed::Fixed;
 use super::{Cut, emit, free_roots, needed};
-use crate::egraph::cover::{self, Context, Device, Price, partition};
+use crate::egraph::cover::{self, Price};
 use crate::egraph::explain::{Chain, Chains, Reason, Replay, chains};
-use crate::egraph::{self, Fired, Graph, Import, Limits, Numerics, RuleSet, saturate};
-use crate::fuse;
+use crate::egraph::{self, Fired, Graph, Import, Limits, RuleSet};
 use egg::Id;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::{Function, Module, NodeId, Value};
+use tilewright_ir::graph::{Function, Module, NodeId};
 use tilewright_ir::types::Bindings;
 
 /// What came second for a kernel.
@@ -129,12 +129,10 @@ impl Explained {
             Ok(Lowered { program: lower.finish()?, origins })
         };
         let levels = [level(0)?, level(1)?, level(2)?];
-        let plain = saturate(import.graph.clone(), &RuleSet::default(), options.numerics, limits)?.graph;
         let device = target.device(options)?;
-        let context = Context::new(f, &import, &plain, likely)?;
-        let one_order = options.numerics == Numerics::Exact;
-        let before = |n: u8| before(f, fuse::stored(f, n, one_order)?, &import, &plain, &context, &device);
-        let (before, sizes) = ([before(0)?, before(1)?], egraph::cover::usual_sizes(&graph, likely));
+        let fixed = Fixed::new((f, &import), options, likely, &device)?;
+        let (before, sizes) = ([fixed.level(0)?, fixed.level(1)?], egraph::cover::usual_sizes(&graph, likely));
+        drop(fixed);
         Ok(Ok(Explained {
             function: f.clone(),
             import,
@@ -161,26 +159,4 @@ impl Explained {
         let chains: Vec<&Chain> = stored.filter_map(|s| s.chain.as_ref()).collect();
         self.chains.replay(&chains, (module, &self.function, &self.import), &self.rules, bindings, inputs)
     }
-}
-
-/// Seconds of the kernels of a level without rules, by the node that they store, which are `stored`.
-fn before(
-    f: &Function,
-    stored: Vec<bool>,
-    import: &Import,
-    plain: &Graph,
-    context: &Context,
-    device: &Device,
-) -> Result<BTreeMap<NodeId, f64>, Diagnostic> {
-    let live = f.live();
-    let nodes = (0u32..).map(NodeId).zip(stored).zip(live).filter(|((_, stored), live)| *stored && *live);
-    let mut first: BTreeMap<Id, NodeId> = BTreeMap::new();
-    for ((node, _), _) in nodes {
-        if let Some(class) = import.classes.get(&Value { node, index: 0 }) {
-            first.entry(plain.find(*class)).or_insert(node);
-        }
-    }
-    let classes: BTreeSet<Id> = first.keys().copied().collect();
-    let prices = partition(plain, &classes, context, device)?;
-    Ok(first.into_iter().map(|(class, node)| (node, prices.get(&class).copied().unwrap_or(0.0))).collect())
 }

@@ -3,6 +3,7 @@
 
 mod choice;
 mod explain;
+mod fixed;
 mod layout;
 mod order;
 mod priced;

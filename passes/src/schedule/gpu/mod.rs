@@ -4,6 +4,7 @@
 //! innermost axis, so that neighbouring threads read neighbouring elements.
 
 mod boxes;
+mod flash;
 mod lines;
 mod matmul;
 mod rows;
@@ -11,6 +12,7 @@ mod split;
 mod tensor;
 mod tiles;
 
+pub(crate) use flash::{LEAST_ROWS, MOST_WIDE, ROWS};
 pub use lines::cumsum;
 pub use split::parts;
 
@@ -32,9 +34,11 @@ const MOST_THREADS: i64 = 256;
 ///
 /// Errors: broken invariants.
 pub fn region_kernel(region: &Region, name: &str, symbols: &[SymbolDecl], target: &str) -> Result<Kernel, Diagnostic> {
-    let row = rows::unified(region);
+    let (row, flash) = (rows::unified(region), flash::find(region));
     let built = if let Some(products) = matmul::products(region) {
         matmul::kernel(region, &products)?
+    } else if let Some(flash) = &flash {
+        flash::kernel(flash)?
     } else if let Some(row) = &row {
         rows::in_registers(row)?
     } else {

@@ -12,7 +12,7 @@ use tilewright_ir::device::mma::{self, MmaShape};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::tree::{BufferAttr, Pipe, PipelineOp};
 use tilewright_ir::kernel::verify::LAYOUT;
-use tilewright_ir::kernel::{Access, Block, Expr, LoadMods, Space, Stmt, expr::Ident};
+use tilewright_ir::kernel::{Access, Block, Buffer, Expr, LoadMods, Space, Stmt, expr::Ident};
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
 
@@ -50,7 +50,7 @@ impl Tensor {
 }
 
 /// The value in 16 bits whose conversion to f32 a factor is.
-fn narrow(region: &Region, factor: TermId) -> Option<(TermId, DType)> {
+pub(super) fn narrow(region: &Region, factor: TermId) -> Option<(TermId, DType)> {
     match &region.terms[factor].0 {
         Term::Map(ScalarOp::Cast { to: DType::F32 }, args) => {
             let &x = args.first()?;
@@ -155,7 +155,7 @@ fn groups<'p>(region: &Region, products: &'p [Product]) -> Option<Vec<Group<'p>>
 }
 
 /// Whether a load below `term` reads `axis` contiguously.
-fn together(region: &Region, term: TermId, axis: AxisId) -> bool {
+pub(super) fn together(region: &Region, term: TermId, axis: AxisId) -> bool {
     match &region.terms[term].0 {
         Term::Load { map, .. } => match map.last() {
             Some(Index::Affine(a)) => a.terms.contains(&(axis, 1)),
@@ -177,6 +177,19 @@ fn attr(name: &str, args: impl IntoIterator<Item = Expr>) -> BufferAttr {
     BufferAttr { name: name.into(), args: args.into_iter().collect() }
 }
 
+/// How many warps share an accumulator along its rows and columns.
+pub(super) fn layout(warps: [i64; 2]) -> BufferAttr {
+    attr("layout", [Expr::name(LAYOUT), Expr::Int(warps[0]), Expr::Int(warps[1])])
+}
+
+/// A buffer in shared memory with rows of so many elements of 2 bytes, spread over banks where that is a power of two.
+pub(super) fn swizzled(mut shared: Buffer, row: i64) -> Buffer {
+    if row > 0 && row & (row - 1) == 0 {
+        shared.attrs = vec![attr("swizzle", swizzle(row).map(Expr::Int))];
+    }
+    shared
+}
+
 /// All products: their accumulators hold the values of their outermost folds.
 pub(super) fn accumulate(emitter: &mut Emitter<'_>, products: &[Product], how: &Tensor) -> Result<(), Diagnostic> {
     let region = emitter.region;
@@ -184,7 +197,7 @@ pub(super) fn accumulate(emitter: &mut Emitter<'_>, products: &[Product], how: &
     for (number, product) in products.iter().enumerate() {
         let axes = product.tile.iter().zip(how.tile).map(|(&a, s)| (region.axes[a].0.clone(), Expr::Int(s))).collect();
         let mut acc = buffer(Space::Reg, accumulator(number), DType::F32, axes);
-        acc.attrs = vec![attr("layout", [Expr::name(LAYOUT), Expr::Int(how.warps[0]), Expr::Int(how.warps[1])])];
+        acc.attrs = vec![layout(how.warps)];
         let start = Stmt::Set { name: acc.name.clone(), value: Expr::Int(0) };
         emitter.last()?.stmts.extend([Stmt::Buffer(acc), start]);
     }
