@@ -13,7 +13,7 @@ use tilewright_ir::array::Array;
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{Mode, run};
 use tilewright_ir::text::parse;
-use tilewright_ir::types::{Bindings, DType};
+use tilewright_ir::types::Bindings;
 use tilewright_passes::egraph::Device;
 
 /// Attention over `n` positions, where `mask` makes `%m` of rows `%i`, keys `%j` and the number `%c` of their dtype.
