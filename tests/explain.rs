@@ -188,3 +188,27 @@ fn mistakes_are_errors_that_say_what_would_be_right() {
         assert!(said.contains(part) && out.is_empty(), "{arguments:?}: {said}");
     }
 }
+
+/// By the prices of a device no choice of level 2 is dearer than the fixed order of level 1, whose values are priced alike. The
+/// scores of 16,384 rows are far more than a cache, and a norm before a product with an adapter has more kernels than are looked at.
+#[test]
+fn no_choice_is_dearer_than_the_fixed_order() {
+    let program = root("tests/data/levels/attention_bf16.tw");
+    let attention = ["bench", "levels", program.to_str().unwrap()];
+    for what in [&["bench", "levels"][..], &attention] {
+        let (code, answer, said) = tilewright(&[what, &["--target", "sm_90a", "--machine", "h200", "--json"]].concat());
+        assert_eq!(code, Some(0), "{said}");
+        let mut before = f64::NAN;
+        for line in answer.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let row = &line["row"];
+            let seconds = row["predicted_s"].as_f64().unwrap();
+            match row["level"].as_str().unwrap() {
+                "1" => before = seconds,
+                "2" => assert!(seconds <= before * (1.0 + 1e-6), "{line}: level 1 takes {before}"),
+                _other => {}
+            }
+        }
+        assert!(before.is_finite());
+    }
+}

@@ -5,7 +5,7 @@ use super::super::lang::{AxisId, AxisSet, Fold, GATHERED, axis_bit};
 use super::body::Written;
 use super::kind::Sum;
 use super::price::{Load, bytes, contiguous, elementwise, pace, read, source, stored};
-use super::problem::{Problem, Step, each};
+use super::problem::{Class, Problem, Step, each};
 use crate::schedule::{MOST_HELD, READ_HELD, STORE_HELD};
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
@@ -15,6 +15,8 @@ use tilewright_ir::types::DType;
 const TILE: f64 = crate::schedule::TILE as f64;
 /// Most elements of a row that a kernel keeps in registers between its passes.
 const HELD: f64 = 16384.0;
+/// Those of a row that a block of a GPU reads once.
+const IN_REGISTERS: f64 = crate::schedule::gpu::LONGEST_ROW as f64;
 /// How much slower an operation on one number is than its share of a vector.
 const SCALAR: f64 = 6.0;
 
@@ -140,10 +142,7 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
             let count = l.frames[frame].count;
             let (parent, axis) = (l.frames[frame].parent, l.frames[frame].axis);
             if keeps(problem, written, at, axis, l.passes(&frames, frame)) {
-                // A row that an earlier pass has made is read again, not made again; from registers for nothing.
-                if problem.device.capabilities.held_rows {
-                    load.cached += count * bytes(problem, local.class);
-                }
+                load.cached += count * read_again(problem, local.class, axis);
                 if held.contains(&(parent, axis)) {
                     continue;
                 }
@@ -194,6 +193,12 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
         }
     }
     load
+}
+
+/// Bytes of an element of a row that an earlier pass has made: it is read again, not made again, and from registers for nothing.
+fn read_again(problem: &Problem<'_>, class: Class, axis: AxisId) -> f64 {
+    let registers = !problem.device.capabilities.held_rows && problem.extent(axis) <= IN_REGISTERS;
+    if registers { 0.0 } else { bytes(problem, class) }
 }
 
 /// Whether a kernel keeps a row that `passes` passes need, instead of making it again.

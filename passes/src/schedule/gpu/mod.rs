@@ -14,6 +14,7 @@ mod tiles;
 
 pub(crate) use flash::{LEAST_ROWS, MOST_WIDE, ROWS};
 pub use lines::cumsum;
+pub(crate) use rows::LONGEST_ROW;
 pub use split::parts;
 
 use super::cost::{cost, with_cost};

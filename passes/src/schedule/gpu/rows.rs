@@ -11,7 +11,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::Expr;
 
 /// Longest row that is kept in registers.
-const LONGEST_ROW: i64 = 4096;
+pub(crate) const LONGEST_ROW: i64 = 4096;
 
 /// The region with every folded axis named as the output's innermost axis, where all folds are of that row: a load by a
 /// fold and by the result is then the same load.
