@@ -114,34 +114,6 @@ fn what_may_wrap_is_computed() {
     }
 }
 
-/// Positions of an axis that another value has in two parts are those of i64, converted: they wrap as `iota` does.
-#[test]
-fn positions_of_split_axes_wrap_as_written() {
-    for dtype in ["i64", "i32", "u32", "i16", "i8", "u8"] {
-        let text = format!(
-            "func @main(%x: f32[20, 30]) -> (f32[600], {dtype}[600]) {{
-  %y = reshape %x shape=[600]
-  %i = iota axis=0 shape=[600] dtype={dtype}
-  %n = constant {dtype}[] = 100
-  %c = broadcast %n shape=[600] dims=[]
-  %m = lt %i, %c
-  %e = exp %y
-  %z = select %m, %e, %y
-  %t = add %i, %c
-  return %z, %t
-}}"
-        );
-        let module = parse("test", &text).unwrap_or_else(|d| panic!("{d}\n{text}"));
-        let mut random = Random(7);
-        let x = Array::from_f32(&[20, 30], &(0..600).map(|_| random.signed()).collect::<Vec<_>>()).unwrap();
-        let want = run(&module, "main", std::slice::from_ref(&x), &Bindings::new(), Mode::Meaning).unwrap();
-        let found = compile(&module, &options()).unwrap().run(&[x], &Bindings::new()).unwrap();
-        assert_eq!(found[1].bytes(), want[1].bytes(), "{dtype}");
-        let pairs = found[0].to_f64().unwrap().into_iter().zip(want[0].to_f64().unwrap());
-        assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-6), "{dtype}");
-    }
-}
-
 /// Prices count what is left in every dtype alike.
 #[test]
 fn devices_choose_the_same_kernels() {
