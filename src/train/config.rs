@@ -218,6 +218,17 @@ impl Default for OptimiserConfig {
 }
 
 impl OptimiserConfig {
+    /// What moments keep of the step before.
+    fn kept(&self) -> Vec<(&'static str, f64)> {
+        match self {
+            OptimiserConfig::Sgd { momentum, .. } => vec![("optimiser.momentum", *momentum)],
+            OptimiserConfig::Muon { momentum, .. } => vec![("optimiser.momentum", momentum.unwrap_or(0.0))],
+            OptimiserConfig::Adam { betas, .. } | OptimiserConfig::Adamw { betas, .. } => {
+                betas.iter().flatten().map(|beta| ("optimiser.betas", *beta)).collect()
+            }
+        }
+    }
+
     /// The optimiser, for matrices stored as those of `model` are.
     pub fn optimiser(&self, model: &DecoderConfig) -> Box<dyn Optimiser> {
         match *self {
@@ -355,11 +366,11 @@ impl Config {
         }
         let divides = train.batch.is_multiple_of(train.parts);
         number("train.parts", divides, &format!("a divisor of the batch {}", train.batch), train.parts.to_string())?;
-        let p = train.dropout;
-        number("train.dropout", (0.0..1.0).contains(&p), "at least 0 and less than 1", p.to_string())?;
         number("train.clip", train.clip >= 0.0, "0 or more", train.clip.to_string())?;
-        let keep = train.average.unwrap_or(0.0);
-        number("train.average", (0.0..1.0).contains(&keep), "at least 0 and less than 1", keep.to_string())?;
+        let parts = [("train.dropout", train.dropout), ("train.average", train.average.unwrap_or(0.0))];
+        for (key, x) in parts.into_iter().chain(self.optimiser.kept()) {
+            number(key, (0.0..1.0).contains(&x), "at least 0 and less than 1", x.to_string())?;
+        }
         let peak = self.schedule.peak;
         number("schedule.peak", peak.is_finite() && peak > 0.0, "a number above 0", peak.to_string())?;
         let rank = self.lora.as_ref().map_or(1, |l| l.rank);

@@ -39,8 +39,8 @@ fn budgets_of_random_graphs_hold() {
         Ok(())
     });
     println!("{} of {cases_wanted} graphs have a choice, of {} ways in all", curves.get(), taken.get());
-    // Of 4,000 graphs 7 % have one: under `exact` all sums are stored, whatever is kept.
-    assert!(20 * curves.get() > cases_wanted);
+    // Of 2,000 graphs 8 % have one, of the few of a usual run two: under `exact` all sums are stored, whatever is kept.
+    assert!(30 * curves.get() > cases_wanted);
 }
 
 /// The law for a random graph. How many ways budgets take.

@@ -61,7 +61,13 @@ pub fn extreme(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
 /// Folds of rows, added up over the rows with weights, beside a row of the same length: the loop over a row that is folded is
 /// inside the loop over the row that is stored.
 pub fn crossed(m: &mut Machine, p: &mut Picks<'_>) -> Option<Entry> {
-    let mut x = m.pick_or_fresh(p, DType::F32, |e| float(e) && e.tensor.rank() == 2)?;
+    let mut x = match m.pick(p, |e| float(e) && e.tensor.rank() == 2) {
+        Some(x) => x,
+        None => {
+            let shape = vec![m.dim(p), m.dim(p)];
+            m.fresh(p, DType::F32, shape)?
+        }
+    };
     let (dtype, shape) = (x.tensor.dtype(), x.tensor.shape().to_vec());
     let (rows, count) = (m.high(&shape[0]) as f64, m.high(&shape[1]) as f64);
     if p.one_in(2) {

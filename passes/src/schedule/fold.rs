@@ -217,10 +217,9 @@ impl Emitter<'_> {
             Term::Online { key, .. } => region.free[*key].contains(&axis),
             _other => false,
         };
-        if at_hand && self.is_tile(axis) {
-            if !matches!(self.bind(axis), Ok(Bind::Tile { start: Expr::Int(0), .. })) {
-                return Err(Diagnostic::bug("a fold along an axis of which only a part is here"));
-            }
+        // Of an axis that another value is stored along only a part may be here: the fold has positions of its own.
+        let whole = matches!(self.bind(axis), Ok(Bind::Tile { start: Expr::Int(0), open: false, .. }));
+        if at_hand && whole {
             let result = self.fold_of_tile(term, axis, place)?;
             self.frames.extend(above);
             return Ok(result);

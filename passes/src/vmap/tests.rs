@@ -351,15 +351,14 @@ fn jacobians_of_both_modes_agree_and_hessians_are_symmetric() {
 #[test]
 fn jacobians_of_programs() {
     let text = "
-func @step(%c: f64[n], %w: f64[2, n]) -> f64[n] where n in 1..=9 {
-  %0 = sum %w axes=[0]
-  %1 = mul %c, %0
-  %2 = sin %1
-  return %2
+func @step(%c: f64[n], %w: f64[n]) -> f64[n] where n in 1..=9 {
+  %0 = mul %c, %w
+  %1 = sin %0
+  return %1
 }
-func @main(%x: f64[n], %w: f64[2, n], %k: i64) -> (f64[], i64, f64[2, n]) where n in 1..=9 {
+func @main(%x: f64[n], %w: f64[2, n], %k: i64[]) -> (f64[], i64[], f64[2, n]) where n in 1..=9 {
   %0 = scan %x, %w body=@step carries=1 length=2
-  %1 = call %0, %w function=@step
+  %1 = call %0, %x function=@step
   %2 = mul %1, %x
   %3 = sum %2 axes=[0]
   %4 = broadcast %2 shape=[2, n] dims=[1]

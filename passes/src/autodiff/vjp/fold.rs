@@ -43,11 +43,12 @@ pub fn reduce(
 fn others(b: &mut Build<'_>, x: Value, axes: &Axes) -> Result<Value, Diagnostic> {
     let Type { dtype, mut shape } = b.ty(x);
     let rank = shape.len();
-    let again = |a: Axis| axes.iter().position(|&folded| folded == a).map(|at| rank + at);
-    let dims: Axes = (0..rank).map(|a| again(a).unwrap_or(a)).collect();
+    let stays: Axes = (0..rank).filter(|a| !axes.contains(a)).collect();
     let sizes: Dims = axes.iter().map(|&a| shape[a].clone()).collect();
     shape.extend(sizes);
-    let all = b.broadcast(x, shape.clone(), dims)?;
+    let last = b.transpose(x, stays.iter().chain(axes).copied().collect())?;
+    let dims = stays.into_iter().chain(rank..rank + axes.len()).collect();
+    let all = b.push(GraphOp::Broadcast { shape: shape.clone(), dims }, &[last])?;
     let one = b.full(&Type::new(dtype, shape.clone()), 1.0)?;
     let mut elsewhere = None;
     for (at, &axis) in axes.iter().enumerate() {
