@@ -136,6 +136,18 @@ fn predictions_are_between_what_must_be_and_what_is_summed() {
     assert!(half.unwrap().roof.flops > 10.0 * found.roof.flops);
 }
 
+/// A step in halves takes no longer than one in f32: kernels of attention's way back were once chosen that take a thousand times as long.
+#[test]
+fn steps_in_halves_take_no_longer() {
+    for model in ["smollm2-135m", "gpt2"] {
+        let seconds = |dtype| {
+            counted(model, Question { seq: 512, train: true, dtype, ..Question::default() }).prediction.seconds
+        };
+        let (halves, full) = (seconds(DType::Bf16), seconds(DType::F32));
+        assert!(halves < full, "{model}: {halves} {full}");
+    }
+}
+
 /// Products in halves, all else in f32: the model's operations stay, the roof is that of halves, less is held.
 #[test]
 fn mixed_precision_is_counted_as_it_runs() {
