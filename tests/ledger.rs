@@ -140,9 +140,8 @@ fn predictions_are_between_what_must_be_and_what_is_summed() {
 #[test]
 fn steps_in_halves_take_no_longer() {
     for model in ["smollm2-135m", "gpt2"] {
-        let seconds = |dtype| {
-            counted(model, Question { seq: 512, train: true, dtype, ..Question::default() }).prediction.seconds
-        };
+        let seconds =
+            |dtype| counted(model, Question { seq: 512, train: true, dtype, ..Question::default() }).prediction.seconds;
         let (halves, full) = (seconds(DType::Bf16), seconds(DType::F32));
         assert!(halves < full, "{model}: {halves} {full}");
     }

@@ -35,7 +35,7 @@ use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 use tilewright_ir::array::Array;
-use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::DType;
 
@@ -143,7 +143,12 @@ fn load_module(path: &std::path::Path, function: Option<&str>) -> Result<Module,
             tilewright_ir::verify::verify(&module)?;
             module.part(name)
         }
-        None => Ok(module),
+        None => {
+            // Nobody means a file without a function.
+            let place = || Place::Named(path.display().to_string().into());
+            module.entry().map_err(|d| d.at(place(), ""))?;
+            Ok(module)
+        }
     }
 }
 

@@ -98,7 +98,10 @@ fn what_has_no_place_is_refused_before_it_runs() {
     place.write("large.tw", text);
     place.refused(&["run", "large.tw", "--device", "interpreter"], &["error[out-of-memory]", "large.tw:1:48"]);
     place.write("empty.tw", "// nothing");
-    place.refused(&["run", "empty.tw"], &["error[empty-module]", "--> empty.tw"]);
+    for command in ["run", "explain", "grad"] {
+        place.refused(&[command, "empty.tw"], &["error[empty-module]", "--> empty.tw"]);
+    }
+    place.refused(&["compile", "empty.tw", "--emit", "kernel"], &["error[empty-module]", "--> empty.tw"]);
 }
 
 /// Each call saves what its sine needs, so each level saves twice as much as the one below.
