@@ -84,15 +84,8 @@ fn q4_k(block: &[u8; 144]) -> [f32; 256] {
     let (packed, quants) = (&block[4..16], &block[16..]);
     let mut out = [0.0; 256];
     for (j, group) in out.chunks_exact_mut(32).enumerate() {
-        // The first four pairs have six bits in one byte each; the others have four bits in one byte, and their upper
-        // two bits on top of the first four.
-        let (s, m) = if j < 4 {
-            (packed[j] & 63, packed[j + 4] & 63)
-        } else {
-            let low = packed[j + 4];
-            ((low & 15) | ((packed[j - 4] >> 6) << 4), (low >> 4) | ((packed[j] >> 6) << 4))
-        };
-        let (s, m) = (d * f32::from(s), dmin * f32::from(m));
+        let (s, m) = six_bits(j, |i| packed[i]);
+        let (s, m) = (d * s, dmin * m);
         // Groups 2k and 2k + 1 share 32 bytes: low halves, high halves.
         for (x, byte) in group.iter_mut().zip(&quants[32 * (j / 2)..]) {
             let q = if j % 2 == 0 { byte & 15 } else { byte >> 4 };
@@ -100,6 +93,16 @@ fn q4_k(block: &[u8; 144]) -> [f32; 256] {
         }
     }
     out
+}
+
+/// Sub-scale and sub-minimum of run `run` of a q4_K block, six bits each, from its 12 packed bytes: the first four pairs in
+/// one byte each, the others by four bits in one byte, with their upper two bits on top of the first eight bytes.
+pub fn six_bits(run: usize, byte: impl Fn(usize) -> u8) -> (f32, f32) {
+    let (scale, minimum) = match run {
+        0..4 => (byte(run) & 63, byte(run + 4) & 63),
+        _ => (byte(run + 4) & 15 | byte(run - 4) >> 6 << 4, byte(run + 4) >> 4 | byte(run) >> 6 << 4),
+    };
+    (f32::from(scale), f32::from(minimum))
 }
 
 /// 256 lower nibbles, 256 upper pairs of bits, sixteen i8 sub-scales, scale: `d * s * (q - 32)`, with one `s` for 16.

@@ -1,6 +1,6 @@
 //! From rules to e-graph rewrites: one per order of commutative operands and, where a rule names numbers, per dtype.
 
-use super::cover::context::usual_sizes;
+use super::cover::usual_sizes;
 use super::facts::{AxisInfo, Facts, Graph, Sort, Tables};
 use super::lang::{Attr, AxisId, AxisSet, ENode, Fold, Head, Number, axis_bit};
 use super::push::{push_at, wide_number};

@@ -5,6 +5,7 @@ use crate::cpu::poly::wide;
 use crate::cpu::ukernel::block;
 use half::{bf16, f16};
 use tilewright_ir::array::round_to_odd;
+use tilewright_ir::blocks::six_bits;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::op::ScalarOp;
 use tilewright_ir::types::DType;
@@ -80,7 +81,7 @@ unsafe extern "C" fn element_of<const FORMAT: u8>(base: *const u8, at: i64) -> f
         block::Q4_1 => half(0) * nibble(4) + half(2),
         block::Q4_K => {
             let (run, step) = (within / 32, within % 32);
-            let (scale, minimum) = block::six_bits(run, |i| block[4 + i]);
+            let (scale, minimum) = six_bits(run, |i| block[4 + i]);
             let quant = block[16 + run / 2 * 32 + step] >> (4 * (run % 2)) & 15;
             half(0) * scale * f32::from(quant) - half(2) * minimum
         }

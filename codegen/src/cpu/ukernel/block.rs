@@ -87,13 +87,3 @@ pub const fn panel_block_bytes(format: u8) -> usize {
 pub fn format_of(dtype: DType) -> Option<u8> {
     FORMATS.iter().position(|d| *d == dtype).map(|code| code as u8)
 }
-
-/// Scale and minimum of a run of q4_K, six bits each, of the 12 bytes that hold those of eight runs: the first four pairs in
-/// one byte each, the others by four bits in one byte, with their upper two bits on top of the first eight bytes.
-pub fn six_bits(run: usize, byte: impl Fn(usize) -> u8) -> (f32, f32) {
-    let (scale, minimum) = match run {
-        0..4 => (byte(run) & 63, byte(run + 4) & 63),
-        _ => (byte(run + 4) & 15 | byte(run - 4) >> 6 << 4, byte(run + 4) >> 4 | byte(run) >> 6 << 4),
-    };
-    (f32::from(scale), f32::from(minimum))
-}

@@ -3,9 +3,10 @@
 //! They round exactly as the vector kernels do (`mul_add` is fused on every processor, by a slow routine where it has to be).
 
 use super::block::{
-    NR, Q4_0, Q4_K, Q6_K, Q8_0, UPPER, halves_bytes, has_minima, header_bytes, panel_block_bytes, run, six_bits, steps,
+    NR, Q4_0, Q4_K, Q6_K, Q8_0, UPPER, halves_bytes, has_minima, header_bytes, panel_block_bytes, run, steps,
 };
 use half::f16;
+use tilewright_ir::blocks::six_bits;
 
 /// Rows of a full tile.
 pub const MR: usize = 4;

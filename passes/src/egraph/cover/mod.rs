@@ -10,7 +10,7 @@
 
 mod body;
 mod bound;
-pub(super) mod context;
+mod context;
 mod device;
 mod draw;
 mod enumerate;
