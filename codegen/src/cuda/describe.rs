@@ -10,8 +10,7 @@ pub(super) fn head(k: &Kernel, name: &str, threads: i64, shared_bytes: i64) -> S
     for p in &k.places {
         out += &format!("// from: {}\n", p.to_string().replace(['\n', '\r', '\\'], " "));
     }
-    let grid: Vec<String> = super::grid(k).iter().map(expr).collect();
-    let grid = if grid.is_empty() { "1".to_string() } else { grid.join(" x ") };
+    let grid = super::blocks(k, " x ");
     out += &format!("// grid {grid}, block {threads}, shared memory {shared_bytes} bytes");
     for what in ["flops", "bytes"] {
         let found = k.attrs.iter().find(|a| &*a.name == what).and_then(|a| a.args.first());

@@ -114,13 +114,24 @@ pub fn threads(kernel: &Kernel) -> Result<i64, Diagnostic> {
     Err(invalid(format!("expected threads(n) with a multiple of 32 up to 1024, found {n}")))
 }
 
-/// The extents of the kernel's `par .. at grid`; the launch has their product as blocks, the last extent fastest.
-pub fn grid(kernel: &Kernel) -> Vec<Expr> {
-    let extents = kernel.body.iter().find_map(|s| match s {
+/// The extents of each `par .. at grid` of the kernel. A launch has the sum of their products as blocks, those of the first grid
+/// first, the last extent of a grid fastest.
+pub fn grids(kernel: &Kernel) -> Vec<Vec<Expr>> {
+    let extents = kernel.body.iter().filter_map(|s| match s {
         Stmt::Par { vars, level: Level::Grid, .. } => Some(vars.iter().map(|v| v.1.clone()).collect()),
         _ => None,
     });
-    extents.unwrap_or_default()
+    let found: Vec<Vec<Expr>> = extents.collect();
+    if found.is_empty() { vec![Vec::new()] } else { found }
+}
+
+/// The number of blocks that [`grids`] make, as a formula with a sign for products.
+fn blocks(kernel: &Kernel, times: &str) -> String {
+    let product = |extents: &Vec<Expr>| {
+        let extents: Vec<String> = extents.iter().map(describe::expr).collect();
+        if extents.is_empty() { "1".to_string() } else { extents.join(times) }
+    };
+    grids(kernel).iter().map(product).collect::<Vec<_>>().join(" + ")
 }
 
 fn invalid(message: impl Into<String>) -> Diagnostic {

@@ -1,6 +1,6 @@
 //! Whole programs as one CUDA C text: the helpers once, every kernel, and the launch plan as comments.
 
-use super::{CudaKernel, c_word, describe, emit_as, grid, prelude};
+use super::{CudaKernel, c_word, describe, emit_as, prelude};
 use std::fmt::Write;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::kernel::text::print_step;
@@ -60,11 +60,10 @@ fn plan_of(out: &mut String, program: &Program, kernels: &[CudaKernel]) -> Resul
                 let (Some(kernel), Some(c)) = (program.kernels.get(l.kernel), kernels.get(l.kernel)) else {
                     return Err(Diagnostic::bug("a launch of no kernel"));
                 };
-                let extents: Vec<String> = grid(kernel).iter().map(describe::expr).collect();
                 let mut arguments: Vec<String> = l.arguments.iter().map(ToString::to_string).collect();
                 arguments.extend(kernel.symbols.iter().map(|s| s.name.to_string()));
                 let when = l.when.as_ref().map_or(String::new(), |e| format!(" where {}", describe::expr(e)));
-                let (grid, arguments) = (extents.join(" * "), arguments.join(", "));
+                let (grid, arguments) = (super::blocks(kernel, " * "), arguments.join(", "));
                 let (threads, dynamic) = (c.threads, c.dynamic_bytes);
                 let _ = writeln!(out, "  {}<<<{grid}, {threads}, {dynamic}>>>({arguments}){when}", c.name);
             }

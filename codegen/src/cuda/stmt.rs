@@ -36,7 +36,11 @@ impl Emitter<'_> {
         if self.dynamic {
             self.line(DYNAMIC_SHARED);
         }
-        self.statements(&kernel.body)?;
+        if super::grids(kernel).len() > 1 {
+            self.side_by_side(&kernel.body)?;
+        } else {
+            self.statements(&kernel.body)?;
+        }
         let head = super::describe::head(kernel, name, self.threads, self.shared_bytes);
         let text = format!(
             // One block is enough: ptxas must not spill for the sake of more.
@@ -78,7 +82,9 @@ impl Emitter<'_> {
         self.line(format!("// {comment}"));
         match s {
             Stmt::Buffer(b) => self.buffer(b),
-            Stmt::Par { vars, level: Level::Grid, body } if !self.in_grid => self.par_grid(vars, body),
+            Stmt::Par { vars, level: Level::Grid, body } if !self.in_grid => {
+                self.par_grid(vars, body, "(long long)blockIdx.x")
+            }
             Stmt::For { var, low, high, step, unroll, body } => {
                 self.for_loop(var, (low, high, step.as_ref()), *unroll, body)
             }
@@ -165,13 +171,48 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    fn par_grid(&mut self, vars: &[(Ident, Expr)], body: &[Stmt]) -> Emitted<()> {
+    /// Several grids: which one a block is of follows from its number. What they share is not checked here.
+    fn side_by_side(&mut self, body: &[Stmt]) -> Emitted<()> {
+        self.line("long long block = blockIdx.x;");
+        let mut most = 0;
+        for (number, stmt) in body.iter().enumerate() {
+            let Stmt::Par { vars, level: Level::Grid, body: inside } = stmt else {
+                return Err(unsupported("a statement beside several grids").into());
+            };
+            let extents = vars.iter().map(|(_, n)| self.index(n)).collect::<Emitted<Vec<_>>>()?;
+            let blocks = if extents.is_empty() { "1".to_string() } else { extents.join(" * ") };
+            let last = number + 1 == body.len();
+            self.line(format!("// {}", super::describe::line(stmt)));
+            if !last {
+                self.open(format!("if (block < {blocks})"));
+            }
+            // A block runs one of the bodies: they may use the same memory, which was not read yet.
+            if self.dynamic {
+                self.shared_bytes = 0;
+            }
+            self.fresh = true;
+            self.pipes.clear();
+            self.par_grid(vars, inside, "block")?;
+            self.in_grid = false;
+            most = self.shared_bytes.max(most);
+            if !last {
+                self.line("return;");
+                self.close();
+                self.line(format!("block -= {blocks};"));
+            }
+        }
+        self.shared_bytes = most;
+        Ok(())
+    }
+
+    /// The grid's variables from the number of the block, then its body.
+    fn par_grid(&mut self, vars: &[(Ident, Expr)], body: &[Stmt], number: &str) -> Emitted<()> {
         self.in_grid = true;
         self.push_scope();
         let mut names = Vec::new();
         let mut lines = Vec::new();
-        let mut rest = "(long long)blockIdx.x".to_string();
-        if vars.len() > 1 {
+        let mut rest = number.to_string();
+        if vars.len() > 1 && rest != "block" {
             self.line(format!("const long long block = {rest};"));
             rest = "block".to_string();
         }

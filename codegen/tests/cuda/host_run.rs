@@ -8,10 +8,11 @@ use tilewright_ir::kernel::tree::Kernel;
 
 /// All kernels in one text, each in a namespace of its own so that their helpers do not meet.
 fn kernels_text() -> String {
-    let all: [fn() -> Kernel; 7] = [
+    let all: [fn() -> Kernel; 8] = [
         kernels::swiglu,
         kernels::layer_norm,
         kernels::softmax,
+        kernels::beside,
         kernels::matmul_bias_gelu,
         kernels::attention_row,
         kernels::casts,

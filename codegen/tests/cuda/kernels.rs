@@ -172,6 +172,42 @@ pub fn softmax() -> Kernel {
     )
 }
 
+/// Row softmax beside the sums of other rows, backwards: two grids of one launch.
+pub fn beside() -> Kernel {
+    let rows = |s, b, r| buffer(s, b, DType::F32, &[("r", n(r)), ("c", n("C"))]);
+    let row = || vec![at(n("row")), IndexDim::All];
+    kernel(
+        "beside",
+        64,
+        &[("C", 100)],
+        &[("first", 1 << 20), ("second", 1 << 20)],
+        vec![
+            rows(Space::In, "x", "first"),
+            rows(Space::Out, "y", "first"),
+            rows(Space::In, "z", "second"),
+            buffer(Space::Out, "total", DType::F32, &[("r", n("second"))]),
+        ],
+        vec![
+            par(
+                &[("row", n("first"))],
+                vec![
+                    load("v", "x", row(), None),
+                    lets("e", exp(sub(n("v"), reduce(TileReduce::Max, n("v"), "c")))),
+                    store("y", row(), div(n("e"), sum(n("e"), "c"))),
+                ],
+            ),
+            par(
+                &[("row", n("second"))],
+                vec![
+                    load("v", "z", row(), None),
+                    lets("s", sum(n("v"), "c")),
+                    store("total", vec![at(n("row"))], n("s")),
+                ],
+            ),
+        ],
+    )
+}
+
 pub fn matmul_bias_gelu() -> Kernel {
     let tile = || vec![open(mul(n("mt"), n("BM")), n("BM")), range(mul(n("nt"), n("BN")), n("BN"))];
     let cubic = mul(real(0.044715), mul(mul(n("t"), n("t")), n("t")));

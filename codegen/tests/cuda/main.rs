@@ -6,7 +6,7 @@
 mod host_run;
 mod kernels;
 
-use tilewright_codegen::cuda::{emit, grid, threads};
+use tilewright_codegen::cuda::{emit, grids, threads};
 use tilewright_ir::kernel::expr::Expr;
 use tilewright_ir::kernel::text::parse_kernel;
 use tilewright_ir::kernel::tree::{Level, PipelineOp, Stmt, SyncScope};
@@ -31,6 +31,12 @@ fn layer_norm() {
 #[test]
 fn softmax() {
     snapshot("softmax", &kernels::softmax());
+}
+
+#[test]
+fn beside() {
+    snapshot("beside", &kernels::beside());
+    assert_eq!(grids(&kernels::beside()).len(), 2);
 }
 
 #[test]
@@ -117,6 +123,6 @@ fn masked_operands_in_shared_memory_are_staged() {
 
 #[test]
 fn grid_is_the_extents_of_the_par() {
-    assert_eq!(grid(&kernels::matmul_bias_gelu()).len(), 2);
+    assert_eq!(grids(&kernels::matmul_bias_gelu()).iter().map(Vec::len).collect::<Vec<_>>(), [2]);
     assert_eq!(threads(&kernels::matmul_bias_gelu()), Ok(128));
 }

@@ -285,7 +285,8 @@ pub struct Kernel {
     pub arguments: Vec<Buffer>,
     /// Views of arguments.
     pub views: Vec<View>,
-    /// Body; most often scratch buffers and one `par .. at grid`.
+    /// Body; most often scratch buffers and one `par .. at grid`. On GPUs several of these are parts of one launch that run side by
+    /// side, so none may touch what another one writes.
     pub body: Block,
     /// Graph nodes and lines that it computes, for comments; not part of the text's meaning.
     pub places: Vec<Place>,

@@ -182,13 +182,14 @@ impl Lower<'_> {
         inputs: &[Ident],
         outputs: &[Ident],
     ) -> Result<(), Diagnostic> {
-        for (part, (mine, region)) in schedule::gpu::parts(region).into_iter().enumerate() {
-            let name = if part == 0 { kernel_name.to_string() } else { format!("{kernel_name}_{part}") };
-            let kernel = schedule::gpu::region_kernel(&region, &name, &self.f.symbols, self.target.isa)?;
-            let mine = mine.iter().map(|&i| outputs.get(i).cloned());
-            let mine = mine.collect::<Option<Vec<_>>>().ok_or_else(|| Diagnostic::bug("an output without a buffer"))?;
-            self.push_when(kernel, inputs.iter().cloned().chain(mine).collect(), None);
+        let first = self.kernels.len();
+        let buffers: Vec<Ident> = inputs.iter().chain(outputs).cloned().collect();
+        for launched in schedule::gpu::kernels(region, kernel_name, &self.f.symbols, self.target.isa)? {
+            let arguments = launched.arguments.iter().map(|&a| buffers.get(a).cloned()).collect::<Option<Vec<_>>>();
+            let arguments = arguments.ok_or_else(|| Diagnostic::bug("an output without a buffer"))?;
+            self.push_when(launched.kernel, arguments, None);
         }
+        schedule::with_cost(&mut self.kernels[first..], schedule::cost(region).as_ref());
         Ok(())
     }
 

@@ -18,13 +18,31 @@ pub(super) fn marked(symbol: &str) -> Ident {
 
 /// An expression over symbols alone, for steps of programs.
 pub fn plain(mut e: Expr) -> Expr {
-    Names { symbols: BTreeSet::new() }.expr(&mut e);
+    Names { rename: &|name| unmark(name).unwrap_or_else(|| name.clone()) }.expr(&mut e);
     e
+}
+
+/// The symbol that a marked name is of.
+fn unmark(name: &Ident) -> Option<Ident> {
+    name.strip_prefix(MARK).map(Ident::from)
 }
 
 /// Gives symbols their own names, and others to whatever has the name of one.
 pub fn apart(kernel: &mut Kernel) {
-    let names = Names { symbols: kernel.symbols.iter().map(|s| s.name.clone()).collect() };
+    let symbols: BTreeSet<Symbol> = kernel.symbols.iter().map(|s| s.name.clone()).collect();
+    let own = |name: &Ident| {
+        let mut name = name.clone();
+        while symbols.contains(&*name) {
+            name = format!("{name}_").into();
+        }
+        name
+    };
+    rename(kernel, &|name| unmark(name).unwrap_or_else(|| own(name)));
+}
+
+/// Renames whatever has a name inside a kernel: buffers, axes, variables, tiles, symbols where they are read.
+pub(super) fn rename(kernel: &mut Kernel, to: &dyn Fn(&Ident) -> Ident) {
+    let names = Names { rename: to };
     for b in &mut kernel.arguments {
         names.name(&mut b.name);
         names.axes(&mut b.axes);
@@ -40,19 +58,13 @@ pub fn apart(kernel: &mut Kernel) {
     names.block(&mut kernel.body);
 }
 
-struct Names {
-    symbols: BTreeSet<Symbol>,
+struct Names<'f> {
+    rename: &'f dyn Fn(&Ident) -> Ident,
 }
 
-impl Names {
+impl Names<'_> {
     fn name(&self, name: &mut Ident) {
-        if let Some(symbol) = name.strip_prefix(MARK) {
-            *name = symbol.into();
-            return;
-        }
-        while self.symbols.contains(&**name) {
-            *name = format!("{name}_").into();
-        }
+        *name = (self.rename)(name);
     }
 
     fn axes(&self, axes: &mut [(Ident, Expr)]) {

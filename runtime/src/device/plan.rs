@@ -5,7 +5,7 @@ use crate::executable::{bytes_of, check_sizes};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tilewright_codegen::cpu::clif::eval;
-use tilewright_codegen::cuda::grid;
+use tilewright_codegen::cuda::grids;
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Role;
@@ -190,10 +190,15 @@ impl Planner<'_> {
         let missing = |name: &str| Diagnostic::new("symbol", format!("no value for symbol `{name}`"));
         let values = kernel.symbols.iter().map(|s| symbol(&s.name).ok_or_else(|| missing(&s.name)));
         let symbols = values.collect::<Result<_, _>>()?;
-        let mut blocks: u64 = 1;
-        for extent in grid(kernel) {
-            let n = u64::try_from(eval(&extent, &symbol)?).unwrap_or(0);
-            blocks = blocks.checked_mul(n).ok_or_else(|| Diagnostic::new("dim-overflow", "the grid is too large"))?;
+        let large = || Diagnostic::new("dim-overflow", "the grid is too large");
+        let mut blocks: u64 = 0;
+        for extents in grids(kernel) {
+            let mut points: u64 = 1;
+            for extent in extents {
+                let n = u64::try_from(eval(&extent, &symbol)?).unwrap_or(0);
+                points = points.checked_mul(n).ok_or_else(large)?;
+            }
+            blocks = blocks.checked_add(points).ok_or_else(large)?;
         }
         self.plan.steps.push(PlannedStep::Launch { program: index, kernel: launch.kernel, arguments, symbols, blocks });
         Ok(())

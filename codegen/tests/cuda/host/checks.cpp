@@ -66,6 +66,24 @@ static void check_softmax() {
     }
 }
 
+static void check_beside() {
+    Check check{"beside", 2e-6};
+    const int first = 3, second = 5, columns = 100;
+    const Floats x = random_floats(first * columns, 3), z = random_floats(second * columns, 1);
+    Floats y(first * columns), total(second);
+    launch(64, first + second, [&] { beside(x.data(), y.data(), z.data(), total.data(), first, second); });
+    for (int r = 0; r < first; ++r) {
+        double sum = 0;
+        for (int c = 0; c < columns; ++c) sum += exp((double)x[r * columns + c]);
+        for (int c = 0; c < columns; ++c) check(1e3 * y[r * columns + c], 1e3 * exp((double)x[r * columns + c]) / sum);
+    }
+    for (int r = 0; r < second; ++r) {
+        double sum = 0;
+        for (int c = 0; c < columns; ++c) sum += z[r * columns + c];
+        check(1 + total[r], 1 + sum);
+    }
+}
+
 static void check_matmul() {
     Check check{"matmul_bias_gelu", 1e-5};
     const int m = 70, n = 3072, k = 768;
@@ -175,6 +193,7 @@ int main() {
     check_swiglu();
     check_layer_norm();
     check_softmax();
+    check_beside();
     check_matmul();
     check_attention();
     return failures != 0;

@@ -1,11 +1,12 @@
 //! The verifier of kernels: names, kinds and products (V1), bounds (V3), races between grid points and completeness (V4),
-//! the turns of pipes of one team (V6).
+//! the turns of pipes of one team (V6), and that grids of one launch are apart.
 //!
 //! Bounds are proved for all values of the symbols. A refusal means "not proved". Not checked here: limits of targets,
-//! races inside a block, pipes between roles and queues, two statements that write one buffer at different grid points.
+//! races inside a block, pipes between roles and queues, two statements of one grid that write one buffer at different points.
 
 mod bounds;
 mod context;
+mod grids;
 mod in_place;
 mod linear;
 mod pipes;
@@ -54,6 +55,7 @@ pub fn verify(kernel: &Kernel) -> Result<Report, Diagnostic> {
     let result = types::check(kernel)
         .and_then(|()| products::check(kernel))
         .and_then(|()| pipes::check(kernel))
+        .and_then(|()| grids::check(kernel))
         .and_then(|()| bounds::check(kernel));
     result.map_err(|mut d| {
         if let Some(p) = kernel.places.first() {

@@ -225,3 +225,23 @@ fn an_output_over_its_input() {
         assert!(!may(&bad, 0, 2), "{why}");
     }
 }
+
+/// Grids of one launch run in no order.
+#[test]
+fn grids_side_by_side_do_not_touch_what_another_one_writes() {
+    let of = |second: &str| {
+        let text = format!(
+            "kernel k target sm_80 threads(32) {{\n  in x: f32[i=8]\n  out y: f32[i=8]\n  inout z: f32[i=8]\n  \
+             par b in 8 at grid {{\n    let v = load x[b]\n    store y[b] = v\n  }}\n  \
+             par b in 8 at grid {{\n{second}  }}\n}}\n"
+        );
+        verify(&parse_kernel("k", &text).unwrap()).map_err(|d| (d.code, d.message))
+    };
+    let report = of("    let v = load x[b]\n    store z[b] = v\n").unwrap();
+    assert!(report.complete(), "{:?}", report.outputs);
+    let (code, message) = of("    let v = load x[b]\n    store y[b] = v\n").unwrap_err();
+    assert!(code == "kernel-race" && message.contains("`y`"), "{code}: {message}");
+    // A tile in a grid's own memory has a name that another grid may have, too.
+    let own = "    shared t: f32[i=8]\n    let v = load x[0 +: 8]\n    store t[0 +: 8] = v\n    let w = load t[b]\n    store z[b] = w\n";
+    of(own).unwrap();
+}

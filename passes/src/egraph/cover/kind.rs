@@ -29,6 +29,13 @@ pub(super) struct Sum {
     pub batch: AxisSet,
 }
 
+/// Products with the outputs that they are for, as locals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub sums: Vec<Sum>,
+    pub outputs: Vec<usize>,
+}
+
 /// What a body is, in locals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -36,6 +43,8 @@ pub(super) enum Form {
     Pointwise,
     /// Matrix products on micro-kernels, and elementwise work on their results.
     Products(Vec<Sum>),
+    /// Such products of the same rows with columns of their own, part by part: grids side by side.
+    Beside(Vec<Part>),
     /// One-pass softmax folds over one axis whose key holds one product. Beside them maxima of the key and plain sums.
     Attention { folds: Vec<usize>, key: Sum },
     /// Folds in loops. The sums here are products that no micro-kernel computes.
@@ -53,7 +62,7 @@ impl Form {
                 let changed = |sum: &Sum| written.is_changed(sum.left) || written.is_changed(sum.right);
                 matches!(&sums[..], [sum] if sum.nest.len() == folds + 1 && changed(sum))
             }
-            Form::Loops(_) | Form::Pointwise | Form::Products(_) | Form::Attention { .. } => false,
+            Form::Loops(_) | Form::Pointwise | Form::Products(_) | Form::Beside(_) | Form::Attention { .. } => false,
         }
     }
 }
@@ -345,15 +354,40 @@ pub(super) fn form(problem: &Problem<'_>, written: &Written<'_>) -> Form {
 }
 
 fn products(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], sums: &[Sum]) -> Option<Form> {
-    let all = sums.iter().flat_map(|s| &s.nest).count() == folds.len() + sums.len();
-    if sums.is_empty() || !all || sums.len() > problem.device.capabilities.products {
+    if sums.iter().flat_map(|s| &s.nest).count() != folds.len() + sums.len() {
+        return None;
+    }
+    let mut parts: Vec<Part> = Vec::new();
+    for &output in &written.outputs {
+        let free = |p: &Part| p.outputs.iter().all(|&o| written.locals[o].free == written.locals[output].free);
+        match parts.iter_mut().find(|p| free(p)) {
+            Some(part) => part.outputs.push(output),
+            None => parts.push(Part { sums: Vec::new(), outputs: vec![output] }),
+        }
+    }
+    if parts.len() < 2 {
+        return alike(problem, written, sums, &written.outputs).map(Form::Products);
+    }
+    for part in &mut parts {
+        let mine = sums.iter().filter(|s| part.outputs.iter().any(|&o| written.reaches(o, s.fold))).cloned();
+        part.sums = alike(problem, written, &mine.collect::<Vec<_>>(), &part.outputs)?;
+    }
+    let first = parts.first()?.sums.first()?.clone();
+    let same = |s: &Sum| (s.left, s.depth, s.rows, s.batch) == (first.left, first.depth, first.rows, first.batch);
+    let once = parts.iter().map(|p| p.sums.len()).sum::<usize>() == sums.len();
+    (once && parts.iter().flat_map(|p| &p.sums).all(same)).then_some(Form::Beside(parts))
+}
+
+/// The products as micro-kernels compute them, if they share rows, columns and loops, and are what the outputs are made of.
+fn alike(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], outputs: &[usize]) -> Option<Vec<Sum>> {
+    if sums.is_empty() || sums.len() > problem.device.capabilities.products {
         return None;
     }
     let oriented: Vec<Sum> = sums.iter().map(|s| oriented(problem, written, s)).collect::<Option<_>>()?;
     let first = oriented.first()?;
     let alike = |s: &Sum| s.left == first.left && s.depth == first.depth && s.columns == first.columns;
     let whole = |o: &usize| written.locals[*o].free == first.rows | first.columns | first.batch;
-    (oriented.iter().all(alike) && written.outputs.iter().all(whole)).then_some(Form::Products(oriented))
+    (oriented.iter().all(alike) && outputs.iter().all(whole)).then_some(oriented)
 }
 
 fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], sums: &[Sum]) -> Option<Form> {
@@ -410,17 +444,19 @@ fn attention(problem: &Problem<'_>, written: &Written<'_>, folds: &[usize], sums
 impl Written<'_> {
     /// Whether a local needs another one.
     pub fn reaches(&self, from: usize, to: usize) -> bool {
+        self.below(&[from])[to]
+    }
+
+    /// Which locals these need, with themselves.
+    pub fn below(&self, from: &[usize]) -> Vec<bool> {
         let mut seen = vec![false; self.locals.len()];
-        let mut stack = vec![from];
+        let mut stack = from.to_vec();
         while let Some(at) = stack.pop() {
-            if at == to {
-                return true;
-            }
             if !std::mem::replace(&mut seen[at], true) {
                 stack.extend(&self.locals[at].kids);
             }
         }
-        false
+        seen
     }
 }
 
@@ -445,6 +481,7 @@ pub(super) fn kind(problem: &Problem<'_>, written: &Written<'_>, form: &Form) ->
             if written.outputs.iter().all(moves) { Kind::Copy } else { Kind::Pointwise }
         }
         Form::Products(sums) => Kind::Contraction(sums.iter().map(product).collect()),
+        Form::Beside(parts) => Kind::Contraction(parts.iter().flat_map(|p| &p.sums).map(product).collect()),
         Form::Attention { folds, key } => {
             Kind::Attention { folds: folds.iter().map(|&f| id(f)).collect(), key: product(key) }
         }

@@ -1,5 +1,5 @@
 //! Kernels that store several values: an inner value beside the result that needs it, and siblings that read the same
-//! tensor over the same folds. Only for devices whose kernels can.
+//! tensor over the same folds, products of the same rows among them whatever their columns. Only for devices whose kernels can.
 
 use super::super::lang::{AxisSet, axis_bit};
 use super::body::{Body, Written, written};
@@ -113,10 +113,15 @@ impl<'s, 'p, 'a> Multi<'s, 'p, 'a> {
             axes.fold(0, |set, a| set | axis_bit(a))
         };
         let mut tops: Vec<(Class, Body, AxisSet)> = Vec::new();
+        let mut products: BTreeSet<Class> = BTreeSet::new();
         for class in (0..problem.classes.len()).filter(|&c| self.plain(c)) {
             for (body, _) in self.search.kept[class].iter().take(SIBLINGS) {
                 let axes = folds(body);
                 if axes != 0 {
+                    let is_product = |w: Written<'_>| matches!(form(problem, &w), Form::Products(_));
+                    if written(problem, body, &[class]).is_some_and(is_product) {
+                        products.insert(class);
+                    }
                     tops.push((class, body.clone(), axes));
                 }
             }
@@ -132,8 +137,10 @@ impl<'s, 'p, 'a> Multi<'s, 'p, 'a> {
                     }
                     let nested = outputs.iter().all(|&o| {
                         let (a, b) = (problem.classes[o].free, problem.classes[*class].free);
+                        let beside = products.contains(&o) && products.contains(class);
+                        let fits = a & !b == 0 || b & !a == 0 || beside;
                         let apart = !ways.needless(o, *class) && !ways.needless(*class, o);
-                        (a & !b == 0 || b & !a == 0) && apart && other.chosen(o).is_none() && !other.inputs.contains(&o)
+                        fits && apart && other.chosen(o).is_none() && !other.inputs.contains(&o)
                     });
                     let apart = body.chosen(*class).is_none() && !body.inputs.contains(class);
                     if nested
@@ -180,6 +187,6 @@ fn apart(problem: &Problem<'_>, w: &Written<'_>, form: &Form) -> bool {
             let inner = inner_axes(problem, w).into_iter().fold(0, |set, a| set | axis_bit(a));
             w.outputs.iter().all(|&o| w.grid & !inner & !w.locals[o].free == 0)
         }
-        Form::Products(_) | Form::Attention { .. } => true,
+        Form::Products(_) | Form::Beside(_) | Form::Attention { .. } => true,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::lang::{Affine, Attr, AxisId, AxisSet, GATHERED, Head, axis_bit};
 use super::body::Written;
-use super::kind::{Form, Rows, Sum, left_fits};
+use super::kind::{Form, Part, Rows, Sum, left_fits};
 use super::loops::loops;
 use super::problem::{Class, Problem, Step, each};
 use super::{Bound, Price};
@@ -75,15 +75,25 @@ pub(super) fn price(problem: &Problem<'_>, written: &Written<'_>, form: &Form) -
         Form::Pointwise => loops(problem, written, &[]),
         Form::Loops(sums) => loops(problem, written, sums),
         Form::Products(sums) => {
-            // Smaller tiles keep more cores busy, and reach less of the matrix rate.
-            let sizes = [(1.0, 1.0), (2.0, 0.85), (4.0, 0.6)];
-            let prices = sizes.map(|(cut, rate)| products(problem, written, sums, cut, rate).price(problem));
-            let [first, rest @ ..] = prices;
-            return rest.into_iter().fold(first, |best, p| if p.seconds < best.seconds { p } else { best });
+            let part = Part { sums: sums.clone(), outputs: written.outputs.clone() };
+            return tiled(problem, written, &[part]);
         }
+        Form::Beside(parts) => return tiled(problem, written, parts),
         Form::Attention { folds, key } => attention(problem, written, folds, key),
     };
     loads.price(problem)
+}
+
+/// Grids of products, in tiles of the best size: smaller ones keep more cores busy, and reach less of the matrix rate.
+fn tiled(problem: &Problem<'_>, written: &Written<'_>, parts: &[Part]) -> Price {
+    let prices = [(1.0, 1.0), (2.0, 0.85), (4.0, 0.6)].map(|(cut, rate)| {
+        let mut load = Load { launch: problem.device.launch.0, ..Load::default() };
+        let mut seen = vec![false; written.locals.len()];
+        parts.iter().for_each(|part| products(problem, written, part, (cut, rate), (&mut load, &mut seen)));
+        load.price(problem)
+    });
+    let [first, rest @ ..] = prices;
+    rest.into_iter().fold(first, |best, p| if p.seconds < best.seconds { p } else { best })
 }
 
 /// Bytes of one element.
@@ -139,12 +149,17 @@ pub(super) fn pace(problem: &Problem<'_>, written: &Written<'_>, at: usize) -> D
 
 /// Bytes written. What no cache holds and nobody asked for counts as often again as [`ROOM`] says.
 pub(super) fn stored(problem: &Problem<'_>, written: &Written<'_>) -> f64 {
+    stored_of(problem, written, &written.outputs)
+}
+
+/// As [`stored`], of some outputs.
+fn stored_of(problem: &Problem<'_>, written: &Written<'_>, outputs: &[usize]) -> f64 {
     let one = |&o: &usize| {
         let info = &problem.classes[written.locals[o].class];
         let size = problem.points(info.free) * bytes(problem, written.locals[o].class);
         if info.root || size <= problem.device.cache_bytes.0 { size } else { size * (1.0 + ROOM) }
     };
-    written.outputs.iter().map(one).sum()
+    outputs.iter().map(one).sum()
 }
 
 /// What memory for a large value costs beside the time to write it, in such times: pages are touched for the first time, and others
@@ -160,17 +175,24 @@ pub(super) fn read(problem: &Problem<'_>, load: &mut Load, points: f64, total: f
     load.read += size * times;
 }
 
-/// Products on micro-kernels, with elementwise work on their results and, where the device can, on their left operand.
-/// Tiles are those of the device divided by `cut`, and run at `rate` of its speed.
-fn products(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], cut: f64, rate: f64) -> Load {
-    let d = problem.device;
-    let mut load = Load { written: stored(problem, written), launch: d.launch.0, ..Load::default() };
-    let Some(first) = sums.first() else { return load };
+/// Adds products on micro-kernels, with elementwise work on their results and, where the device can, on their left operand.
+/// Tiles are those of the device divided by `cut`, and run at `rate` of its speed. What other grids have `seen` comes from a
+/// cache.
+fn products(
+    problem: &Problem<'_>,
+    written: &Written<'_>,
+    part: &Part,
+    (cut, rate): (f64, f64),
+    (load, seen): (&mut Load, &mut [bool]),
+) {
+    let (d, sums) = (problem.device, &part.sums);
+    load.written += stored_of(problem, written, &part.outputs);
+    let Some(first) = sums.first() else { return };
     let (m, n) = (problem.points(first.rows), problem.points(first.columns));
     let (tall, wide) = (d.tile.0.0 / cut, d.tile.1.0 / cut);
     let (row_tiles, column_tiles) = ((m / tall).ceil(), (n / wide).ceil());
     let batch = problem.points(first.batch);
-    load.items = row_tiles * column_tiles * batch;
+    load.items += row_tiles * column_tiles * batch;
     // Of a value that lacks axes of the result: one computation a tile along them.
     let again = |free: AxisSet| {
         let lack = |axes: AxisSet, tile: f64| (problem.points(axes & !free) / tile).ceil().max(1.0);
@@ -201,12 +223,17 @@ fn products(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], cut: f64
             load.launch += d.launch.0 + 2.0 * size / d.memory.0;
         }
     }
-    for (at, local) in written.locals.iter().enumerate() {
+    let mine = written.below(&part.outputs);
+    for (at, local) in written.locals.iter().enumerate().filter(|(at, _)| mine[*at]) {
         let dtype = pace(problem, written, at);
         if let Some(axes) = source(problem, written, at) {
             let points = problem.points(axes);
             let total = problem.points(local.free) * again(local.free);
-            read(problem, &mut load, points, total, bytes(problem, local.class), 0);
+            let before = load.read;
+            read(problem, load, points, total, bytes(problem, local.class), 0);
+            if std::mem::replace(&mut seen[at], true) {
+                load.read = before;
+            }
         }
         if let Some(Step::Map { work, special }) = local.choice.map(|c| &c.step)
             && !inside.contains(&at)
@@ -216,7 +243,6 @@ fn products(problem: &Problem<'_>, written: &Written<'_>, sums: &[Sum], cut: f64
             load.vector += count * elementwise(problem, *work, *special, dtype);
         }
     }
-    load
 }
 
 /// The dtype that a matrix unit reads: below a cast of blocks or halves, these.

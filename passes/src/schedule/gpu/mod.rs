@@ -3,6 +3,7 @@
 //! The emitter is the one of the CPU's templates; a template here only says how axes are bound. A block reads along the
 //! innermost axis, so that neighbouring threads read neighbouring elements.
 
+mod beside;
 mod boxes;
 mod flash;
 mod lines;
@@ -13,9 +14,10 @@ mod tensor;
 mod tiles;
 
 pub(crate) use flash::{LEAST_ROWS, MOST_WIDE, ROWS};
+pub use beside::{Launched, kernels};
 pub use lines::cumsum;
 pub(crate) use rows::LONGEST_ROW;
-pub use split::parts;
+use split::parts;
 
 use super::cost::{cost, with_cost};
 use super::emit::{Bind, Emitter, Frame};
@@ -34,7 +36,7 @@ const MOST_THREADS: i64 = 256;
 /// The kernel of a region for target `sm_*`, all of whose outputs have all its axes (see [`parts`]); its arguments are the region's inputs in order, then its outputs.
 ///
 /// Errors: broken invariants.
-pub fn region_kernel(region: &Region, name: &str, symbols: &[SymbolDecl], target: &str) -> Result<Kernel, Diagnostic> {
+fn region_kernel(region: &Region, name: &str, symbols: &[SymbolDecl], target: &str) -> Result<Kernel, Diagnostic> {
     let (row, flash) = (rows::unified(region), flash::find(region));
     let built = if let Some(products) = matmul::products(region) {
         matmul::kernel(region, &products)?
@@ -45,6 +47,7 @@ pub fn region_kernel(region: &Region, name: &str, symbols: &[SymbolDecl], target
     } else {
         match super::Schedule::choose(region) {
             super::Schedule::Point => rows::point(region)?,
+            super::Schedule::Row { .. } if rows::are_apart(region) => rows::of_folds(region)?,
             super::Schedule::Row { .. } => rows::in_strips(region)?,
             _any if super::wide_online(region) => rows::of_folds(region)?,
             super::Schedule::Pointwise { .. } | super::Schedule::Scalar => boxes::kernel(region)?,

@@ -75,7 +75,18 @@ pub(super) fn in_strips(region: &Region) -> Result<Built<'_>, Diagnostic> {
     Ok(Built { emitter, vars, threads })
 }
 
-/// A block for a row of results of folds that vary along it, as attention's do: one pass over the folded axis in strips.
+/// Whether all folds vary along the innermost axis of the output: parts of a row have nothing in common then.
+pub(super) fn are_apart(region: &Region) -> bool {
+    let fold = |term: &Term| {
+        matches!(term, Term::Fold { .. } | Term::ArgFold { .. } | Term::Online { .. } | Term::Moment { .. })
+    };
+    let last = region.rank.checked_sub(1);
+    let varies = |id: usize| last.is_some_and(|l| region.free[id].contains(&l));
+    region.terms.iter().enumerate().all(|(id, (term, _))| !fold(term) || varies(id))
+}
+
+/// A block for a part of a row of results of folds that vary along it ([`are_apart`]), as attention's and those of a vector times a
+/// matrix do: one pass over the folded axis in strips.
 pub(super) fn of_folds(region: &Region) -> Result<Built<'_>, Diagnostic> {
     let last = region.rank.saturating_sub(1);
     let (mut emitter, mut frame, mut vars) = team(region, &[last]);
