@@ -3,7 +3,7 @@
 use super::cover::usual_sizes;
 use super::facts::{AxisInfo, Facts, Graph, Sort, Tables};
 use super::lang::{Attr, AxisId, AxisSet, ENode, Fold, Head, Number, axis_bit};
-use super::push::{push_at, wide_number};
+use super::push::{push_at, same_dtype, wide_number};
 use super::rules::{Class, Condition, ConditionKind, Rule, RuleSet};
 use super::term::Term;
 use super::widths::is_half;
@@ -70,6 +70,9 @@ pub type IndexRewrite = Rewrite<ENode, Tables>;
 /// Errors: `too-many-variants`; a bug where egg refuses what the loader let through.
 pub fn compile(rules: &RuleSet, numerics: Numerics, dtypes: &[DType]) -> Result<Vec<IndexRewrite>, Diagnostic> {
     let mut out = vec![push_at()?];
+    for &to in dtypes {
+        out.push(same_dtype(to)?);
+    }
     let halves = dtypes.iter().any(|d| is_half(*d));
     if halves {
         out.push(wide_number()?);
@@ -114,11 +117,11 @@ fn is_of_halves(rule: &Rule) -> bool {
     rule.truth.iter().any(|c| c.kind == ConditionKind::Half)
 }
 
-/// Whether all casts to f16 and bf16 of a left side are to one of `dtypes`: no rule makes values of another.
+/// Whether all casts to floats of a left side are to one of `dtypes`: no rule makes values of another.
 fn casts_from(left: &Term, dtypes: &[DType]) -> bool {
     let Term::Apply(head, args) = left else { return true };
     let known = match head {
-        Head::Scalar(ScalarOp::Cast { to }) => !is_half(*to) || dtypes.contains(to),
+        Head::Scalar(ScalarOp::Cast { to }) => !to.is_float() || dtypes.contains(to),
         _other => true,
     };
     known && args.iter().all(|a| casts_from(a, dtypes))
@@ -219,6 +222,7 @@ fn holds(kind: ConditionKind, vars: &[Var], graph: &Graph, subst: &Subst) -> boo
             .is_some_and(|info| graph.analysis.at_least_one(&info.dim)),
         ConditionKind::Wide => facts(0).and_then(Facts::dtype).is_some_and(|d| d != DType::F16),
         ConditionKind::Half => facts(0).and_then(Facts::dtype).is_some_and(is_half),
+        ConditionKind::Float => facts(0).and_then(Facts::dtype).is_some_and(DType::is_float),
         ConditionKind::Single => facts(0).and_then(Facts::dtype) == Some(DType::F32),
         ConditionKind::Implied => vars.first().and_then(|v| subst.get(*v)).is_some_and(|x| {
             let cast = |to| graph.lookup(ENode::new(Head::Scalar(ScalarOp::Cast { to }), vec![*x]));

@@ -4,6 +4,8 @@
 //! behind its `at`: pushing it would make a second copy of the loop.
 //!
 //! wide-number: `(cast-f32 c)` of a constant or a size in f16 or bf16 is that constant or size in f32. Exact.
+//!
+//! same-dtype: `(cast-f32 x)` of a value in f32 is that value, and so for each float. Exact.
 
 use super::compile::IndexRewrite;
 use super::facts::{Graph, Tables};
@@ -25,14 +27,27 @@ pub(super) fn push_at() -> Result<IndexRewrite, Diagnostic> {
     Rewrite::new("push-at", Pattern::new(ast), applier).map_err(|e| Diagnostic::bug(format!("push-at: {e}")))
 }
 
-/// The other rewrite. Errors: a bug where egg refuses it.
+/// The rewrite of numbers. Errors: a bug where egg refuses it.
 pub(super) fn wide_number() -> Result<IndexRewrite, Diagnostic> {
+    let (pattern, body) = cast(DType::F32)?;
+    let done = Rewrite::new("wide-number", pattern, WideNumber { body });
+    done.map_err(|e| Diagnostic::bug(format!("wide-number: {e}")))
+}
+
+/// The rewrite of conversions to one dtype. Errors: a bug where egg refuses it.
+pub(super) fn same_dtype(to: DType) -> Result<IndexRewrite, Diagnostic> {
+    let (pattern, body) = cast(to)?;
+    let done = Rewrite::new("same-dtype", pattern, SameDtype { body, to });
+    done.map_err(|e| Diagnostic::bug(format!("same-dtype: {e}")))
+}
+
+/// `(cast ?x)` to a dtype, and `?x`.
+fn cast(to: DType) -> Result<(Pattern<ENode>, Var), Diagnostic> {
     let variable = "?x".parse::<Var>().map_err(|e| Diagnostic::bug(format!("`?x`: {e}")))?;
     let mut ast = PatternAst::default();
     let children = vec![ast.add(ENodeOrVar::Var(variable))];
-    ast.add(ENodeOrVar::ENode(ENode::new(Head::Scalar(ScalarOp::Cast { to: DType::F32 }), children)));
-    Rewrite::new("wide-number", Pattern::new(ast), WideNumber { body: variable })
-        .map_err(|e| Diagnostic::bug(format!("wide-number: {e}")))
+    ast.add(ENodeOrVar::ENode(ENode::new(Head::Scalar(ScalarOp::Cast { to }), children)));
+    Ok((Pattern::new(ast), variable))
 }
 
 /// The side of a union that was matched: its class, or the very term if the e-graph is one that explains itself. Such an
@@ -82,6 +97,33 @@ impl Applier<ENode, Tables> for WideNumber {
         let head = Head::Scalar(ScalarOp::Cast { to: DType::F32 });
         let from = matched(graph, class, head, Vec::new(), |graph| graph.add_uncanonical(node));
         if graph.union_trusted(from, wide, name) { vec![wide] } else { Vec::new() }
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        vec![self.body]
+    }
+}
+
+struct SameDtype {
+    body: Var,
+    to: DType,
+}
+
+impl Applier<ENode, Tables> for SameDtype {
+    fn apply_one(
+        &self,
+        graph: &mut Graph,
+        class: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<ENode>>,
+        name: Symbol,
+    ) -> Vec<Id> {
+        let Some(&body) = subst.get(self.body) else { return Vec::new() };
+        if graph[body].data.dtype() != Some(self.to) {
+            return Vec::new();
+        }
+        let from = matched(graph, class, Head::Scalar(ScalarOp::Cast { to: self.to }), Vec::new(), |_| body);
+        if graph.union_trusted(from, body, name) { vec![body] } else { Vec::new() }
     }
 
     fn vars(&self) -> Vec<Var> {

@@ -11,7 +11,7 @@ fn rule(text: &str) -> Rule {
 fn shipped_rules_hold() {
     let set = shipped().unwrap();
     assert!(set.rules.len() >= 30, "{}", set.rules.len());
-    for group in ["algebra", "reduction", "online", "variance", "views", "halves"] {
+    for group in ["algebra", "reduction", "online", "variance", "views", "dtype", "halves"] {
         assert!(set.rules.iter().any(|r| &*r.group == group), "{group}");
     }
     for r in &set.rules {

@@ -9,6 +9,8 @@ mod launch;
 mod level2;
 mod lookups;
 mod once;
+mod one_hot;
+mod parts;
 mod prepared;
 mod rewrite;
 mod slices;

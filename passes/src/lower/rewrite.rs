@@ -4,6 +4,17 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Node, NodeId, Value};
 use tilewright_ir::op::GraphOp;
 
+/// How often each node's values are read or returned.
+pub(super) fn uses(f: &Function) -> Vec<usize> {
+    let live = f.live();
+    let mut uses = vec![0; f.nodes.len()];
+    let read = f.nodes.iter().zip(live).filter(|n| n.1).flat_map(|n| &n.0.args);
+    for v in read.chain(&f.results) {
+        uses[v.node.index()] += 1;
+    }
+    uses
+}
+
 /// The new function so far, and the new node of each old one.
 pub(super) struct Rewrite<'m> {
     module: &'m Module,

@@ -3,7 +3,7 @@
 //! before: `%1 = dot %x, %w`, `%2 = add %1, %b`, `%3 = slice %2`      after: slices of `%x`, `%w`, `%b` first
 //! keeps: types, places, values bit for bit.    cost: O(nodes), and a visit of what is above each slice.
 
-use super::rewrite::Rewrite;
+use super::rewrite::{Rewrite, uses};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Node, Value};
 use tilewright_ir::op::GraphOp;
@@ -43,17 +43,6 @@ pub(super) fn moved(module: &Module, f: &Function) -> Result<Option<Function>, D
         slices.new.became(new);
     }
     slices.new.finish(f).map(Some)
-}
-
-/// How often each node's values are read or returned.
-fn uses(f: &Function) -> Vec<usize> {
-    let live = f.live();
-    let mut uses = vec![0; f.nodes.len()];
-    let read = f.nodes.iter().zip(live).filter(|n| n.1).flat_map(|n| &n.0.args);
-    for v in read.chain(&f.results) {
-        uses[v.node.index()] += 1;
-    }
-    uses
 }
 
 /// Whether a slice leaves something out.

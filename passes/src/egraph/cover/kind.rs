@@ -209,29 +209,34 @@ impl Written<'_> {
     }
 }
 
-/// Whether a micro-kernel can step through a map: whole dims, or where the device can, also fixed positions and steps.
-fn walks(problem: &Problem<'_>, map: &[Affine]) -> bool {
-    let free = map.iter().fold(0, |set, e| set | e.free());
-    let whole = free.count_ones() as usize == map.len() && map.iter().all(|e| e.as_axis().is_some());
-    let forward = |e: &Affine| e.constant >= 0 && e.terms.iter().all(|t| t.1 > 0);
-    whole || (problem.device.capabilities.views && map.iter().all(forward))
+/// Whether an index only grows, from a fixed place on.
+fn is_forward(e: &Affine) -> bool {
+    e.constant >= 0 && e.terms.iter().all(|t| t.1 > 0)
 }
 
-/// Where a set of axes is in a map: one after the other, each alone; the number of entries behind them.
+/// Whether a micro-kernel can step through a map: forward, a dim or a part of one for each axis, or where the device can, any steps.
+fn walks(problem: &Problem<'_>, map: &[Affine]) -> bool {
+    let free = map.iter().fold(0, |set, e| set | e.free());
+    let parts = free.count_ones() as usize == map.len() && map.iter().all(|e| e.terms.len() == 1);
+    (parts || problem.device.capabilities.views) && map.iter().all(is_forward)
+}
+
+/// Where a set of axes is in a map: one after the other, each alone; the number of entries behind them. One axis may be a part of
+/// a dim, several would not be one axis of a kernel then.
 fn together(map: &[Affine], set: AxisSet) -> Option<usize> {
     let count = set.count_ones() as usize;
     let last = map.iter().rposition(|e| e.free() & set != 0)?;
     let first = (last + 1).checked_sub(count)?;
-    let alone = |e: &Affine| e.as_axis().is_some_and(|a| set & axis_bit(a) != 0);
+    let unit = |e: &Affine| is_forward(e) && matches!(e.terms[..], [(a, 1)] if set & axis_bit(a) != 0);
+    let alone = |e: &Affine| unit(e) && (count == 1 || e.constant == 0);
     let found = map[first..=last].iter().fold(0, |s, e| s | e.free());
     (found == set && map[first..=last].iter().all(alone)).then(|| map.len() - 1 - last)
 }
 
-/// Whether a view of a stored class is one of whole dims, or one that the device can step through.
+/// Whether a view of a stored class is one that a micro-kernel can step through.
 fn renames(problem: &Problem<'_>, map: &[(u8, Affine)]) -> bool {
     let views = problem.device.capabilities.views;
-    let forward = |e: &Affine| e.constant >= 0 && e.terms.iter().all(|t| t.1 > 0);
-    map.iter().all(|m| m.1.as_axis().is_some() || (views && forward(&m.1)))
+    map.iter().all(|m| is_forward(&m.1) && (views || m.1.terms.len() == 1))
 }
 
 /// How a micro-kernel comes to the rows of an operand.

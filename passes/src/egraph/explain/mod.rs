@@ -89,9 +89,10 @@ pub struct Chains {
 }
 
 /// Rules that no file has, with their meaning. All are exact.
-pub const BUILT_IN: [(&str, &str); 3] = [
+pub const BUILT_IN: [(&str, &str); 4] = [
     ("push-at", "a view of a result is the result of views; a view of a view is one view"),
     ("wide-number", "a constant or a size in f16 or bf16, converted, is that constant or size in f32"),
+    ("same-dtype", "a conversion to the dtype that a value has is that value"),
     ("same-size", "axes of one size have one size, which may be a number"),
 ];
 

@@ -19,12 +19,7 @@ pub struct Launched {
 /// The kernels of a region, in the order of [`super::parts`]: one where all parts can be grids of one, else one for each part.
 ///
 /// Errors: broken invariants.
-pub fn kernels(
-    region: &Region,
-    name: &str,
-    symbols: &[SymbolDecl],
-    target: &str,
-) -> Result<Vec<Launched>, Diagnostic> {
+pub fn kernels(region: &Region, name: &str, symbols: &[SymbolDecl], target: &str) -> Result<Vec<Launched>, Diagnostic> {
     let inputs = region.inputs.len();
     let mut made = Vec::new();
     for (part, (outputs, small)) in super::parts(region).into_iter().enumerate() {
@@ -41,7 +36,10 @@ fn joined(parts: &[Launched]) -> Option<Launched> {
     let [first, rest @ ..] = parts else { return None };
     let threads = |k: &Kernel| k.attrs.iter().find(|a| &*a.name == "threads").cloned();
     let is_grid = |p: &Launched| matches!(&p.kernel.body[..], [Stmt::Par { .. }]) && p.kernel.views.is_empty();
-    if rest.is_empty() || !parts.iter().all(is_grid) || rest.iter().any(|p| threads(&p.kernel) != threads(&first.kernel)) {
+    if rest.is_empty()
+        || !parts.iter().all(is_grid)
+        || rest.iter().any(|p| threads(&p.kernel) != threads(&first.kernel))
+    {
         return None;
     }
     let mut one = Launched { kernel: first.kernel.clone(), arguments: Vec::new() };
@@ -60,7 +58,8 @@ fn joined(parts: &[Launched]) -> Option<Launched> {
                 continue;
             }
             let taken = |n: &str| one.kernel.arguments.iter().any(|b| &*b.name == n);
-            let name = if taken(&buffer.name) { format!("{}_{number}", buffer.name).into() } else { buffer.name.clone() };
+            let name =
+                if taken(&buffer.name) { format!("{}_{number}", buffer.name).into() } else { buffer.name.clone() };
             to.insert(buffer.name.clone(), name.clone());
             one.kernel.arguments.push(Buffer { name, ..buffer.clone() });
             one.arguments.push(what);

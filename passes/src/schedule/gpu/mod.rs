@@ -13,8 +13,8 @@ mod split;
 mod tensor;
 mod tiles;
 
-pub(crate) use flash::{LEAST_ROWS, MOST_WIDE, ROWS};
 pub use beside::{Launched, kernels};
+pub(crate) use flash::{LEAST_ROWS, MOST_WIDE, ROWS};
 pub use lines::cumsum;
 pub(crate) use rows::LONGEST_ROW;
 use split::parts;
