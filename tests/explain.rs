@@ -212,3 +212,44 @@ fn no_choice_is_dearer_than_the_fixed_order() {
         assert!(before.is_finite());
     }
 }
+
+/// Under `exact` each product is a kernel of its own, that no rule changes: it is listed, and its time is in every sum.
+#[test]
+fn what_no_rule_changes_is_listed_and_priced() {
+    let path = root("tests/cases/optimized/attention.tw");
+    let module = tilewright_ir::text::parse("graph", &std::fs::read_to_string(path).unwrap()).unwrap();
+    let numerics = tilewright_passes::egraph::Numerics::Exact;
+    let options = Options { opt_level: 2, isa: Isa::Avx512, numerics, ..Options::host().unwrap() };
+    let report = Explanation::new(&module, &options, Target::Cpu, &Bindings::new()).unwrap().report;
+    let f = &report.functions[0];
+    let products: Vec<_> = f.barriers.iter().filter(|b| b.operation.starts_with("dot ")).collect();
+    assert_eq!(products.len(), 2, "{:?}", f.barriers);
+    assert!(products.iter().all(|b| b.cost.flops > Some(0) && !b.names.is_empty() && b.why.contains("one order")));
+    let chosen = f.kernels.iter().map(|k| k.cost.seconds.unwrap()).sum::<f64>();
+    let apart = f.barriers.iter().map(|b| b.cost.seconds.unwrap()).sum::<f64>();
+    assert!((f.levels[2].seconds.unwrap() - chosen - apart).abs() < 1e-12 && f.bound >= apart);
+    let launches = f.kernels.iter().map(|k| k.cost.launches).sum::<usize>();
+    assert_eq!(f.levels[2].launches, launches + f.barriers.iter().map(|b| b.cost.launches).sum::<usize>());
+}
+
+/// A declaration says for which size kernels are chosen.
+#[test]
+fn kernels_are_chosen_for_the_likely_size() {
+    let of = |range: &str| {
+        let text = format!(
+            "func @main(%x: f32[n, 64], weight %w: f32[64, 64]) -> f32[n, 64] where n in {range} {{\n  \
+             %0 = dot %x, %w contract=[1]x[0]\n  return %0\n}}\n"
+        );
+        let module = tilewright_ir::text::parse("graph", &text).map_err(|d| d.code)?;
+        let options = Options { opt_level: 2, ..Options::host().unwrap() };
+        let report = Explanation::new(&module, &options, Target::Cpu, &Bindings::new()).unwrap().report;
+        assert!(report.functions[0].notes.is_empty(), "{:?}", report.functions[0].notes);
+        Ok((report.functions[0].sizes["n"], report.functions[0].levels[2].flops.unwrap()))
+    };
+    let flops = |n: i64| 2 * 64 * 64 * n;
+    assert_eq!(of("1..=4096"), Ok((256, flops(256))));
+    assert_eq!(of("1..=4096 likely 1000"), Ok((1000, flops(1000))));
+    assert_eq!(of("8..=4096 by 8 likely 1024"), Ok((1024, flops(1024))));
+    assert_eq!(of("1..=4096 likely 5000"), Err("bad-symbol"));
+    assert_eq!(of("8..=4096 by 8 likely 1001"), Err("bad-symbol"));
+}

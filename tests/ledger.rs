@@ -125,9 +125,9 @@ fn predictions_are_between_what_must_be_and_what_is_summed() {
         assert!((sum / found.prediction.seconds - 1.0).abs() < 1e-9, "{sum}");
     }
     // Every kernel of a decoder works for a part of it, and those of products for the part whose products they are: norms, which the
-    // rules move into and behind them, take no time of theirs.
+    // rules move into and behind them, take little time of theirs. Queries, keys and values are one launch.
     assert_eq!(found.of(Kind::Other).kernels, 0.0);
-    assert!(found.of(Kind::Norm).seconds < 0.2 * found.of(Kind::AttentionProjections).seconds, "{:?}", found.kinds);
+    assert!(found.of(Kind::Norm).seconds < 0.25 * found.of(Kind::AttentionProjections).seconds, "{:?}", found.kinds);
     let model = Subject::named("smollm2-135m").unwrap();
     let slow = ledger(&model, &question, &Machine::named("cpu-avx2").unwrap(), &|_| {}).unwrap();
     assert!(slow.prediction.seconds > 20.0 * found.prediction.seconds);

@@ -32,7 +32,7 @@ fn check(text: &str, (low, high): (i64, i64), bindings: &[(&str, i64)], random: 
         inputs.push(match p.ty.dtype {
             DType::I64 => Array::from_i64(&shape, &(0..n).map(|_| id()).collect::<Vec<_>>()).unwrap(),
             DType::I32 => {
-                let bytes = (0..n).flat_map(|_| i32::try_from(id()).unwrap().to_le_bytes()).collect();
+                let bytes = (0..n).flat_map(|_| i32::try_from(id()).unwrap().to_le_bytes()).collect::<Vec<u8>>();
                 Array::new(DType::I32, &shape, Bytes::new(bytes)).unwrap()
             }
             _float => Array::from_f32(&shape, &(0..n).map(|_| random.signed()).collect::<Vec<_>>()).unwrap(),

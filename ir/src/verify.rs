@@ -103,9 +103,10 @@ fn in_function(d: Diagnostic, f: &Function) -> Diagnostic {
     if d.labels.is_empty() { d.at(Place::Named(format!("@{}", f.name).into()), "") } else { d }
 }
 
-/// Checks the declaration of a symbol: an identifier, 0 <= low <= high, step >= 1, some multiple of it in the range.
+/// Checks the declaration of a symbol: an identifier, 0 <= low <= high, step >= 1, some multiple of it in the range, where a likely
+/// value is one of these.
 pub(crate) fn symbol(s: &SymbolDecl) -> Result<(), Diagnostic> {
-    let SymbolDecl { name, low, high, step } = s;
+    let SymbolDecl { name, low, high, step, likely } = s;
     let bad = |what: &str| {
         Err(Diagnostic::new("bad-symbol", format!("the size `{name}` in {low}..={high} by {step}: expected {what}")))
     };
@@ -119,7 +120,13 @@ pub(crate) fn symbol(s: &SymbolDecl) -> Result<(), Diagnostic> {
         return bad("a step of at least 1");
     }
     // The largest multiple in the range, if any; nothing overflows, for both are positive.
-    if high / step * step < *low { bad("a multiple of the step in the range") } else { Ok(()) }
+    if high / step * step < *low {
+        return bad("a multiple of the step in the range");
+    }
+    match likely {
+        Some(n) if !(low..=high).contains(&n) || n % step != 0 => bad(&format!("a likely value among these, not {n}")),
+        _possible => Ok(()),
+    }
 }
 
 fn function(module: &Module, f: &Function, earlier: &BTreeSet<&str>, infers: bool) -> Result<(), Diagnostic> {

@@ -194,8 +194,10 @@ fn grow(r: &mut Random, module: &Module, f: &mut Function, scope: &Arc<str>) {
 
 fn function(r: &mut Random, module: &Module, name: &str) -> Function {
     let names = ["x", "y.weight", "0", "q\"", "größe\n", "return"];
-    let decl = |name: &str, low, high, step| SymbolDecl { name: name.into(), low, high, step };
-    let symbols = vec![decl("a", 0, 64, 1 + r.below(4) as i64), decl("b_2", 3, 3, 1), decl("Z", 0, i64::MAX, 1)];
+    let decl = |name: &str, low, high, step, likely| SymbolDecl { name: name.into(), low, high, step, likely };
+    let step = 1 + r.below(4) as i64;
+    let likely = (r.below(2) == 0).then_some(3 * step);
+    let symbols = vec![decl("a", 0, 64, step, likely), decl("b_2", 3, 3, 1, None), decl("Z", 0, i64::MAX, 1, likely)];
     let shapes = [r.shape(), vec![r.dim(), r.dim()], vec![]];
     let mut params = Vec::new();
     for n in &names[..r.below(names.len() + 1)] {

@@ -86,6 +86,16 @@ fn summary(out: &mut String, f: &FunctionReport) {
         list(&f.used),
         list(&f.unused)
     );
+    if !f.barriers.is_empty() {
+        out.push_str("<p class=\"rules\">Operations that no rule changes:</p>\n<ul class=\"rules\">\n");
+        for b in &f.barriers {
+            let (operation, names, why) = (escaped(&b.operation), escaped(&b.names.join(", ")), escaped(&b.why));
+            let cost = words(&b.cost);
+            let _ =
+                writeln!(out, "<li>{operation} as <code>{names}</code>, {why}: {cost}, bound by {}</li>", b.bound_by);
+        }
+        out.push_str("</ul>\n");
+    }
 }
 
 fn kernel(out: &mut String, n: usize, k: &Kernel) {

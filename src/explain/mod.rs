@@ -31,8 +31,7 @@ pub struct Cost {
     pub flops: Option<i64>,
     /// Bytes read and written; none where a kernel does not say.
     pub bytes: Option<i64>,
-    /// Seconds that the model of the device expects, without what has no index form (calls, scans); none where it has no
-    /// price.
+    /// Seconds that the model of the device expects, without what runs other functions (calls, scans); none where it has no price.
     pub seconds: Option<f64>,
 }
 
@@ -106,6 +105,21 @@ pub struct Kernel {
     pub second: Option<Second>,
 }
 
+/// The kernels of an operation that no rule changes: it has no terms, or under `exact` one order of its sums.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Barrier {
+    /// The operation.
+    pub operation: String,
+    /// Why there are no terms for it.
+    pub why: String,
+    /// Names of its kernels in the program.
+    pub names: Vec<String>,
+    /// What bounds it: products, elementwise work, memory or launch.
+    pub bound_by: &'static str,
+    /// What it takes.
+    pub cost: Cost,
+}
+
 /// A node of a picture. Operands come first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Node {
@@ -142,6 +156,8 @@ pub struct FunctionReport {
     pub unused: Vec<String>,
     /// Kernels, producers first.
     pub kernels: Vec<Kernel>,
+    /// Kernels of operations that no rule changes, which every level has.
+    pub barriers: Vec<Barrier>,
     /// The graph as it was given.
     pub graph: Vec<Node>,
     /// The terms of the kernels.

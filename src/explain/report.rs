@@ -1,6 +1,6 @@
 //! From what the passes explain to the report.
 
-use super::{Chain, Cost, FunctionReport, Kernel, Node, Second, Step};
+use super::{Barrier, Chain, Cost, FunctionReport, Kernel, Node, Second, Step};
 use crate::snapshot::{attribute, counted};
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
@@ -12,7 +12,7 @@ use tilewright_ir::types::Bindings;
 use tilewright_passes::egraph::cover::Bound;
 use tilewright_passes::egraph::explain::Texts;
 use tilewright_passes::egraph::{Id, assumptions, explain};
-use tilewright_passes::{Explained, ExplainedKernel, Lowered, Origin};
+use tilewright_passes::{Explained, ExplainedKernel, Lowered, Origin, PricedKernel};
 
 /// Most values, scopes and places that a step names.
 const NAMED: usize = 6;
@@ -30,6 +30,7 @@ pub(super) fn function(f: &Function, found: &Result<Explained, Diagnostic>) -> R
         used: Vec::new(),
         unused: Vec::new(),
         kernels: Vec::new(),
+        barriers: Vec::new(),
         graph: Vec::new(),
         chosen: Vec::new(),
     };
@@ -49,6 +50,10 @@ pub(super) fn function(f: &Function, found: &Result<Explained, Diagnostic>) -> R
     report.levels[1].seconds = sum(&mut found.before[1].values().copied());
     report.levels[2].seconds = sum(&mut found.kernels.iter().map(|k| k.price.seconds));
     report.bound = found.bound;
+    report.barriers = found.barriers.iter().filter_map(|(node, k)| barrier(found, *node, k)).collect();
+    let always: f64 = report.barriers.iter().filter_map(|b| b.cost.seconds).sum();
+    report.levels.iter_mut().for_each(|level| level.seconds = level.seconds.map(|s| s + always));
+    report.bound += always;
     report.kernels = found.kernels.iter().enumerate().map(|(n, k)| kernel(found, n, k)).collect();
     let steps = report.kernels.iter().flat_map(|k| &k.chains).filter_map(|c| c.steps.as_ref()).flatten();
     let used: BTreeSet<&str> = steps.filter(|s| s.line.is_some()).map(|s| s.rule.as_str()).collect();
@@ -76,6 +81,42 @@ fn cost(lowered: &Lowered, wanted: impl Fn(&Origin) -> bool, sizes: &Bindings) -
     out
 }
 
+/// Names of the kernels that were made for something.
+fn names(lowered: &Lowered, wanted: Origin) -> Vec<String> {
+    let steps = lowered.origins.iter().filter(|(origin, _)| *origin == wanted);
+    let steps = steps.flat_map(|(_, range)| lowered.program.steps.get(range.clone()).unwrap_or_default());
+    let mut names: Vec<String> = Vec::new();
+    for step in steps {
+        if let ProgramStep::Launch(launch) = step
+            && let Some(kernel) = lowered.program.kernels.get(launch.kernel)
+            && !names.iter().any(|n| *n == *kernel.name)
+        {
+            names.push(kernel.name.to_string());
+        }
+    }
+    names
+}
+
+/// The kernels of a node without terms; none where nothing is started for it.
+fn barrier(found: &Explained, node: NodeId, priced: &PricedKernel) -> Option<Barrier> {
+    let program = &found.levels[2];
+    let mut cost = cost(program, |o| *o == Origin::Node(node), &found.sizes);
+    cost.seconds = Some(priced.price.seconds);
+    let names = names(program, Origin::Node(node));
+    let operation = operation(&found.function, node);
+    let why = found.import.barriers.get(&node).cloned().unwrap_or_default();
+    (cost.launches > 0).then(|| Barrier { operation, why, names, bound_by: bound_by(priced.price.bound), cost })
+}
+
+fn bound_by(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Matrix => "products",
+        Bound::Vector => "elementwise work",
+        Bound::Memory => "memory",
+        Bound::Launch => "launch",
+    }
+}
+
 fn kernel(found: &Explained, number: usize, k: &ExplainedKernel) -> Kernel {
     let program = &found.levels[2];
     let mut here = cost(program, |o| *o == Origin::Cut(number), &found.sizes);
@@ -87,29 +128,13 @@ fn kernel(found: &Explained, number: usize, k: &ExplainedKernel) -> Kernel {
         cost.seconds = Some(seconds.map(|(_, s)| s).sum()).filter(|s: &f64| s.is_finite());
         cost
     });
-    let steps = program.origins.iter().filter(|(o, _)| *o == Origin::Cut(number));
-    let steps = steps.flat_map(|(_, range)| program.program.steps.get(range.clone()).unwrap_or_default());
-    let mut names: Vec<String> = Vec::new();
-    for step in steps {
-        if let ProgramStep::Launch(launch) = step
-            && let Some(kernel) = program.program.kernels.get(launch.kernel)
-            && !names.iter().any(|n| *n == *kernel.name)
-        {
-            names.push(kernel.name.to_string());
-        }
-    }
     let named = |classes: &[Id]| classes.iter().map(|class| format!("k{class}")).collect();
     let work = |node: &&NodeId| found.before[0].contains_key(*node);
     Kernel {
-        names,
+        names: names(program, Origin::Cut(number)),
         template: k.template.clone(),
         terms: k.terms.clone(),
-        bound_by: match k.price.bound {
-            Bound::Matrix => "products",
-            Bound::Vector => "elementwise work",
-            Bound::Memory => "memory",
-            Bound::Launch => "launch",
-        },
+        bound_by: bound_by(k.price.bound),
         cost: here,
         before,
         replaces: k.reason.replaces.iter().filter(work).map(|node| operation(&found.function, *node)).collect(),

@@ -35,6 +35,14 @@ fn function(out: &mut String, f: &FunctionReport, only: Option<usize>) {
     for (number, k) in f.kernels.iter().enumerate().filter(|(n, _)| only.is_none_or(|o| o == *n)) {
         write_kernel(out, number, k);
     }
+    if only.is_none() && !f.barriers.is_empty() {
+        out.push_str("\n  operations that no rule changes:\n");
+        for b in &f.barriers {
+            let names = b.names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+            let (operation, why, cost) = (&b.operation, &b.why, words(&b.cost));
+            let _ = writeln!(out, "    {operation} as {names}, {why}: {cost}, bound by {}", b.bound_by);
+        }
+    }
 }
 
 fn summary(out: &mut String, f: &FunctionReport) {

@@ -337,11 +337,22 @@ pub fn build(case: &Case) -> Result<Built, String> {
     let graph = Graph::new("main");
     let sizes = case.sizes.map(|(n, m)| (N[usize::from(n)], M[usize::from(m)]));
     let [(n0, m0), (n1, m1)] = sizes;
-    let decl =
-        |name: &str, a: i64, b: i64| SymbolDecl { name: name.into(), low: a.min(b), high: a.max(b) + 40, step: 1 };
+    let decl = |name: &str, a: i64, b: i64| SymbolDecl {
+        name: name.into(),
+        low: a.min(b),
+        high: a.max(b) + 40,
+        step: 1,
+        likely: None,
+    };
     let mut symbols = vec![decl("n", n0, n1), decl("m", m0, m1)];
     // The callee's own size becomes `m`, 17 or 4.
-    symbols.push(SymbolDecl { name: "k".into(), low: m0.min(m1).min(4), high: m0.max(m1).max(17) + 40, step: 1 });
+    symbols.push(SymbolDecl {
+        name: "k".into(),
+        low: m0.min(m1).min(4),
+        high: m0.max(m1).max(17) + 40,
+        step: 1,
+        likely: None,
+    });
     for s in &symbols {
         graph.symbol(&s.name, s.low..=s.high);
     }

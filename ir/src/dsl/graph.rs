@@ -86,14 +86,28 @@ impl Graph {
     /// declaration that differs.
     #[track_caller]
     pub fn symbol(&self, name: &str, range: RangeInclusive<i64>) -> Dim {
-        let decl = SymbolDecl::new(name, *range.start(), *range.end());
+        self.declare(SymbolDecl::new(name, *range.start(), *range.end()))
+    }
+
+    /// As [`Graph::symbol`], with the size for which kernels are chosen and priced. Results do not depend on it, other sizes only
+    /// in speed. Errors: `bad-symbol` for one outside the range, too.
+    #[track_caller]
+    pub fn symbol_likely(&self, name: &str, range: RangeInclusive<i64>, likely: i64) -> Dim {
+        self.declare(SymbolDecl { likely: Some(likely), ..SymbolDecl::new(name, *range.start(), *range.end()) })
+    }
+
+    #[track_caller]
+    fn declare(&self, decl: SymbolDecl) -> Dim {
+        let name = &*decl.name.clone();
+        let outside = decl.likely.is_some_and(|n| n < decl.low || n > decl.high);
         let mut state = self.0.borrow_mut();
         let before = state.symbols.iter().find(|s| s.name == decl.name).cloned();
-        if decl.low < 0 || decl.low > decl.high || before.as_ref().is_some_and(|b| *b != decl) {
-            let message = format!("symbol `{name}` cannot range over {}..={}", decl.low, decl.high);
-            let note = before.map_or("ranges are not empty and start at 0 or above".to_string(), |b| {
-                format!("it was declared over {}..={}", b.low, b.high)
-            });
+        let differs = before.as_ref().is_some_and(|b| *b != decl);
+        if decl.low < 0 || decl.low > decl.high || outside || differs {
+            let likely = |s: &SymbolDecl| s.likely.map_or(String::new(), |n| format!(", likely {n}"));
+            let message = format!("symbol `{name}` cannot range over {}..={}{}", decl.low, decl.high, likely(&decl));
+            let note = "ranges are not empty and start at 0 or above, and a likely value is inside".to_string();
+            let note = before.map_or(note, |b| format!("it was declared over {}..={}{}", b.low, b.high, likely(&b)));
             let d = Diagnostic::new("bad-symbol", message).at(Place::caller(), "declared here").note(note);
             state.error.get_or_insert(d);
         } else if before.is_none() {

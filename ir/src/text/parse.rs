@@ -346,7 +346,7 @@ impl<'t> Parser<'t> {
         Ok(Derivative::OfOps)
     }
 
-    /// `where name in low..=high by step, ...`, or nothing; then the symbols used before must be declared.
+    /// `where name in low..=high by step likely value, ...`, or nothing; then the symbols used before must be declared.
     fn symbols(&mut self) -> Result<Vec<SymbolDecl>, Diagnostic> {
         let mut out = Vec::new();
         let mut known = BTreeSet::new();
@@ -360,7 +360,8 @@ impl<'t> Parser<'t> {
                 self.expect("..=")?;
                 let high = self.integer("the largest size")?;
                 let step = if self.keyword("by")? { self.integer("a step")? } else { 1 };
-                let decl = SymbolDecl { name: at.text.into(), low, high, step };
+                let likely = if self.keyword("likely")? { Some(self.integer("a likely size")?) } else { None };
+                let decl = SymbolDecl { name: at.text.into(), low, high, step, likely };
                 crate::verify::symbol(&decl).map_err(|d| self.error(&at, d.code, d.message, ""))?;
                 if !known.insert(decl.name.clone()) {
                     return Err(self.error(&at, "duplicate-name", format!("{} is declared twice", at.shown()), ""));

@@ -58,6 +58,9 @@ fn function(out: &mut String, f: &Function, notes: &dyn Fn(&Function, NodeId) ->
         if s.step != 1 {
             put(out, format_args!(" by {}", s.step));
         }
+        if let Some(n) = s.likely {
+            put(out, format_args!(" likely {n}"));
+        }
     });
     out.push_str(" {\n");
     for ((i, n), id) in f.nodes.iter().enumerate().zip((0u32..).map(NodeId)).skip(f.params.len()) {

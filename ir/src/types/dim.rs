@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// The name of a symbolic size, such as `batch` or `seq`.
 pub type Symbol = Arc<str>;
 
-/// The declaration `name in low..=high by step` of a symbol.
+/// The declaration `name in low..=high by step likely value` of a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SymbolDecl {
     /// Name.
@@ -23,12 +23,15 @@ pub struct SymbolDecl {
     pub high: i64,
     /// Every value is a multiple of this; 1 if nothing is known.
     pub step: i64,
+    /// The value for which kernels are chosen and priced, where somebody says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub likely: Option<i64>,
 }
 
 impl SymbolDecl {
     /// `name in low..=high`.
     pub fn new(name: &str, low: i64, high: i64) -> SymbolDecl {
-        SymbolDecl { name: name.into(), low, high, step: 1 }
+        SymbolDecl { name: name.into(), low, high, step: 1, likely: None }
     }
 }
 

@@ -222,7 +222,6 @@ fn holds(kind: ConditionKind, vars: &[Var], graph: &Graph, subst: &Subst) -> boo
             .is_some_and(|info| graph.analysis.at_least_one(&info.dim)),
         ConditionKind::Wide => facts(0).and_then(Facts::dtype).is_some_and(|d| d != DType::F16),
         ConditionKind::Half => facts(0).and_then(Facts::dtype).is_some_and(is_half),
-        ConditionKind::Float => facts(0).and_then(Facts::dtype).is_some_and(DType::is_float),
         ConditionKind::Single => facts(0).and_then(Facts::dtype) == Some(DType::F32),
         ConditionKind::Implied => vars.first().and_then(|v| subst.get(*v)).is_some_and(|x| {
             let cast = |to| graph.lookup(ENode::new(Head::Scalar(ScalarOp::Cast { to }), vec![*x]));

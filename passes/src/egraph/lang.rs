@@ -214,6 +214,12 @@ impl Head {
         let arity = (1..=3).find(|&n| kind.info().arity.accepts(n))?;
         Some((Head::Scalar(op), arity))
     }
+
+    /// The names that rules use, without those of casts.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let scalars = ScalarKind::ALL.iter().map(|k| k.info().name).filter(|name| Head::by_name(name).is_some());
+        ["iota", "extent"].into_iter().chain(Fold::ALL.iter().map(|f| f.info().0)).chain(scalars)
+    }
 }
 
 impl fmt::Display for Head {

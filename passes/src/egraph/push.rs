@@ -5,7 +5,7 @@
 //!
 //! wide-number: `(cast-f32 c)` of a constant or a size in f16 or bf16 is that constant or size in f32. Exact.
 //!
-//! same-dtype: `(cast-f32 x)` of a value in f32 is that value, and so for each float. Exact.
+//! same-f32: `(cast-f32 x)` of a value in f32 is that value; same-f64 and others likewise. Exact.
 
 use super::compile::IndexRewrite;
 use super::facts::{Graph, Tables};
@@ -37,8 +37,8 @@ pub(super) fn wide_number() -> Result<IndexRewrite, Diagnostic> {
 /// The rewrite of conversions to one dtype. Errors: a bug where egg refuses it.
 pub(super) fn same_dtype(to: DType) -> Result<IndexRewrite, Diagnostic> {
     let (pattern, body) = cast(to)?;
-    let done = Rewrite::new("same-dtype", pattern, SameDtype { body, to });
-    done.map_err(|e| Diagnostic::bug(format!("same-dtype: {e}")))
+    let done = Rewrite::new(format!("same-{to}"), pattern, SameDtype { body, to });
+    done.map_err(|e| Diagnostic::bug(format!("same-{to}: {e}")))
 }
 
 /// `(cast ?x)` to a dtype, and `?x`.

@@ -60,8 +60,6 @@ pub enum ConditionKind {
     Wide,
     /// half(?a): the dtype of a is f16 or bf16.
     Half,
-    /// float(?a): a is a float.
-    Float,
     /// single(?a): the dtype of a is f32.
     Single,
     /// positive(?a): a is a known constant above 0.
@@ -111,7 +109,6 @@ const CONDITIONS: &[(&str, ConditionKind, usize, Use)] = &[
     ("nonempty", ConditionKind::Nonempty, 1, Use::Truth),
     ("wide", ConditionKind::Wide, 1, Use::Truth),
     ("half", ConditionKind::Half, 1, Use::Truth),
-    ("float", ConditionKind::Float, 1, Use::Truth),
     ("single", ConditionKind::Single, 1, Use::Truth),
     ("positive", ConditionKind::Positive, 1, Use::Truth),
     ("varies", ConditionKind::Varies, 2, Use::Profit),
@@ -423,7 +420,7 @@ fn check_scopes(rule: &Rule, line: &Line) -> Result<(), Diagnostic> {
                 ConditionKind::Positive => c.arguments == [name.clone()],
                 ConditionKind::Nonempty | ConditionKind::Wide | ConditionKind::Varies | ConditionKind::Narrow => false,
                 ConditionKind::Indexed | ConditionKind::Unshifted | ConditionKind::Fewer => false,
-                ConditionKind::Half | ConditionKind::Float | ConditionKind::Single | ConditionKind::Implied => false,
+                ConditionKind::Half | ConditionKind::Single | ConditionKind::Implied => false,
                 ConditionKind::Finite | ConditionKind::Moderate => false,
                 ConditionKind::Inside | ConditionKind::UnsignedZero => false,
             })

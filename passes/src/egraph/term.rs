@@ -4,6 +4,7 @@ use super::lang::Head;
 use std::sync::Arc;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::op::ScalarOp;
+use tilewright_ir::text::nearest;
 
 /// Deepest nesting of a pattern; more is a mistake, and recursion stays bounded.
 const MAX_DEPTH: usize = 32;
@@ -227,6 +228,10 @@ impl Parser<'_> {
             return Ok((Term::Variable(name.into()), to));
         }
         match word.parse::<f64>() {
+            Ok(value) if value.is_infinite() && word.contains(|c: char| c.is_ascii_digit()) => {
+                let message = format!("`{word}` is no finite number, and an infinity is written `inf`");
+                Err(self.error("rule-syntax", message, from, to))
+            }
             Ok(value) if !value.is_nan() => Ok((Term::Number(value), to)),
             Ok(_) | Err(_) => {
                 let message = format!("expected a variable, a number or `(`, found `{word}`");
@@ -250,7 +255,15 @@ impl Parser<'_> {
         let (head, arity) = match Head::by_name(name) {
             Some((head, arity)) => (Some(head), arity),
             None if own => (None, 1),
-            None => return Err(self.error("unknown-head", format!("unknown head `{name}`"), at, next)),
+            None => {
+                let error = self.error("unknown-head", format!("unknown head `{name}`"), at, next);
+                return Err(match nearest(name, Head::names()) {
+                    Some(known) => error.note(format!("a similar one is `{known}`")),
+                    None => {
+                        error.note("`tilewright ops` lists scalar ops; folds are sum, fold-max, fold-min, fold-prod")
+                    }
+                });
+            }
         };
         let mut args = Vec::new();
         loop {
@@ -276,6 +289,12 @@ impl Parser<'_> {
         let binds = matches!(head, Head::Fold(_) | Head::Iota | Head::Extent);
         if binds && !matches!(args.first(), Some(Term::Variable(_))) {
             return Err(self.error("rule-syntax", format!("`{name}` takes an axis variable first"), open, next + 1));
+        }
+        if let (true, [axis, rest @ ..]) = (binds, &args[..])
+            && rest.contains(axis)
+        {
+            let message = format!("`{axis}` is the axis of `{name}`, which is no value");
+            return Err(self.error("rule-syntax", message, open, next + 1));
         }
         Ok((Term::Apply(head, args), next + 1))
     }

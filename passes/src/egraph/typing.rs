@@ -42,7 +42,6 @@ impl Typing {
         let Some(dtype) = c.arguments.first().and_then(|name| self.variables.get(name)) else { return true };
         match c.kind {
             ConditionKind::Half => is_half(*dtype),
-            ConditionKind::Float => dtype.is_float(),
             ConditionKind::Single => *dtype == DType::F32,
             ConditionKind::Wide => *dtype != DType::F16,
             ConditionKind::Positive | ConditionKind::Inside => *dtype != DType::Bool,

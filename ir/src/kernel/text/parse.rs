@@ -98,7 +98,7 @@ impl Parser<'_> {
         if low < 0 || high < low || step < 1 {
             return Err(self.error(format!("expected 0 <= low <= high and a positive step of `{name}`")));
         }
-        Ok(SymbolDecl { name, low, high, step })
+        Ok(SymbolDecl { name, low, high, step, likely: None })
     }
 
     fn axes(&mut self) -> Result<Vec<(Ident, Expr)>, Diagnostic> {

@@ -268,7 +268,7 @@ impl Plan {
         let ordinary = [f64::NEG_INFINITY, f64::INFINITY, f64::NAN, 0.0, -0.0, 1.0];
         match self.class {
             Class::Exact if random.chance(20) => {
-                random.of(&[&ordinary[..], &[least, -least, normal, most, -most]].concat())
+                random.of(&[&ordinary[..], &TIES, &[least, -least, normal, most, -most]].concat())
             }
             Class::Rounding if random.chance(15) => random.of(&ordinary),
             // Nothing divides by 0, and exp of the others is 0 or infinite.
@@ -281,6 +281,9 @@ impl Plan {
         }
     }
 }
+
+/// Numbers that are just above the middle of two neighbours in f16, and in bf16: rounded to f32 first, they are the middle.
+const TIES: [f64; 2] = [1.0 + 1.0 / 2048.0 + 1.0 / (1u64 << 40) as f64, 1.0 + 1.0 / 256.0 + 1.0 / (1u64 << 40) as f64];
 
 /// Mostly small; at times the ends of the dtype, as far as f64 tells them apart.
 fn integer(dtype: DType, random: &mut Random) -> f64 {

@@ -88,13 +88,13 @@ impl Context {
     }
 }
 
-/// The sizes that prices are for: those that are likely, and for other symbols one inside their range.
+/// The sizes that prices are for: `likely`, else what a declaration says, else one inside the range.
 pub fn usual_sizes(graph: &Graph, likely: &Bindings) -> Bindings {
     let mut bindings = likely.clone();
     for symbol in &graph.analysis.symbols {
         // Neither the least, where nothing pays, nor the most, which is a bound against overflow.
         let middle = (symbol.low.max(1)).max(symbol.high.min(USUAL));
-        bindings.entry(symbol.name.clone()).or_insert(middle);
+        bindings.entry(symbol.name.clone()).or_insert(symbol.likely.unwrap_or(middle));
     }
     bindings
 }

@@ -89,10 +89,13 @@ pub struct Chains {
 }
 
 /// Rules that no file has, with their meaning. All are exact.
-pub const BUILT_IN: [(&str, &str); 4] = [
+pub const BUILT_IN: [(&str, &str); 7] = [
     ("push-at", "a view of a result is the result of views; a view of a view is one view"),
     ("wide-number", "a constant or a size in f16 or bf16, converted, is that constant or size in f32"),
-    ("same-dtype", "a conversion to the dtype that a value has is that value"),
+    ("same-f64", "a value in f64, converted to f64, is that value"),
+    ("same-f32", "a value in f32, converted to f32, is that value"),
+    ("same-f16", "a value in f16, converted to f16, is that value"),
+    ("same-bf16", "a value in bf16, converted to bf16, is that value"),
     ("same-size", "axes of one size have one size, which may be a number"),
 ];
 

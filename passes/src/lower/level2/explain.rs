@@ -4,6 +4,7 @@
 use super::super::{Lower, Lowered, Options, Target};
 use super::choice::{Choice, choose};
 use super::fixed::Fixed;
+use super::priced::{PricedKernel, barriers};
 use super::{Cut, emit, free_roots, needed};
 use crate::egraph::cover::{self, Price};
 use crate::egraph::explain::{Chain, Chains, Reason, Replay, chains};
@@ -56,6 +57,8 @@ pub struct Explained {
     pub graph: Graph,
     /// Kernels, producers first; numbers of [`super::super::Origin::Cut`] are places here.
     pub kernels: Vec<ExplainedKernel>,
+    /// Kernels of what has no terms, which every choice has.
+    pub barriers: Vec<(NodeId, PricedKernel)>,
     /// The terms of the chains.
     pub chains: Chains,
     /// The rules that may fire.
@@ -133,11 +136,13 @@ impl Explained {
         let fixed = Fixed::new((f, &import), options, likely, &device)?;
         let (before, sizes) = ([fixed.level(0)?, fixed.level(1)?], egraph::cover::usual_sizes(&graph, likely));
         drop(fixed);
+        let barriers = barriers((f, &import), &sizes, &device)?;
         Ok(Ok(Explained {
             function: f.clone(),
             import,
             graph,
             kernels,
+            barriers,
             chains,
             rules,
             fired,

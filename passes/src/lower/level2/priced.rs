@@ -76,11 +76,19 @@ fn of_function(f: &Function, options: &Options, target: &Target, likely: &Bindin
         PricedKernel { scope, template, price: cut.price }
     };
     let mut kernels: Vec<PricedKernel> = kept.iter().zip(all).map(named).collect();
-    let plain = Plain { f, stored: &|_| true, sizes: &sizes, device: &device };
-    for barrier in import.barriers.keys() {
-        kernels.extend(plain.kernel(*barrier)?);
-    }
+    kernels.extend(barriers((f, &import), &sizes, &device)?.into_iter().map(|b| b.1));
     Ok(Priced { kernels, notes })
+}
+
+/// The kernels of what has no terms, with the nodes that they compute.
+pub(super) fn barriers(
+    (f, import): (&Function, &Import),
+    sizes: &Bindings,
+    device: &Device,
+) -> Result<Vec<(NodeId, PricedKernel)>, Diagnostic> {
+    let plain = Plain { f, stored: &|_| true, sizes, device };
+    let priced = import.barriers.keys().map(|&node| Ok(plain.kernel(node)?.map(|kernel| (node, kernel))));
+    priced.filter_map(Result::transpose).collect()
 }
 
 /// Work of a node, and its scope.
