@@ -1,7 +1,6 @@
 //! Checkpoints of a run: one safetensors file each, with the whole state. The order of the data and all random numbers follow
 //! from the seed and the number of the step, which are in it.
 
-use super::checksum::Checksum;
 use super::data::Source;
 use crate::formats::{Safetensors, safetensors, shown};
 use std::collections::BTreeMap;
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::types::Type;
+use tilewright_runtime::checksum::Checksum;
 
 /// The checkpoints of a folder.
 pub struct Checkpoints {

@@ -5,7 +5,6 @@
 
 mod budget;
 mod checkpoint;
-mod checksum;
 mod config;
 mod data;
 mod export;

@@ -1,7 +1,6 @@
 //! The programs of a run: first weights, the step; and the model that it leaves.
 
 use super::budget::CheckpointConfig;
-use super::checksum::Checksum;
 use super::config::Config;
 use super::data::Source;
 use crate::compile::{Options, compile};
@@ -18,6 +17,7 @@ use tilewright_ir::dsl::{Graph, Initial, Key, Tensor, Tensors, stack};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::{Bindings, DType, Type};
 use tilewright_passes::mixed::{Policy, mixed};
+use tilewright_runtime::checksum::Checksum;
 
 /// A model that learns: its weights, or adapters beside weights that stay.
 pub(super) struct Learner {
