@@ -218,6 +218,7 @@ impl Config {
         }
         let peak = self.schedule.peak;
         number("schedule.peak", peak.is_finite() && peak > 0.0, "a number above 0", peak.to_string())?;
+        self.schedule.check(train.steps)?;
         let rank = self.lora.as_ref().map_or(1, |l| l.rank);
         number("lora.rank", (1..=1 << 16).contains(&rank), "1 to 2^16", rank.to_string())?;
         number("lora", self.lora.is_none() || self.model.from.is_some(), "model.from beside it", "none".into())?;

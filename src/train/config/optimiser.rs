@@ -3,6 +3,7 @@
 use crate::models::decoder::DecoderConfig;
 use crate::optim::{Adam, AdamW, Muon, Optimiser, Schedule, Sgd};
 use serde::{Deserialize, Serialize};
+use tilewright_ir::diag::Diagnostic;
 
 /// An optimiser by name; what is absent is as its paper has it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -120,6 +121,21 @@ pub enum ScheduleKind {
 }
 
 impl ScheduleConfig {
+    /// Errors: `train-config` for a warm-up, or a decay after it, that is longer than the run of `steps` steps.
+    pub(super) fn check(&self, steps: u64) -> Result<(), Diagnostic> {
+        let wrong = |message: String| Err(Diagnostic::new("train-config", message));
+        let Some(rest) = steps.checked_sub(self.warmup) else {
+            let found = self.warmup;
+            return wrong(format!("schedule.warmup: expected at most {steps}, which is train.steps, found {found}"));
+        };
+        match self.decay {
+            Some(decay) if decay > rest => wrong(format!(
+                "schedule.decay: expected at most {rest}, which is train.steps less schedule.warmup, found {decay}"
+            )),
+            _fits => Ok(()),
+        }
+    }
+
     /// The rates of a run of `steps` steps.
     pub(super) fn schedule(&self, steps: u64) -> Schedule {
         let ScheduleConfig { kind, peak, least, warmup, decay } = self.clone();
