@@ -187,7 +187,7 @@ impl Run {
         }
         let weights = weights_of(&self.config, &self.names, self.values()?);
         self.learner.export(&self.config.out, &weights, self.tokenizer.as_ref(), &self.options)?;
-        plot::write(&self.config.out.join("loss.svg"), &log.read()?)?;
+        self.draw(&log)?;
         Ok(true)
     }
 
@@ -226,6 +226,7 @@ impl Run {
         let one = |((_, ty), buffer): (&(String, Type), &Buffer)| {
             let shape = ty.concrete(&Bindings::new()).map_err(Diagnostic::bug)?;
             let bytes = element_count(&shape).and_then(|n| ty.dtype.bytes(n)).and_then(|n| buffer.bytes(n));
+                self.draw(&log)?;
             Array::new(ty.dtype, &shape, bytes.ok_or_else(|| Diagnostic::bug("a state without bytes"))?)
         };
         self.names.iter().zip(&self.state).map(one).collect()
@@ -237,6 +238,10 @@ impl Run {
 }
 
 /// The model that a run starts from, if it does, and the data.
+    fn draw(&self, log: &Log) -> Result<(), Diagnostic> {
+        plot::write(&self.config.out.join("loss.svg"), &log.read()?)
+    }
+
 fn learned(config: &Config) -> Result<(Option<Origin>, Data), Diagnostic> {
     let from = config.model.from.as_deref().map(Origin::open).transpose()?;
     let mut data = Data::open(&config.data, from.as_ref().and_then(|m| m.tokenizer.as_ref()))?;
