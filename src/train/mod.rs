@@ -34,7 +34,7 @@ use crate::formats::{check_writable, tokenizer_files::TokenizerFiles};
 use crate::optim::{LossScale, Optimiser, Recipe};
 use health::Health;
 use metrics::Log;
-use model::{Learner, Origin, batch_shape};
+use model::{Learner, Origin};
 use prefetch::Prefetch;
 use std::sync::Arc;
 use std::time::Instant;
@@ -71,13 +71,13 @@ impl Run {
     /// Reads the data, makes the model or takes the last checkpoint of `config.out`, and compiles the step.
     ///
     /// Errors: those of the files, of the configuration and of the compiler; `checkpoint`.
-    pub fn open(config: Config, options: &Options) -> Result<Run, Diagnostic> {
-        let (from, data) = learned(&config)?;
+    pub fn open(mut config: Config, options: &Options) -> Result<Run, Diagnostic> {
+        let (from, data) = learned(&mut config)?;
         let folder = config.out.join("checkpoints");
         let checkpoints = Checkpoints::new(folder, config.save.keep, config.fingerprint(), data.sources)?;
         check_writable(&config.out.join("model.safetensors"))?;
         let learner = Learner::new(&config, from, data.vocabulary, options)?;
-        let shape = [config.train.batch, config.model.context];
+        let shape = [config.train.batch, learner.context];
         let batches = Batches::new(data.tokens, config.seed, shape, learner.model.vocabulary)?;
         let optimiser = config.optimiser.optimiser(&learner.model);
         let policy = config.train.precision.policy()?;
@@ -87,7 +87,7 @@ impl Run {
         let code = compile(&module, options)?;
         let device = Target { isa: options.isa.name() }.device(&options.lowering())?;
         let flops = [learner.flops(&config, &recipe)?, device.matrix.of(config.train.precision.dtype())];
-        let part = [config.train.batch / config.train.parts, config.model.context];
+        let part = [config.train.batch / config.train.parts, learner.context];
         let tested = data.validation.map(|tokens| Validation::new(&learner, &tokens, part, policy.as_ref(), options));
         let validation = tested.transpose()?;
         let (step, state) = match checkpoints.resume(&names)? {
@@ -150,8 +150,9 @@ impl Run {
     pub fn finish(&mut self, until: Option<u64>, mut seen: impl FnMut(&Metrics)) -> Result<bool, Diagnostic> {
         let end = until.unwrap_or(u64::MAX).min(self.config.train.steps);
         let mut log = Log::open(&self.config.out, self.step)?;
-        let ahead = Prefetch::start(self.batches.clone(), batch_shape(&self.config), self.step..end);
-        let tokens = self.config.train.batch * self.config.model.context;
+        let shape = self.learner.batch_shape(&self.config);
+        let ahead = Prefetch::start(self.batches.clone(), shape, self.step..end);
+        let tokens = self.config.train.batch * self.learner.context;
         let mut within = self.within.clone();
         let mut health = Health::default();
         if self.step == 0 && end == 0 {
@@ -225,6 +226,7 @@ impl Run {
     fn values(&self) -> Result<Vec<Array>, Diagnostic> {
         let one = |((_, ty), buffer): (&(String, Type), &Buffer)| {
             let shape = ty.concrete(&Bindings::new()).map_err(Diagnostic::bug)?;
+                self.draw(&log)?;
             let bytes = element_count(&shape).and_then(|n| ty.dtype.bytes(n)).and_then(|n| buffer.bytes(n));
                 self.draw(&log)?;
             Array::new(ty.dtype, &shape, bytes.ok_or_else(|| Diagnostic::bug("a state without bytes"))?)
@@ -236,6 +238,10 @@ impl Run {
         self.checkpoints.write(self.step, &self.names, &self.values()?)
     }
 }
+    fn draw(&self, log: &Log) -> Result<(), Diagnostic> {
+        plot::write(&self.config.out.join("loss.svg"), &log.read()?)
+    }
+
 
 /// The model that a run starts from, if it does, and the data.
     fn draw(&self, log: &Log) -> Result<(), Diagnostic> {

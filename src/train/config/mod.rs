@@ -238,7 +238,17 @@ impl Config {
         self.lora.as_ref().map(LoraConfig::adapters)
     }
 
-    /// What must stay the same for a run to go on: everything but where it writes and how often.
+    /// Takes the tokens of a sequence from the model that the run starts from, unless they are said.
+    pub(super) fn complete(&mut self, context: usize) {
+        let context = *self.model.context.get_or_insert(context);
+        // As if it were said.
+        if let Some(said) = self.run.pointer_mut("/model/context") {
+            *said = context.into();
+        }
+    }
+
+    /// What must stay the same for a run to go on: everything but where it writes and how often, and the number of its steps, which may
+    /// become another.
     pub fn fingerprint(&self) -> String {
         self.run.to_string()
     }

@@ -25,8 +25,8 @@ pub struct ModelConfig {
     pub kv_heads: Option<usize>,
     /// Inner size of the feed-forward network; if absent 4 times the width, or 8/3 of it in a Llama.
     pub feed_forward: Option<usize>,
-    /// Tokens of a sequence.
-    pub context: usize,
+    /// Tokens of a sequence; if absent as many as the model of `from` takes at most.
+    pub context: Option<usize>,
     /// Whether the output matrix is the token embedding; so if absent.
     pub tied: Option<bool>,
 }
@@ -79,7 +79,7 @@ impl ModelConfig {
             head_size: width.checked_div(heads).unwrap_or(0),
             feed_forward: self.feed_forward.unwrap_or(inner),
             vocabulary,
-            context: self.context,
+            context: self.context.ok_or_else(|| missing("context"))?,
             epsilon: 1e-5,
             rope_base: 10_000.0,
             tied: self.tied.unwrap_or(true),
