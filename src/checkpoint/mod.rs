@@ -15,6 +15,8 @@ pub use tilewright_passes::checkpoint::{Checkpointing, Plan};
 use crate::compile::Options;
 use report::front;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Builder;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::flops::type_bytes;
 use tilewright_ir::graph::Module;
@@ -166,7 +168,7 @@ fn between(points: &[Point]) -> Vec<Plan> {
     plans.take(MOST.saturating_sub(points.len())).collect()
 }
 
-/// Costs what has no point yet.
+/// Costs what has no point yet, as many at once as there are threads: each is lowered by itself.
 fn cost_rest(
     points: &mut Vec<Point>,
     made: &[Candidate],
@@ -174,12 +176,40 @@ fn cost_rest(
     options: &Options,
     progress: &dyn Fn(usize, usize),
 ) -> Result<(), Diagnostic> {
-    for (i, candidate) in made.iter().enumerate().skip(points.len()) {
-        progress(i, made.len());
-        points.push(point(candidate, sizes, options)?);
+    let (from, rest) = (points.len(), &made[points.len()..]);
+    let next = AtomicUsize::new(0);
+    let work = |begins: &dyn Fn(usize)| {
+        let mut own = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(candidate) = rest.get(i) else { return own };
+            begins(i);
+            let found = point(candidate, sizes, options);
+            if found.is_err() {
+                // No other needs to begin.
+                next.store(rest.len(), Ordering::Relaxed);
+            }
+            own.push((i, found));
+        }
+    };
+    let mut all = std::thread::scope(|scope| {
+        let helper = |_| Builder::new().stack_size(STACK).spawn_scoped(scope, || work(&|_| {})).ok();
+        let helpers: Vec<_> = (1..options.threads.min(rest.len())).filter_map(helper).collect();
+        let mut all = work(&|i| progress(from + i, made.len()));
+        for helper in helpers {
+            all.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        all
+    });
+    all.sort_by_key(|(i, _)| *i);
+    for (_, found) in all {
+        points.push(found?);
     }
     Ok(())
 }
+
+/// Bytes of the stack of a thread that lowers, as those of the main one.
+const STACK: usize = 8 << 20;
 
 fn point(candidate: &Candidate, sizes: &Bindings, options: &Options) -> Result<Point, Diagnostic> {
     let module = &candidate.made.module;
