@@ -20,7 +20,7 @@ use tilewright_passes::egraph::export::Note;
 pub use tilewright_passes::egraph::{DEFAULT_BUDGET, Gate, UserRules};
 use tilewright_passes::egraph::{Device, Fired, Numerics};
 use tilewright_passes::tuned::Tuned;
-use tilewright_passes::{Explained, LowerOptions, lower_module};
+use tilewright_passes::{Explained, Known, LowerOptions, lower_module, lower_module_knowing};
 #[cfg(feature = "cuda")]
 use tilewright_runtime::device::cuda::{Cuda, CudaExecutable, Nvrtc};
 use tilewright_runtime::executable::{Executable, RunCheck};
@@ -130,6 +130,16 @@ fn host_isa() -> Result<Isa, Diagnostic> {
 pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnostic> {
     verify(module)?;
     lower_module(&*blocks(module, options)?, options.lowering(), &tilewright_passes::Target { isa: options.isa.name() })
+}
+
+/// [`lower`] for one of several modules that have functions in common, which are lowered once; `known` begins empty, and is for the same
+/// options.
+///
+/// Errors: those of [`lower`].
+pub fn lower_knowing(module: &Module, options: &Options, known: &Known) -> Result<Vec<Program>, Diagnostic> {
+    verify(module)?;
+    let target = tilewright_passes::Target { isa: options.isa.name() };
+    lower_module_knowing(&*blocks(module, options)?, options.lowering(), &target, known)
 }
 
 /// The module as it is lowered: from level 2 on, blocks that repeat in a large function are functions.

@@ -145,13 +145,21 @@ fn budgets_are_read_as_they_are_shown() {
         ("500000000", "500000000 B"),
         ("500M", "500000000 B"),
         ("1.5 GB", "1500000000 B"),
+        ("100k", "100000 B"),
+        ("100K", "100000 B"),
+        ("100 kB", "100000 B"),
+        ("5 MiB", "5242880 B"),
+        ("1Ki", "1024 B"),
+        ("3Mi", "3145728 B"),
+        ("0.5 GiB", "536870912 B"),
+        ("2G", "2000000000 B"),
         ("12.5 %", "12.5 %"),
         ("25%", "25 %"),
     ] {
         assert_eq!(shown(text), Ok(budget.to_string()));
         assert_eq!(shown(budget), Ok(budget.to_string()));
     }
-    for text in ["", "5 MiB", "0", "0 %", "101 %", "1e9", "-5M", "99999999999 GB", "nan", ".", "%"] {
+    for text in ["", "5 MBi", "5 Mb", "5 BB", "0", "0 %", "101 %", "1e9", "-5M", "99999999999 GB", "nan", ".", "%"] {
         assert!(shown(text).is_err(), "{text}");
     }
     assert!(shown("minimal").unwrap_err().contains("the nearest is `min"));

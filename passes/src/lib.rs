@@ -19,5 +19,6 @@ pub mod walk;
 #[cfg(feature = "ilp")]
 pub use lower::integer;
 pub use lower::{Explained, ExplainedKernel, Lowered, Options as LowerOptions, Origin, Priced, PricedKernel, Second};
+pub use lower::{Known, lower_module_knowing};
 pub use lower::{Target, explained, fired, lower_module, optimized, priced, regions, tunables};
 pub use outline::outlined;

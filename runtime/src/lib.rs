@@ -4,6 +4,7 @@
 //! the kernels' grid items on a fixed pool of threads.
 
 pub mod buffer;
+pub mod checksum;
 pub mod device;
 pub mod executable;
 pub mod plan;

@@ -22,9 +22,17 @@ pub enum Budget {
 const WORDS: [(&str, Budget); 4] =
     [("none", Budget::None), ("sqrt", Budget::Sqrt), ("min", Budget::Least), ("minimum", Budget::Least)];
 
-/// Units by their names, in bytes.
-const UNITS: [(&str, f64); 9] =
-    [("", 1.0), ("B", 1.0), ("K", 1e3), ("kB", 1e3), ("KB", 1e3), ("M", 1e6), ("MB", 1e6), ("G", 1e9), ("GB", 1e9)];
+/// Units by what their names begin with, in bytes; a `B` may follow.
+const UNITS: [(&str, f64); 8] = [
+    ("", 1.0),
+    ("k", 1e3),
+    ("K", 1e3),
+    ("Ki", (1u64 << 10) as f64),
+    ("M", 1e6),
+    ("Mi", (1u64 << 20) as f64),
+    ("G", 1e9),
+    ("Gi", (1u64 << 30) as f64),
+];
 
 impl Budget {
     /// The most bytes, where `plain` are those of the arena without checkpointing; none where none are said.
@@ -37,7 +45,7 @@ impl Budget {
     }
 }
 
-/// `none`, `sqrt`, `min` (or `minimum`), bytes such as `500000000`, `500M` or `1.5 GB`, or a part such as `25 %`.
+/// `none`, `sqrt`, `min` (or `minimum`), bytes such as `500000000`, `100k`, `500M`, `512MiB` or `1.5 GB`, or a part such as `25 %`.
 impl FromStr for Budget {
     type Err = String;
 
@@ -52,7 +60,7 @@ impl FromStr for Budget {
                 WORDS.iter().map(|(word, _)| *word).max_by_key(|word| alike(word)).filter(|word| alike(word) > 1);
             let meant = nearest.map_or(String::new(), |word| format!("; the nearest is `{word}`"));
             format!(
-                "`{text}` is no budget, expected `none`, `sqrt`, `min`, bytes such as 500M or 1.5 GB, or a part such as 25 %{meant}"
+                "`{text}` is no budget, expected `none`, `sqrt`, `min`, bytes such as 100k, 500M or 1.5 GB (k, M, G; Ki, Mi, Gi; with B or without), or a part such as 25 %{meant}"
             )
         };
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -62,6 +70,7 @@ impl FromStr for Budget {
             let part = Budget::Part(number / 100.0);
             return if number > 0.0 && number <= 100.0 { Ok(part) } else { Err(wrong()) };
         }
+        let unit = unit.strip_suffix('B').unwrap_or(unit);
         let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
         let bytes = (number * scale).round();
         // Whole numbers beyond are not exact any more.

@@ -1,6 +1,6 @@
 //! What a program costs once its kernels are chosen: its arena, and what its kernels compute, move and take.
 
-use crate::compile::{Options, lower};
+use crate::compile::{Options, lower_knowing};
 use crate::snapshot::{attribute, counted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::kernel::{Branch, Program, Step};
 use tilewright_ir::types::{Bindings, DType, Dim, Symbol};
+use tilewright_passes::Known;
 use tilewright_passes::egraph::Device;
 use tilewright_runtime::plan::{Layouts, plan_programs};
 
@@ -29,7 +30,17 @@ impl Cost {
     ///
     /// Errors: those of the compiler; `symbol` for sizes that are missing.
     pub fn of(module: &Module, options: &Options, sizes: &Bindings) -> Result<Cost, Diagnostic> {
-        let programs = lower(module, options)?;
+        Cost::knowing(module, options, sizes, &Known::default())
+    }
+
+    /// [`Cost::of`] for one of several modules that have functions in common, which are lowered once; `known` is for the same options.
+    pub(super) fn knowing(
+        module: &Module,
+        options: &Options,
+        sizes: &Bindings,
+        known: &Known,
+    ) -> Result<Cost, Diagnostic> {
+        let programs = lower_knowing(module, options, known)?;
         let target = tilewright_passes::Target { isa: options.isa.name() };
         let device = target.device(&options.lowering())?;
         let entry = &module.entry()?.name;

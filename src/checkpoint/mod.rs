@@ -15,11 +15,14 @@ pub use tilewright_passes::checkpoint::{Checkpointing, Plan};
 use crate::compile::Options;
 use report::front;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Builder;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::flops::type_bytes;
 use tilewright_ir::graph::Module;
 use tilewright_ir::op::Name;
 use tilewright_ir::types::Bindings;
+use tilewright_passes::Known;
 use tilewright_passes::autodiff::{Differentiated, Form, Kept};
 use tilewright_passes::checkpoint::{Candidate, MOST, add_candidates, derivative};
 
@@ -98,10 +101,11 @@ pub fn program_within(
         kept.retain(|k| module.functions.contains_key(&k.backward));
         Ok(Differentiated { module, unrelated: Vec::new(), kept })
     };
+    let costing = Costing { sizes, options, progress, known: Known::default() };
     let all = match budget {
-        Budget::None => few(&[Plan::PLAIN], &mut made, sizes, options, progress)?,
-        Budget::Sqrt => few(&[Plan::PLAIN, Plan::SQRT], &mut made, sizes, options, progress)?,
-        Budget::Least | Budget::Bytes(_) | Budget::Part(_) => search(&mut made, sizes, options, progress)?,
+        Budget::None => few(&[Plan::PLAIN], &mut made, &costing)?,
+        Budget::Sqrt => few(&[Plan::PLAIN, Plan::SQRT], &mut made, &costing)?,
+        Budget::Least | Budget::Bytes(_) | Budget::Part(_) => search(&mut made, &costing)?,
     };
     taken(all, budget)
 }
@@ -122,34 +126,41 @@ pub fn curve(
     options: &Options,
     progress: &dyn Fn(usize, usize),
 ) -> Result<(Vec<Point>, Vec<Candidate>), Diagnostic> {
-    search(&mut |plan| derivative(module, plan, wrt, form), sizes, options, progress)
+    let costing = Costing { sizes, options, progress, known: Known::default() };
+    search(&mut |plan| derivative(module, plan, wrt, form), &costing)
+}
+
+/// How candidates are costed.
+struct Costing<'a> {
+    sizes: &'a Bindings,
+    options: &'a Options,
+    /// Hears how many are done, of how many.
+    progress: &'a dyn Fn(usize, usize),
+    /// Functions that several have.
+    known: Known,
 }
 
 /// What these plans give.
 fn few(
     plans: &[Plan],
     build: &mut dyn FnMut(Plan) -> Result<Differentiated, Diagnostic>,
-    sizes: &Bindings,
-    options: &Options,
-    progress: &dyn Fn(usize, usize),
+    costing: &Costing<'_>,
 ) -> Result<(Vec<Point>, Vec<Candidate>), Diagnostic> {
     let (mut made, mut points) = (Vec::new(), Vec::new());
     add_candidates(&mut made, plans.iter().copied(), build)?;
-    cost_rest(&mut points, &made, sizes, options, progress)?;
+    cost_rest(&mut points, &made, costing)?;
     Ok((points, made))
 }
 
 /// Plans whose blocks are alike, then those between neighbours on the front of these.
 fn search(
     build: &mut dyn FnMut(Plan) -> Result<Differentiated, Diagnostic>,
-    sizes: &Bindings,
-    options: &Options,
-    progress: &dyn Fn(usize, usize),
+    costing: &Costing<'_>,
 ) -> Result<(Vec<Point>, Vec<Candidate>), Diagnostic> {
     let plans: Vec<Plan> = Plan::all().collect();
-    let (mut points, mut made) = few(&plans, build, sizes, options, progress)?;
+    let (mut points, mut made) = few(&plans, build, costing)?;
     add_candidates(&mut made, between(&points), build)?;
-    cost_rest(&mut points, &made, sizes, options, progress)?;
+    cost_rest(&mut points, &made, costing)?;
     Ok((points, made))
 }
 
@@ -166,22 +177,45 @@ fn between(points: &[Point]) -> Vec<Plan> {
     plans.take(MOST.saturating_sub(points.len())).collect()
 }
 
-/// Costs what has no point yet.
-fn cost_rest(
-    points: &mut Vec<Point>,
-    made: &[Candidate],
-    sizes: &Bindings,
-    options: &Options,
-    progress: &dyn Fn(usize, usize),
-) -> Result<(), Diagnostic> {
-    for (i, candidate) in made.iter().enumerate().skip(points.len()) {
-        progress(i, made.len());
-        points.push(point(candidate, sizes, options)?);
+/// Costs what has no point yet, as many at once as there are threads: each is lowered by itself.
+fn cost_rest(points: &mut Vec<Point>, made: &[Candidate], costing: &Costing<'_>) -> Result<(), Diagnostic> {
+    let Costing { sizes, options, progress, known } = costing;
+    let (from, rest) = (points.len(), &made[points.len()..]);
+    let next = AtomicUsize::new(0);
+    let work = |begins: &dyn Fn(usize)| {
+        let mut own = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(candidate) = rest.get(i) else { return own };
+            begins(i);
+            let found = point(candidate, sizes, options, known);
+            if found.is_err() {
+                // No other needs to begin.
+                next.store(rest.len(), Ordering::Relaxed);
+            }
+            own.push((i, found));
+        }
+    };
+    let mut all = std::thread::scope(|scope| {
+        let helper = |_| Builder::new().stack_size(STACK).spawn_scoped(scope, || work(&|_| {})).ok();
+        let helpers: Vec<_> = (1..options.threads.min(rest.len())).filter_map(helper).collect();
+        let mut all = work(&|i| progress(from + i, made.len()));
+        for helper in helpers {
+            all.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        all
+    });
+    all.sort_by_key(|(i, _)| *i);
+    for (_, found) in all {
+        points.push(found?);
     }
     Ok(())
 }
 
-fn point(candidate: &Candidate, sizes: &Bindings, options: &Options) -> Result<Point, Diagnostic> {
+/// Bytes of the stack of a thread that lowers, as those of the main one.
+const STACK: usize = 8 << 20;
+
+fn point(candidate: &Candidate, sizes: &Bindings, options: &Options, known: &Known) -> Result<Point, Diagnostic> {
     let module = &candidate.made.module;
     let runs = runs(module)?;
     let count = |name: &Name| runs.get(name).copied().unwrap_or(0.0);
@@ -194,7 +228,7 @@ fn point(candidate: &Candidate, sizes: &Bindings, options: &Options) -> Result<P
     };
     Ok(Point {
         plan: candidate.plan,
-        cost: Cost::of(module, options, sizes)?,
+        cost: Cost::knowing(module, options, sizes, known)?,
         kept_bytes: total(&|k| count(&k.forward) * bytes(k)),
         again: total(&|k| count(&k.backward) * k.again),
         kept: kept.iter().filter(|k| !k.values.is_empty()).cloned().collect(),

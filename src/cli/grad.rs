@@ -81,7 +81,7 @@ pub(super) struct Args {
     #[arg(long)]
     function: Option<String>,
     /// Compare forward mode, reverse mode and differences of values at random or given inputs, all in f64, along a random
-    /// direction of each parameter
+    /// direction of each parameter; what that does not check is said, such as what f16 rounds
     #[arg(long)]
     check: bool,
     /// Run the derivative in the interpreter up to the first node that makes a NaN of operands without one, or an infinity of

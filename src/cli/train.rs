@@ -18,6 +18,11 @@ pub(super) struct Args {
     /// Instead of training write the model of the checkpoint after this step, or of the `last` one
     #[arg(long, value_name = "STEP", value_parser = which, conflicts_with_all = ["until", "json"])]
     export: Option<Which>,
+    /// Keep a copy of the state before each step. Where a step makes a NaN or an infinity in its loss, its gradients or its state, run it
+    /// again in the interpreter, name the first node, forward or gradient, that made one, with its line and what its operands are, and
+    /// stop. Steps that a scaled loss skips are none of these
+    #[arg(long, conflicts_with = "export")]
+    nan_hunt: bool,
     #[command(flatten)]
     compile: CompileArgs,
     /// A line of JSON for each line of the metrics instead of text
@@ -63,9 +68,17 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     if first > 0 {
         super::note(&format!("going on after step {first}\n"));
     }
+    if let Some(planned) = run.planned() {
+        super::note(&format!(
+            "the run was to have {planned} steps and has {steps} now, and so has its schedule of rates\n"
+        ));
+    }
+    if args.nan_hunt {
+        run.hunt();
+    }
     progress::steps("training", usize::try_from(steps).unwrap_or(usize::MAX));
     let mut printed = Ok(());
-    let done = run.finish(args.until, |m| {
+    let ended = run.finish(args.until, |m| {
         let scale = m.loss_scale.map_or(String::new(), |scale| format!("  scale {scale}"));
         let tested = m.validation.map_or(String::new(), |loss| format!("  validation {loss:.4}"));
         let used = m.mfu.map_or(String::new(), |part| format!("  MFU {:.1} %", 100.0 * part));
@@ -79,7 +92,11 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
                 printed = told;
             }
         }
-    })?;
+    });
+    if ended.is_err() && args.nan_hunt {
+        progress::stage("interpreting the step");
+    }
+    let done = ended.map_err(|ended| run.hunted(ended))?;
     printed?;
     progress::done();
     let (out, at) = (out.display(), run.step());

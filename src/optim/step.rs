@@ -212,7 +212,11 @@ fn derivative<B: Tensors>(
             Some(policy) => mixed(policy, |w: &Vec<Tensor>| loss(w, frozen, batch))(&weights.to_vec()),
             None => loss(weights, frozen, batch),
         };
-        scale.first().map_or(loss.clone(), |scale| &loss * scale.cast(loss.dtype()))
+        scale.first().map_or(loss.clone(), |scale| match loss.dtype() {
+            // The product may be too large for f16, though the gradients are not.
+            DType::F16 | DType::Bf16 => loss.cast(scale.dtype()) * scale,
+            dtype => &loss * scale.cast(dtype),
+        })
     };
     let usual = Checkpointing::usual();
     let checkpointing = recipe.checkpointing.unwrap_or(&usual);

@@ -1,7 +1,6 @@
 //! Checkpoints of a run: one safetensors file each, with the whole state. The order of the data and all random numbers follow
 //! from the seed and the number of the step, which are in it.
 
-use super::checksum::Checksum;
 use super::data::Source;
 use crate::formats::{Safetensors, safetensors, shown};
 use std::collections::BTreeMap;
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tilewright_ir::array::Array;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::types::Type;
+use tilewright_runtime::checksum::Checksum;
 
 /// The checkpoints of a folder.
 pub struct Checkpoints {
@@ -30,6 +30,8 @@ pub struct Resumed {
     pub step: u64,
     /// The state, in the order of its names.
     pub state: Vec<Array>,
+    /// The steps that the run was to have, where that is another number now.
+    pub planned: Option<u64>,
 }
 
 const PREFIX: &str = "step-";
@@ -139,7 +141,8 @@ impl Checkpoints {
         };
         let file = Safetensors::open(path)?;
         let run = file.metadata.get("run").map_or("", String::as_str);
-        if run != self.run {
+        let planned = if run == self.run { None } else { other_length(run, &self.run) };
+        if run != self.run && planned.is_none() {
             return Err(wrong(difference(run, &self.run)).note("name another `out`, or remove its checkpoints"));
         }
         // Runs that began before there were checksums have none.
@@ -162,7 +165,7 @@ impl Checkpoints {
         if file.names().count() != names.len() || file.metadata.get("checksum") != Some(&checksum(&tensors)) {
             return Err(wrong("its data are not those that were written: the checksum differs".into()));
         }
-        Ok(Resumed { step, state })
+        Ok(Resumed { step, state, planned })
     }
 }
 
@@ -172,6 +175,15 @@ fn name_of(path: &Path) -> &str {
 
 fn failed(path: &Path, message: String) -> Diagnostic {
     Diagnostic::new("file", message).at(Place::Named(path.display().to_string().into()), "")
+}
+
+/// The number of steps in their fingerprint, if nothing else differs.
+fn other_length(theirs: &str, ours: &str) -> Option<u64> {
+    let mut theirs: serde_json::Value = serde_json::from_str(theirs).ok()?;
+    let mut ours: serde_json::Value = serde_json::from_str(ours).ok()?;
+    let planned = theirs.pointer_mut("/train/steps")?.take().as_u64()?;
+    ours.pointer_mut("/train/steps")?.take();
+    (theirs == ours).then_some(planned)
 }
 
 /// What first differs between two fingerprints.

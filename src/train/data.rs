@@ -1,6 +1,5 @@
 //! What a model learns: tokens, in an order that follows from a seed and the number of the step alone.
 
-use super::checksum::Checksum;
 use super::config::{CHARACTERS, DataConfig, TokenType};
 use super::validation::ValidationConfig;
 use crate::formats::tokenizer::Tokenizer;
@@ -10,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::{Diagnostic, Place};
+use tilewright_runtime::checksum::Checksum;
 
 /// All tokens of the data.
 pub struct Tokens {

@@ -13,6 +13,7 @@ use tilewright_ir::diag::{Diagnostic, Place};
 ///
 /// Errors: those of the files; `checkpoint` where there is none.
 pub fn export(config: &Config, step: Option<u64>, options: &Options) -> Result<u64, Diagnostic> {
+    let config = &mut config.clone();
     let (from, data) = learned(config)?;
     let folder = config.out.join("checkpoints");
     let checkpoints = Checkpoints::reading(folder.clone(), config.fingerprint(), data.sources);

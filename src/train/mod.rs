@@ -5,11 +5,11 @@
 
 mod budget;
 mod checkpoint;
-mod checksum;
 mod config;
 mod data;
 mod export;
 mod health;
+mod hunt;
 mod metrics;
 mod model;
 mod plot;
@@ -34,13 +34,15 @@ use crate::compile::{Options, compile};
 use crate::formats::{check_writable, tokenizer_files::TokenizerFiles};
 use crate::optim::{LossScale, Optimiser, Recipe};
 use health::Health;
+use hunt::Hunt;
 use metrics::Log;
-use model::{Learner, Origin, batch_shape};
+use model::{Learner, Origin};
 use prefetch::Prefetch;
 use std::sync::Arc;
 use std::time::Instant;
 use tilewright_ir::array::{Array, Bytes, element_count};
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::graph::Module;
 use tilewright_ir::types::{Bindings, Type};
 use tilewright_passes::Target;
 use tilewright_passes::mixed::Policy;
@@ -56,6 +58,8 @@ pub struct Run {
     tokenizer: Option<TokenizerFiles>,
     checkpoints: Checkpoints,
     batches: Arc<Batches>,
+    /// The step.
+    module: Module,
     code: Executable,
     /// Names and types of the state.
     names: Vec<(String, Type)>,
@@ -66,19 +70,22 @@ pub struct Run {
     flops: [f64; 2],
     validation: Option<Validation>,
     within: Option<Within>,
+    /// Of how many steps it was to be when the checkpoint was written, if that is another number.
+    planned: Option<u64>,
+    hunt: Option<Hunt>,
 }
 
 impl Run {
     /// Reads the data, makes the model or takes the last checkpoint of `config.out`, and compiles the step.
     ///
     /// Errors: those of the files, of the configuration and of the compiler; `checkpoint`.
-    pub fn open(config: Config, options: &Options) -> Result<Run, Diagnostic> {
-        let (from, data) = learned(&config)?;
+    pub fn open(mut config: Config, options: &Options) -> Result<Run, Diagnostic> {
+        let (from, data) = learned(&mut config)?;
         let folder = config.out.join("checkpoints");
         let checkpoints = Checkpoints::new(folder, config.save.keep, config.fingerprint(), data.sources)?;
         check_writable(&config.out.join("model.safetensors"))?;
         let learner = Learner::new(&config, from, data.vocabulary, options)?;
-        let shape = [config.train.batch, config.model.context];
+        let shape = [config.train.batch, learner.context];
         let batches = Batches::new(data.tokens, config.seed, shape, learner.model.vocabulary)?;
         let optimiser = config.optimiser.optimiser(&learner.model);
         let policy = config.train.precision.policy()?;
@@ -88,13 +95,18 @@ impl Run {
         let code = compile(&module, options)?;
         let device = Target { isa: options.isa.name() }.device(&options.lowering())?;
         let flops = [learner.flops(&config, &recipe)?, device.matrix.of(config.train.precision.dtype())];
-        let part = [config.train.batch / config.train.parts, config.model.context];
+        let part = [config.train.batch / config.train.parts, learner.context];
         let tested = data.validation.map(|tokens| Validation::new(&learner, &tokens, part, policy.as_ref(), options));
         let validation = tested.transpose()?;
-        let (step, state) = match checkpoints.resume(&names)? {
-            Some(resumed) => (resumed.step, resumed.state),
-            None => (0, first_state(&names, &learner, recipe.scale)?),
+        let (step, state, planned) = match checkpoints.resume(&names)? {
+            Some(resumed) => (resumed.step, resumed.state, resumed.planned),
+            None => (0, first_state(&names, &learner, recipe.scale)?, None),
         };
+        if step > config.train.steps {
+            let message =
+                format!("train.steps: expected at least {step}, those that are done, found {}", config.train.steps);
+            return Err(Diagnostic::new("train-config", message));
+        }
         // What is resumed lies in a mapped file, and the state is written.
         let state = state.iter().map(|a| code.copy_in(a)).collect::<Result<_, _>>()?;
         let frozen = learner.frozen.iter().map(|(_, a)| code.share(a)).collect::<Result<_, _>>()?;
@@ -107,6 +119,7 @@ impl Run {
             tokenizer,
             checkpoints,
             batches,
+            module,
             code,
             names,
             state,
@@ -115,6 +128,8 @@ impl Run {
             flops,
             validation,
             within,
+            planned,
+            hunt: None,
         })
     }
 
@@ -126,6 +141,28 @@ impl Run {
     /// Steps of the whole run.
     pub fn steps(&self) -> u64 {
         self.config.train.steps
+    }
+
+    /// The steps that the whole run was to have when it wrote the checkpoint, where that is another number now. The schedule goes by the
+    /// new one.
+    pub fn planned(&self) -> Option<u64> {
+        self.planned
+    }
+
+    /// From now on keeps a copy of what each step begins with, and ends a run with the error `diverged` where a step makes a NaN or an
+    /// infinity in its loss, its gradients or its state, for [`Run::hunted`]. With a scaled loss gradients are none of these: their
+    /// steps are skipped.
+    pub fn hunt(&mut self) {
+        self.hunt = Some(Hunt::default());
+    }
+
+    /// Runs the step that ended a hunting run with `ended` once more, in the interpreter. Gives the error `not-finite` of the first node,
+    /// forward or gradient, that made a NaN or an infinity, with its line and what its operands are; or `ended` with what came in
+    /// the way.
+    pub fn hunted(&self, ended: Diagnostic) -> Diagnostic {
+        let Some(hunt) = self.hunt.as_ref().filter(|_| ended.code == "diverged") else { return ended };
+        let frozen: Vec<Array> = self.learner.frozen.iter().map(|(_, a)| a.clone()).collect();
+        hunt.find(ended, &self.module, &frozen)
     }
 
     /// Number of the weights that learn.
@@ -151,8 +188,9 @@ impl Run {
     pub fn finish(&mut self, until: Option<u64>, mut seen: impl FnMut(&Metrics)) -> Result<bool, Diagnostic> {
         let end = until.unwrap_or(u64::MAX).min(self.config.train.steps);
         let mut log = Log::open(&self.config.out, self.step)?;
-        let ahead = Prefetch::start(self.batches.clone(), batch_shape(&self.config), self.step..end);
-        let tokens = self.config.train.batch * self.config.model.context;
+        let shape = self.learner.batch_shape(&self.config);
+        let ahead = Prefetch::start(self.batches.clone(), shape, self.step..end);
+        let tokens = self.config.train.batch * self.learner.context;
         let mut within = self.within.clone();
         let mut health = Health::default();
         if self.step == 0 && end == 0 {
@@ -162,6 +200,10 @@ impl Run {
             let start = Instant::now();
             let batch = ahead.next()?;
             let loss_scale = self.loss_scale();
+            if let Some(mut hunt) = self.hunt.take() {
+                hunt.begin(&batch, &self.values()?)?;
+                self.hunt = Some(hunt);
+            }
             let [loss, norm, rate] = self.run(&batch)?;
             self.step += 1;
             let seconds = start.elapsed().as_secs_f64().max(1e-9);
@@ -176,11 +218,15 @@ impl Run {
             let metrics = Metrics { step, loss, norm, rate, tokens_per_s, mfu, validation, loss_scale, checkpointing };
             seen(&metrics);
             health.check(&metrics)?;
+            if let Some(hunt) = &self.hunt {
+                hunt.check(&metrics, &self.names, &self.values()?)?;
+            }
             if told {
                 log.add(&metrics)?;
             }
             if self.step.is_multiple_of(self.config.save.every) || last {
                 self.save()?;
+                self.draw(&log)?;
             }
         }
         if self.step < self.config.train.steps {
@@ -188,8 +234,12 @@ impl Run {
         }
         let weights = weights_of(&self.config, &self.names, self.values()?);
         self.learner.export(&self.config.out, &weights, self.tokenizer.as_ref(), &self.options)?;
-        plot::write(&self.config.out.join("loss.svg"), &log.read()?)?;
+        self.draw(&log)?;
         Ok(true)
+    }
+
+    fn draw(&self, log: &Log) -> Result<(), Diagnostic> {
+        plot::write(&self.config.out.join("loss.svg"), &log.read()?)
     }
 
     /// One step; the loss, the norm and the rate.
@@ -237,9 +287,12 @@ impl Run {
     }
 }
 
-/// The model that a run starts from, if it does, and the data.
-fn learned(config: &Config) -> Result<(Option<Origin>, Data), Diagnostic> {
+/// The model that a run starts from, if it does, and the data. Takes from the model what the configuration leaves to it.
+fn learned(config: &mut Config) -> Result<(Option<Origin>, Data), Diagnostic> {
     let from = config.model.from.as_deref().map(Origin::open).transpose()?;
+    if let Some(from) = &from {
+        config.complete(from.context());
+    }
     let mut data = Data::open(&config.data, from.as_ref().and_then(|m| m.tokenizer.as_ref()))?;
     if let (Some(path), Some(from), Some(_)) = (&config.model.from, &from, &config.lora) {
         data.sources.push(from.source(path));

@@ -1,7 +1,6 @@
 //! The programs of a run: first weights, the step; and the model that it leaves.
 
 use super::budget::CheckpointConfig;
-use super::checksum::Checksum;
 use super::config::Config;
 use super::data::Source;
 use crate::compile::{Options, compile};
@@ -18,10 +17,13 @@ use tilewright_ir::dsl::{Graph, Initial, Key, Tensor, Tensors, stack};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::{Bindings, DType, Type};
 use tilewright_passes::mixed::{Policy, mixed};
+use tilewright_runtime::checksum::Checksum;
 
 /// A model that learns: its weights, or adapters beside weights that stay.
 pub(super) struct Learner {
     pub(super) model: DecoderConfig,
+    /// Tokens of a sequence.
+    pub(super) context: usize,
     /// What learns.
     pub(super) learns: Vec<Entry>,
     /// What stays, with values.
@@ -56,6 +58,11 @@ impl Origin {
         Ok(Origin { model, weights, tokenizer })
     }
 
+    /// The most tokens that it takes.
+    pub(super) fn context(&self) -> usize {
+        self.model.context
+    }
+
     /// Its weights, which stay beside adapters, as what a run learns from; `path` is where they are.
     pub(super) fn source(&self, path: &Path) -> Source {
         let mut sum = Checksum::new();
@@ -78,25 +85,33 @@ impl Learner {
         let checkpoint = config.train.checkpoint == CheckpointConfig::Blocks;
         let Some(from) = from else {
             let model = DecoderConfig { checkpoint, ..config.model.sized(vocabulary)? };
+            let context = model.context;
             let learns = model.entries();
             let first = draw(&learns, config.seed, key_of_weights, options)?;
-            return Ok(Learner { model, learns, frozen: Vec::new(), first });
+            return Ok(Learner { model, context, learns, frozen: Vec::new(), first });
         };
         let Origin { mut model, weights, .. } = from;
         model.checkpoint = checkpoint;
         config.model.nothing_but_from()?;
-        if config.model.context > model.context {
-            let message = format!("model.context: expected at most {}, found {}", model.context, config.model.context);
+        let context = config.model.context.unwrap_or(model.context);
+        if context > model.context {
+            let message = format!("model.context: expected at most {}, found {context}", model.context);
             return Err(Diagnostic::new("train-config", message));
         }
         model.lora = config.lora();
         let entries = model.entries();
         if model.lora.is_none() {
-            return Ok(Learner { model, learns: entries, frozen: Vec::new(), first: weights });
+            return Ok(Learner { model, context, learns: entries, frozen: Vec::new(), first: weights });
         }
         let learns = model.adapters();
         let first = draw(&learns, config.seed, key_of_weights, options)?;
-        Ok(Learner { model, learns, frozen: entries.into_iter().zip(weights).collect(), first })
+        Ok(Learner { model, context, learns, frozen: entries.into_iter().zip(weights).collect(), first })
+    }
+
+    /// Sizes of the inputs of a step.
+    pub(super) fn batch_shape(&self, config: &Config) -> Vec<usize> {
+        let (batch, parts, context) = (config.train.batch, config.train.parts, self.context);
+        if parts > 1 { vec![parts, batch / parts, context] } else { vec![batch, context] }
     }
 
     pub(super) fn weights(&self) -> Vec<Weight> {
@@ -117,7 +132,7 @@ impl Learner {
 
     fn step_of(&self, model: &DecoderConfig, config: &Config, recipe: &Recipe) -> Result<Module, Diagnostic> {
         let g = Graph::new("main");
-        let shape = batch_shape(config);
+        let shape = self.batch_shape(config);
         let (x, y) = (g.input("inputs", DType::I64, shape.clone()), g.input("targets", DType::I64, shape));
         let weights = self.weights();
         let state = State::declare(&g, recipe, &weights);
@@ -211,12 +226,6 @@ const LOSS: &str = "loss";
 
 /// The file of the weights in the folder of a model.
 const WEIGHTS: &str = "model.safetensors";
-
-/// Sizes of the inputs of a step.
-pub(super) fn batch_shape(config: &Config) -> Vec<usize> {
-    let (batch, parts, context) = (config.train.batch, config.train.parts, config.model.context);
-    if parts > 1 { vec![parts, batch / parts, context] } else { vec![batch, context] }
-}
 
 /// First values, by a program of their own. Each weight has a key of its number.
 fn draw(entries: &[Entry], seed: u64, which: usize, options: &Options) -> Result<Vec<Array>, Diagnostic> {

@@ -76,7 +76,7 @@ pub(super) fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-fn losses(folder: &Path) -> Vec<(u64, f64)> {
+pub(super) fn losses(folder: &Path) -> Vec<(u64, f64)> {
     let text = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();
     let line = |l: &str| {
         let value: serde_json::Value = serde_json::from_str(l).unwrap();
@@ -482,7 +482,7 @@ fn adapters_learn_within_a_budget() {
 fn budgets_that_cannot_be_are_told() {
     for (line, parts) in [
         ("checkpoint = \"sqr\"", ["`sqr` is no budget", "the nearest is `sqrt`", "run.toml:13"]),
-        ("checkpoint = \"500 MiB\"", ["`500 MiB` is no budget", "500M or 1.5 GB", "run.toml:13"]),
+        ("checkpoint = \"500 Mb\"", ["`500 Mb` is no budget", "500M or 1.5 GB (k, M, G;", "run.toml:13"]),
         ("checkpoint = \"0 %\"", ["`0 %` is no budget", "", ""]),
         ("checkpoint = [1]", ["expected true, false, or a budget", "", "run.toml:13"]),
         ("chekpoint = \"sqrt\"", ["chekpoint", "the nearest known one is `checkpoint`", "run.toml:13"]),

@@ -7,7 +7,7 @@ use tilewright_ir::array::Array;
 
 /// A GPT of one block whose block adds nothing to the hidden state, as its projections back are zeros. `embedding` makes the rows
 /// of the letters a to g.
-fn gpt(embedding: impl Fn(usize) -> [f32; 16]) -> TempDir {
+pub(super) fn gpt(embedding: impl Fn(usize) -> [f32; 16]) -> TempDir {
     let json = r#"{"model_type": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2, "n_inner": 16, "vocab_size": 7,
         "n_positions": 16, "layer_norm_epsilon": 1e-30, "tie_word_embeddings": false}"#;
     let mut all = weights(&config(json));
@@ -27,7 +27,7 @@ fn gpt(embedding: impl Fn(usize) -> [f32; 16]) -> TempDir {
     folder
 }
 
-fn config_of(model: &TempDir, more: &str) -> String {
+pub(super) fn config_of(model: &TempDir, more: &str) -> String {
     format!(
         "out = \"out\"\n[model]\nfrom = {:?}\ncontext = 16\n[data]\ntext = [\"letters.txt\"]\n[train]\nsteps = 20\n\
          batch = 4\nprecision = \"f16\"\n[schedule]\npeak = 1e-3\n[save]\nmetrics = 1\n{more}",
@@ -36,7 +36,7 @@ fn config_of(model: &TempDir, more: &str) -> String {
 }
 
 /// A row of the letter `i` without a pattern.
-fn row(i: usize) -> [f32; 16] {
+pub(super) fn row(i: usize) -> [f32; 16] {
     std::array::from_fn(|j| ((7 * i + 3 * j + i * j) % 11) as f32 - 5.0)
 }
 

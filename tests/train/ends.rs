@@ -58,7 +58,7 @@ fn a_template_is_applied_unless_the_prompt_is_raw() {
 /// A model that starts from another keeps its template and where its texts end.
 #[test]
 fn a_run_hands_them_on() {
-    let first = run_folder(&CONFIG.replace("steps = 12", "steps = 2"));
+    let first = run_folder(&CONFIG.replace("steps = 12", "steps = 2").replace("warmup = 3", "warmup = 2"));
     done(&run(first.path(), &[]));
     let from = first.path().join("out");
     let said = r#"{"eos_token": {"content": "e"}, "bos_token": "i", "chat_template": "{{ bos_token }}{{ messages[0].content }}"}"#;

@@ -8,6 +8,8 @@ mod data;
 mod diverged;
 mod ends;
 mod folder;
+mod hunt;
+mod length;
 mod mixed;
 mod optim;
 mod random;

@@ -202,3 +202,30 @@ fn small_gradients_pass_through_f16() {
     assert_eq!(moved(Some(&policy), Some(LossScale::default()), 1.0), 0.0);
     assert_eq!(moved(Some(&policy), Some(LossScale { first: 1024.0, ..LossScale::default() }), 1.0), -4.0);
 }
+
+/// A loss of f16 that is finite, times a scale, is no f16 any more; its gradients are.
+#[test]
+fn a_loss_in_f16_may_be_large() {
+    let sgd = Sgd::default();
+    let schedule = Schedule::Constant { peak: 1.0, warmup: 0 };
+    let scale = LossScale { first: 4096.0, ..LossScale::default() };
+    for parts in [1, 2] {
+        let recipe = Recipe { schedule, parts, scale: Some(scale), ..Recipe::of(&sgd) };
+        let g = Graph::new("main");
+        let shape: Vec<i64> = if parts > 1 { vec![parts as i64, 4] } else { vec![4] };
+        let x = g.input("x", DType::F32, shape.clone());
+        let weights = [Weight::new("w", Type::new(DType::F32, [4]))];
+        let state = State::declare(&g, &recipe, &weights);
+        let loss = |w: &[Tensor], _: &[Tensor], x: &Tensor| (x * &w[0]).cast(DType::F16).sum(&[0]);
+        let module = train_step(&g, &recipe, &weights, &state, &[], &x, loss).finish(&g).unwrap();
+        let ones =
+            Array::from_f32(&shape.iter().map(|n| *n as usize).collect::<Vec<_>>(), &vec![1.0; 4 * parts]).unwrap();
+        let hundreds = Array::from_f32(&[4], &[100.0; 4]).unwrap();
+        let [step, good] = [0, 0].map(|n| Array::from_i64(&[], &[n]).unwrap());
+        let inputs = [ones, step, hundreds, Array::from_f32(&[], &[4096.0]).unwrap(), good];
+        let results = run(&module, "main", &inputs, &Bindings::new(), Mode::Strict).unwrap();
+        let found: Vec<f64> = results.iter().map(|r| r.to_f64().unwrap_or_default()[0]).collect();
+        // The step, the weight, the scale, good steps; the loss, the norm, the rate.
+        assert_eq!(found, [1.0, 99.0, 4096.0, 1.0, 400.0, 2.0, 1.0], "{parts} parts");
+    }
+}

@@ -1,6 +1,7 @@
 //! Whether derivatives are right: against differences of values, and forward mode against reverse mode.
 
 use super::{Form, differentiate};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use tilewright_ir::array::Array;
@@ -17,6 +18,8 @@ use tilewright_ir::verify::verify;
 pub struct GradCheck {
     /// In the order in which they were asked for.
     pub parameters: Vec<ParameterCheck>,
+    /// Dtypes of few digits and small range that the program computes in, which was done in f64 here.
+    pub narrow: BTreeSet<DType>,
 }
 
 /// One derivative in three ways: `ct . dy / dt`, of all float results together along `ct`, where one parameter moves along `t`, both
@@ -57,6 +60,16 @@ impl ParameterCheck {
         (!agrees && self.differences.is_finite() && self.uncertainty.is_finite())
             .then(|| format!("the derivative is {:.9e}, differences give {:.9e}", self.reverse, self.differences))
     }
+
+    /// Why differences say nothing of the derivative; none if they do.
+    pub fn unchecked(&self) -> Option<&'static str> {
+        let error = 2.0 * self.uncertainty;
+        if !(self.differences.is_finite() && error.is_finite()) {
+            return Some("differences are not finite");
+        }
+        let large = error > DIFFERENCES * self.size + 1e-9 && error >= self.reverse.abs();
+        large.then_some("differences are no more certain than the derivative is large, as near a jump or a kink")
+    }
 }
 
 impl GradCheck {
@@ -75,11 +88,21 @@ impl fmt::Display for GradCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for p in &self.parameters {
             let forward = p.forward.map_or_else(|| "none (rule for reverse mode only)".into(), |x| format!("{x:.9e}"));
-            let said = p.wrong().map_or_else(|| "agree".to_string(), |_| "DIFFER".to_string());
+            let said = match (p.wrong(), p.unchecked()) {
+                (Some(_), _) => "DIFFER".to_string(),
+                (None, Some(why)) => format!("not checked, {why}"),
+                (None, None) => "agree".to_string(),
+            };
             writeln!(
                 f,
                 "{}: differences {:.9e} (within {:.1e}), forward {forward}, reverse {:.9e}: {said}",
                 p.name, p.differences, p.uncertainty, p.reverse
+            )?;
+        }
+        for dtype in &self.narrow {
+            writeln!(
+                f,
+                "not checked: what {dtype} rounds and what is too large for it, as all of this is computed in f64"
             )?;
         }
         Ok(())
@@ -116,6 +139,7 @@ pub fn check_module(
     inputs: &[Array],
     bindings: &Bindings,
 ) -> Result<GradCheck, Diagnostic> {
+    let narrow = narrow(module);
     let module = widened(module)?;
     let inputs = inputs.iter().map(wide).collect::<Result<Vec<Array>, Diagnostic>>()?;
     let entry = module.entry()?;
@@ -149,7 +173,13 @@ pub fn check_module(
         let uncertainty = (differences - other).abs();
         parameters.push(ParameterCheck { name: (*name).into(), differences, uncertainty, forward, reverse, size });
     }
-    Ok(GradCheck { parameters })
+    Ok(GradCheck { parameters, narrow })
+}
+
+/// Which of f16 and bf16 it computes in.
+fn narrow(module: &Module) -> BTreeSet<DType> {
+    let types = module.functions.values().flat_map(|f| f.nodes.iter().flat_map(|n| n.types.iter()));
+    types.map(|ty| ty.dtype).filter(|dtype| matches!(dtype, DType::F16 | DType::Bf16)).collect()
 }
 
 /// The module with f64 for each float dtype, and the numbers of blocks in f64.
@@ -265,5 +295,23 @@ mod tests {
         let at = [Array::from_f64(&[2], &[1.0, 0.3]).unwrap()];
         let found = check_grads(|x| vec![x[0].floor() * &x[0]], &at).unwrap();
         assert!(found.verdict().is_ok() && found.parameters[0].uncertainty > 1.0, "{found}");
+        assert!(found.to_string().contains(": not checked, differences are no more certain"), "{found}");
+    }
+
+    #[test]
+    fn what_is_not_checked_is_said() {
+        let at = [Array::from_f64(&[2], &[-1.0, 0.3]).unwrap()];
+        let found = check_grads(|x| vec![x[0].sqrt()], &at).unwrap();
+        let said = found.to_string();
+        assert!(found.verdict().is_ok() && said.contains(": not checked, differences are not finite"), "{said}");
+        assert!(!said.contains("agree") && found.narrow.is_empty(), "{said}");
+        // In f64 nothing is rounded: 300 squared is too large for f16.
+        let at = [Array::from_f64(&[2], &[300.0, 0.3]).unwrap()];
+        let square = |x: &[Tensor]| {
+            let y = x[0].cast(DType::F16);
+            vec![(&y * &y).cast(DType::F32)]
+        };
+        let said = check_grads(square, &at).unwrap().to_string();
+        assert!(said.contains(": agree\nnot checked: what f16 rounds and what is too large for it"), "{said}");
     }
 }

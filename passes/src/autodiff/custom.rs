@@ -3,6 +3,7 @@
 //! Wherever a derivative is made of a function itself, as of the body of a scan, [`with_rule`] makes it a call.
 
 use super::jvp::Motion;
+use super::linear::{check, not_linear};
 use super::split::{Ask, Saved, zeros};
 use super::vjp::control::{placed, replace};
 use super::vjp::{Question, Shared};
@@ -75,6 +76,7 @@ fn transposed(
     q: &Question<'_>,
 ) -> Result<Vec<Option<Value>>, Diagnostic> {
     let count = q.args.len();
+    check(b.module, tangent, count, q.cts.len())?;
     let moving: Vec<usize> = (0..count).filter(|&i| moves[i]).collect();
     let mut want = vec![false; count];
     want.extend(moving.iter().map(|&i| q.want[i]));
@@ -91,8 +93,7 @@ fn transposed(
         match *saved {
             Saved::Param(i) if i < count => args.push(q.args[i]),
             Saved::Param(_) | Saved::Residual(_) => {
-                let message = format!("`@{tangent}`, the rule for a derivative, is not linear in its tangents");
-                return Err(Diagnostic::new("custom-rule", message).note("reverse mode transposes the rule"));
+                return Err(not_linear(tangent, "its derivative takes a tangent"));
             }
         }
     }

@@ -159,17 +159,95 @@ fn rules_that_change_shapes_are_refused() {
     assert_eq!(d.code, "custom-rule", "{d}");
 }
 
+/// `@f` with a rule whose tangent is `rule`, of `%x` and `%t`; its last value is `%9`.
+fn ruled(rule: &str) -> Module {
+    module(&format!(
+        "func @stop(%t: f64[2]) -> f64[2] stop_gradient {{\n  return %t\n}}
+         func @round(%t: f64[2]) -> f64[2] {{\n  %0 = round %t\n  return %0\n}}
+         func @twice(%t: f64[2]) -> f64[2] {{\n  %0 = add %t, %t\n  return %0\n}}
+         func @more(%t: f64[2], %x: f64[2]) -> f64[2] {{\n  %0 = add %t, %x\n  return %0\n}}
+         func @less(%t: f64[2], %x: f64[2]) -> f64[2] {{\n  %0 = mul %t, %x\n  return %0\n}}
+         func @minus(%t: f64[2], %x: f64[2]) -> f64[2] {{\n  %0 = sub %t, %x\n  return %0\n}}
+         func @f(%x: f64[2]) -> f64[2] custom_jvp=@t {{\n  return %x\n}}
+         func @t(%x: f64[2], %t: f64[2]) -> (f64[2], f64[2]) {{
+           %90 = constant f64[] = 0.0
+           %91 = broadcast %90 shape=[2] dims=[]
+           %92 = gt %x, %91
+           %93 = constant bool[] = true
+           {rule}
+           return %x, %9
+         }}
+         func @main(%x: f64[2]) -> f64[2] {{\n  %0 = call %x function=@f\n  return %0\n}}"
+    ))
+}
+
 #[test]
 fn a_rule_that_is_not_linear_is_refused() {
-    // The square of the tangent, and the function itself on the tangent.
-    for rule in ["mul %t, %t", "call %t function=@f"] {
-        let m = module(&format!(
-            "func @f(%x: f64[2]) -> f64[2] custom_jvp=@t {{\n  return %x\n}}
-             func @t(%x: f64[2], %t: f64[2]) -> (f64[2], f64[2]) {{\n  %0 = {rule}\n  return %x, %0\n}}
-             func @main(%x: f64[2]) -> f64[2] {{\n  %0 = call %x function=@f\n  return %0\n}}"
-        ));
-        let d = differentiate(&m, &["x"], Form::Pullback).unwrap_err();
-        assert_eq!(d.code, "custom-rule", "{d}");
+    for (rule, why) in [
+        // The square of the tangent, and the function itself on the tangent.
+        ("%9 = mul %t, %t", "its derivative takes a tangent"),
+        ("%9 = call %t function=@f", "by its custom rule needs itself"),
+        ("%9 = abs %t", "its derivative takes a tangent"),
+        ("%9 = max %t, %91", "its derivative takes a tangent"),
+        // A term without the tangent, the rule's only one or beside others, and in functions that are run.
+        ("%9 = add %t, %x", "where its tangents are zeros"),
+        ("%9 = sub %x, %t", "where its tangents are zeros"),
+        ("%9 = exp %x", "where its tangents are zeros"),
+        ("%9 = select %92, %t, %x", "where its tangents are zeros"),
+        ("%1 = add %t, %x\n  %9 = mul %1, %x", "where its tangents are zeros"),
+        ("%9 = call %t, %x function=@more", "where its tangents are zeros"),
+        ("%9 = cond %93, %t, %x yes=@less no=@more", "where its tangents are zeros"),
+        (
+            "%1 = reshape %x shape=[1, 2]\n  %9 = scan %t, %1 body=@more carries=1 length=1",
+            "where its tangents are zeros",
+        ),
+        ("%1 = exp %x\n  %2 = add %t, %1\n  %3 = sin %x\n  %9 = sub %2, %3", "where its tangents are zeros"),
+        ("%1 = add %t, %x\n  %2 = exp %x\n  %9 = call %1, %2 function=@minus", "where its tangents are zeros"),
+        (
+            "%1 = reshape %91 shape=[1, 2]\n  %9 = scan %x, %1 body=@more carries=1 length=1",
+            "where its tangents are zeros",
+        ),
+        // What jumps, or stops a derivative, is flat elsewhere, or has the slope of what is linear.
+        ("%9 = floor %t", "a tangent goes through `floor`"),
+        ("%9 = sign %t", "a tangent goes through `sign`"),
+        ("%1 = round %t\n  %9 = sub %t, %1", "a tangent goes through `round`"),
+        ("%9 = call %t function=@round", "a tangent goes through `round`"),
+        ("%1 = exp %x\n  %9 = rem %t, %1", "a tangent goes through `rem`"),
+        ("%1 = gt %t, %91\n  %9 = select %1, %x, %91", "a tangent goes through `gt`"),
+        ("%1 = cast %t to=i64\n  %9 = cast %1 to=f64", "a tangent goes through `cast`"),
+        ("%9 = call %t function=@stop", "a tangent goes through `call`"),
+    ] {
+        let m = ruled(rule);
+        let d = differentiate(&m, &["x"], Form::Pullback).expect_err(rule);
+        assert!(d.code == "custom-rule" && d.message.contains(why), "{rule}: {d}");
+        assert!(why.contains("its") && !why.contains("zeros") || !d.labels.is_empty(), "{rule}: {d}");
+        // Forward mode takes the rule as it is, unless it runs itself.
+        if !rule.contains("@f") {
+            differentiate(&m, &["x"], Form::Pushforward).unwrap_or_else(|d| panic!("{rule}: {d}"));
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_is_linear_is_transposed() {
+    for (rule, slopes) in [
+        ("%9 = mul %t, %x", [0.5, -3.0]),
+        ("%9 = select %92, %t, %91", [1.0, 0.0]),
+        ("%9 = add %t, %91", [1.0, 1.0]),
+        ("%1 = neg %t\n  %9 = div %1, %x", [-2.0, 1.0 / 3.0]),
+        ("%9 = call %t function=@twice", [2.0, 2.0]),
+        ("%1 = reshape %x shape=[1, 2]\n  %9 = scan %t, %1 body=@less carries=1 length=1", [0.5, -3.0]),
+        // Terms that are taken out again, in a function that is run and made twice among them.
+        ("%1 = exp %x\n  %2 = add %t, %1\n  %3 = exp %x\n  %9 = sub %2, %3", [1.0, 1.0]),
+        ("%1 = call %t, %x function=@more\n  %9 = sub %1, %x", [1.0, 1.0]),
+        ("%1 = add %t, %x\n  %2 = call %1, %x function=@minus\n  %9 = mul %2, %x", [0.5, -3.0]),
+        // What nothing is made of may be anything.
+        ("%1 = floor %t\n  %9 = sub %t, %91", [1.0, 1.0]),
+        ("%9 = mul %x, %91", [0.0, 0.0]),
+    ] {
+        let pull = differentiate(&ruled(rule), &["x"], Form::Pullback).unwrap_or_else(|d| panic!("{rule}: {d}")).module;
+        let out = results(&pull, &[f64s(&[0.5, -3.0]), f64s(&[1.0, 1.0])]);
+        assert_eq!(out[1].to_f64().unwrap(), slopes, "{rule}");
     }
 }
 

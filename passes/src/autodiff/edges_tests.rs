@@ -83,6 +83,8 @@ const BY_OUR_RULES: &[Row] = &[
     ("relu at 0", |x| x[0].relu(), &[&[0.0, -0.0, 1.0, -1.0]], &[&[0.5, 0.5, 1.0, 0.0]]),
     // No element is the largest where one is NaN, and none has a gradient; torch gives 1 and 1, and NaN for the fold.
     ("maximum with NaN", |x| x[0].maximum(&x[1]), &[&[0.0, NAN], &[NAN, 1.0]], &[&[0.0, 0.0], &[0.0, 0.0]]),
+    // The slope is the sign, and that of NaN is NaN; torch, whose sign of NaN is 0, gives 0.
+    ("abs at NaN", |x| x[0].abs(), &[&[NAN, -2.0]], &[&[NAN, -1.0]]),
     ("a fold with NaN", |x| x[0].max(&[0]), &[&[NAN, 2.0]], &[&[0.0, 0.0]]),
 ];
 

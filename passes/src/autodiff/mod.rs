@@ -19,6 +19,7 @@ mod cut;
 mod forward;
 mod join;
 mod jvp;
+mod linear;
 mod price;
 mod reverse;
 mod shift;

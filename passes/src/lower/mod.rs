@@ -5,11 +5,13 @@ mod control;
 mod identity;
 #[cfg(feature = "ilp")]
 mod integer;
+mod known;
 mod launch;
 mod level2;
 mod lookups;
 mod once;
 mod one_hot;
+mod options;
 mod parts;
 mod prepared;
 mod rewrite;
@@ -21,10 +23,12 @@ mod wide;
 pub(crate) use control::depth;
 #[cfg(feature = "ilp")]
 pub use integer::integer;
+pub use known::{Known, lower_module_knowing};
 pub use launch::lower_region;
 pub use level2::{Explained, ExplainedKernel, Priced, PricedKernel, Second, priced};
+pub use options::Options;
 
-use crate::egraph::{self, DEFAULT_BUDGET, Device, Numerics, UserRules};
+use crate::egraph::{self, Device, Numerics};
 use crate::fuse;
 use crate::region::{Builder, Source};
 use crate::schedule;
@@ -88,40 +92,6 @@ impl Target {
     }
 }
 
-/// How to lower.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Options {
-    /// 0: a kernel per node; 1: fusion in a fixed order; 2: kernels chosen by price.
-    pub opt_level: u8,
-    /// What level 2 may change about rounding.
-    pub numerics: Numerics,
-    /// Whether every kernel must pass the verifier of kernels, which takes about a fifth of the time of a compilation.
-    pub verify: bool,
-    /// The rules of level 2.
-    pub rules: UserRules,
-    /// What level 2 prices kernels by; the shipped description of the target if absent.
-    pub device: Option<Arc<Device>>,
-    /// Schedules of CPU kernels that were measured to be best.
-    pub tuned: Option<Arc<Tuned>>,
-    /// Work of choosing kernels for a function at level 2, see [`CoverLimits::budget`](crate::egraph::CoverLimits).
-    pub budget: usize,
-}
-
-impl From<u8> for Options {
-    /// The level with everything else by default: kernels are verified in debug builds.
-    fn from(opt_level: u8) -> Options {
-        Options {
-            opt_level,
-            numerics: Numerics::Reassociate,
-            verify: cfg!(debug_assertions),
-            rules: UserRules::default(),
-            device: None,
-            tuned: None,
-            budget: DEFAULT_BUDGET,
-        }
-    }
-}
-
 /// The kernels that level 2 chooses for each function with their prices, as text: what the stage `regions` shows.
 ///
 /// Errors: those of [`lower_module`].
@@ -171,14 +141,23 @@ pub fn fired(module: &Module, options: impl Into<Options>) -> Result<Vec<Vec<egr
 /// Errors: `call-depth` for too many calls inside one another; broken invariants, with [`Options::verify`] kernels that are
 /// not proved to stay inside their buffers among them.
 pub fn lower_module(module: &Module, options: impl Into<Options>, target: &Target) -> Result<Vec<Program>, Diagnostic> {
-    let options = options.into();
-    let target = &target.allowed(&options);
+    lowered(module, &options.into(), target, None)
+}
+
+fn lowered(
+    module: &Module,
+    options: &Options,
+    target: &Target,
+    known: Option<&Known>,
+) -> Result<Vec<Program>, Diagnostic> {
+    let target = &target.allowed(options);
     depth(module)?;
-    let lower = |f: &Function| match prepared(module, f, &options)? {
-        Some(narrow) => lower_function(module, &narrow, &options, target),
-        None => lower_function(module, f, &options, target),
+    let lower = |f: &Function| match prepared(module, f, options)? {
+        Some(narrow) => lower_function(module, &narrow, options, target),
+        None => lower_function(module, f, options, target),
     };
-    let programs: Vec<Program> = module.functions.values().map(lower).collect::<Result<_, _>>()?;
+    let each = |f: &Function| known.map_or_else(|| lower(f), |known| known.program(module, f, || lower(f)));
+    let programs: Vec<Program> = module.functions.values().map(each).collect::<Result<_, _>>()?;
     if options.verify {
         programs.iter().try_for_each(proved)?;
     }

@@ -1,5 +1,6 @@
 //! Compiled kernels on disk, by a hash of everything that decides them.
 
+use crate::checksum::Checksum;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// First bytes of an entry, with the version of its layout.
-const MAGIC: &[u8; 8] = b"twcubin1";
+const MAGIC: &[u8; 8] = b"twcubin2";
 
 /// A folder of entries. Whatever goes wrong with it is a miss, never an error.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ impl Cache {
         let stored = field(&mut rest)?;
         let log = field(&mut rest)?;
         let cubin = field(&mut rest)?;
-        let good = stored == key.as_bytes() && rest.len() == 8 && rest == fnv(cubin, BASIS).to_le_bytes();
+        let good = stored == key.as_bytes() && rest.len() == 8 && rest == sum(Checksum::new(), cubin).to_le_bytes();
         if good { Some((String::from_utf8(log.to_vec()).ok()?, cubin.to_vec())) } else { None }
     }
 
@@ -39,7 +40,7 @@ impl Cache {
             bytes.extend((part.len() as u64).to_le_bytes());
             bytes.extend(part);
         }
-        bytes.extend(fnv(cubin, BASIS).to_le_bytes());
+        bytes.extend(sum(Checksum::new(), cubin).to_le_bytes());
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let temporary = self.folder.join(format!(".{}-{n}.tmp", std::process::id()));
         let written = fs::create_dir_all(&self.folder).and_then(|()| fs::write(&temporary, bytes));
@@ -51,15 +52,15 @@ impl Cache {
 
     fn path(&self, key: &str) -> PathBuf {
         let bytes = key.as_bytes();
-        self.folder.join(format!("{:016x}{:016x}.cubin", fnv(bytes, BASIS), fnv(bytes, !BASIS)))
+        let both = [Checksum::new(), Checksum::other()].map(|from| sum(from, bytes));
+        self.folder.join(format!("{:016x}{:016x}.cubin", both[0], both[1]))
     }
 }
 
-const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// FNV-1a.
-fn fnv(bytes: &[u8], basis: u64) -> u64 {
-    bytes.iter().fold(basis, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3))
+/// The sum of `bytes` by a checksum of none.
+fn sum(mut from: Checksum, bytes: &[u8]) -> u64 {
+    from.add(bytes);
+    from.value()
 }
 
 /// A length and that many bytes.

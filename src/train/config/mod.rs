@@ -1,15 +1,20 @@
 //! What `tilewright train` is told: a TOML file.
 
+mod model;
+mod optimiser;
+
+pub use model::{Family, LoraConfig, ModelConfig};
+pub use optimiser::{OptimiserConfig, ScheduleConfig, ScheduleKind};
+
 use super::budget::CheckpointConfig;
 use super::precision::{LossScaleConfig, Precision};
 use super::validation::ValidationConfig;
 use crate::formats::{read_text, shown};
-use crate::models::decoder::{DecoderConfig, DecoderFamily, DecoderNames, Lora};
-use crate::optim::{Adam, AdamW, Muon, Optimiser, Schedule, Sgd};
+use crate::models::decoder::Lora;
+use crate::optim::Schedule;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tilewright_ir::diag::{Diagnostic, Place};
-use tilewright_ir::types::DType;
 
 /// A whole run. Paths are relative to the folder of the file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -42,41 +47,6 @@ pub struct Config {
     /// See [`Config::fingerprint`].
     #[serde(skip)]
     run: serde_json::Value,
-}
-
-/// A model by its sizes, or one in a folder as it is.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// A folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as one that a run wrote, or a GGUF file of a
-    /// Llama; beside `context` nothing else is said then.
-    pub from: Option<PathBuf>,
-    /// `gpt` or `llama`.
-    pub family: Option<Family>,
-    /// Blocks.
-    pub layers: Option<usize>,
-    /// Size of the hidden state.
-    pub width: Option<usize>,
-    /// Query heads.
-    pub heads: Option<usize>,
-    /// Heads of keys and values; `heads` if absent.
-    pub kv_heads: Option<usize>,
-    /// Inner size of the feed-forward network; if absent 4 times the width, or 8/3 of it in a Llama.
-    pub feed_forward: Option<usize>,
-    /// Tokens of a sequence.
-    pub context: usize,
-    /// Whether the output matrix is the token embedding; so if absent.
-    pub tied: Option<bool>,
-}
-
-/// Which model.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// GPT-2.
-    Gpt,
-    /// Llama.
-    Llama,
 }
 
 /// Text or tokens.
@@ -168,131 +138,6 @@ fn unit() -> f64 {
     1.0
 }
 
-/// An optimiser by name; what is absent is as its paper has it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, tag = "name", rename_all = "lowercase")]
-pub enum OptimiserConfig {
-    /// Stochastic gradient descent.
-    Sgd {
-        /// 0 if absent.
-        #[serde(default)]
-        momentum: f64,
-        /// False if absent.
-        #[serde(default)]
-        nesterov: bool,
-        /// 0 if absent.
-        #[serde(default)]
-        decay: f64,
-    },
-    /// Adam.
-    Adam {
-        /// 0.9 and 0.999 if absent.
-        betas: Option<[f64; 2]>,
-        /// 0 if absent.
-        #[serde(default)]
-        decay: f64,
-    },
-    /// AdamW.
-    Adamw {
-        /// 0.9 and 0.95 if absent.
-        betas: Option<[f64; 2]>,
-        /// 0.1 if absent.
-        decay: Option<f64>,
-    },
-    /// Muon for hidden matrices, AdamW for the rest.
-    Muon {
-        /// 0.95 if absent.
-        momentum: Option<f64>,
-        /// Of hidden matrices; 0 if absent.
-        #[serde(default)]
-        decay: f64,
-        /// The rate of the others as a part of that of hidden matrices; 0.015 if absent.
-        other_rate: Option<f64>,
-    },
-}
-
-impl Default for OptimiserConfig {
-    fn default() -> OptimiserConfig {
-        OptimiserConfig::Adamw { betas: None, decay: None }
-    }
-}
-
-impl OptimiserConfig {
-    /// What moments keep of the step before.
-    fn kept(&self) -> Vec<(&'static str, f64)> {
-        match self {
-            OptimiserConfig::Sgd { momentum, .. } => vec![("optimiser.momentum", *momentum)],
-            OptimiserConfig::Muon { momentum, .. } => vec![("optimiser.momentum", momentum.unwrap_or(0.0))],
-            OptimiserConfig::Adam { betas, .. } | OptimiserConfig::Adamw { betas, .. } => {
-                betas.iter().flatten().map(|beta| ("optimiser.betas", *beta)).collect()
-            }
-        }
-    }
-
-    /// The optimiser, for matrices stored as those of `model` are.
-    pub fn optimiser(&self, model: &DecoderConfig) -> Box<dyn Optimiser> {
-        match *self {
-            OptimiserConfig::Sgd { momentum, nesterov, decay } => Box::new(Sgd { momentum, nesterov, decay }),
-            OptimiserConfig::Adam { betas, decay } => {
-                let usual = Adam::default();
-                Box::new(Adam { betas: betas.unwrap_or(usual.betas), decay, ..usual })
-            }
-            OptimiserConfig::Adamw { betas, decay } => {
-                Box::new(AdamW { betas: betas.unwrap_or([0.9, 0.95]), decay: decay.unwrap_or(0.1), ..AdamW::default() })
-            }
-            OptimiserConfig::Muon { momentum, decay, other_rate } => {
-                let usual = Muon { inputs_first: model.inputs_first(), decay, ..Muon::default() };
-                let (momentum, other_rate) =
-                    (momentum.unwrap_or(usual.momentum), other_rate.unwrap_or(usual.other_rate));
-                Box::new(Muon { momentum, other_rate, ..usual })
-            }
-        }
-    }
-}
-
-/// Rates.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleConfig {
-    /// `constant`, `cosine`, `linear` or `wsd`; cosine if absent.
-    #[serde(default)]
-    pub kind: ScheduleKind,
-    /// Largest rate.
-    pub peak: f64,
-    /// Rate at the end; a tenth of the largest if absent.
-    pub least: Option<f64>,
-    /// Steps to the largest.
-    #[serde(default)]
-    pub warmup: u64,
-    /// Steps down from it, of `wsd`; a fifth of all if absent.
-    pub decay: Option<u64>,
-}
-
-/// The form of a schedule.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum ScheduleKind {
-    /// The same after the warm-up.
-    Constant,
-    /// Half a cosine.
-    #[default]
-    Cosine,
-    /// A line.
-    Linear,
-    /// Warm-up, stable, decay.
-    Wsd,
-}
-
-/// Adapters.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoraConfig {
-    /// Their inner size.
-    pub rank: usize,
-    /// Factor of their product, times the rank; twice the rank if absent.
-    pub alpha: Option<f64>,
-}
-
 /// Checkpoints and metrics.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -373,6 +218,7 @@ impl Config {
         }
         let peak = self.schedule.peak;
         number("schedule.peak", peak.is_finite() && peak > 0.0, "a number above 0", peak.to_string())?;
+        self.schedule.check(train.steps)?;
         let rank = self.lora.as_ref().map_or(1, |l| l.rank);
         number("lora.rank", (1..=1 << 16).contains(&rank), "1 to 2^16", rank.to_string())?;
         number("lora", self.lora.is_none() || self.model.from.is_some(), "model.from beside it", "none".into())?;
@@ -384,24 +230,25 @@ impl Config {
 
     /// The rates.
     pub fn schedule(&self) -> Schedule {
-        let ScheduleConfig { kind, peak, least, warmup, decay } = self.schedule.clone();
-        let (least, steps) = (least.unwrap_or(peak / 10.0), self.train.steps);
-        match kind {
-            ScheduleKind::Constant => Schedule::Constant { peak, warmup },
-            ScheduleKind::Cosine => Schedule::Cosine { peak, least, warmup, steps },
-            ScheduleKind::Linear => Schedule::Linear { peak, least, warmup, steps },
-            ScheduleKind::Wsd => {
-                Schedule::Wsd { peak, least, warmup, decay: decay.unwrap_or(steps.div_ceil(5)), steps }
-            }
-        }
+        self.schedule.schedule(self.train.steps)
     }
 
     /// The adapters.
     pub fn lora(&self) -> Option<Lora> {
-        self.lora.as_ref().map(|l| Lora { rank: l.rank, alpha: l.alpha.unwrap_or(2.0 * l.rank as f64) })
+        self.lora.as_ref().map(LoraConfig::adapters)
     }
 
-    /// What must stay the same for a run to go on: everything but where it writes and how often.
+    /// Takes the tokens of a sequence from the model that the run starts from, unless they are said.
+    pub(super) fn complete(&mut self, context: usize) {
+        let context = *self.model.context.get_or_insert(context);
+        // As if it were said.
+        if let Some(said) = self.run.pointer_mut("/model/context") {
+            *said = context.into();
+        }
+    }
+
+    /// What must stay the same for a run to go on: everything but where it writes and how often, and the number of its steps, which may
+    /// become another.
     pub fn fingerprint(&self) -> String {
         self.run.to_string()
     }
@@ -409,48 +256,6 @@ impl Config {
     fn described(&self) -> Result<serde_json::Value, Diagnostic> {
         let same = Config { out: PathBuf::new(), save: SaveConfig::default(), ..self.clone() };
         serde_json::to_value(&same).map_err(|e| Diagnostic::bug(format!("a configuration cannot be written: {e}")))
-    }
-}
-
-impl ModelConfig {
-    /// The model by its sizes. Errors: `train-config` for one that is missing; `model-config`.
-    pub fn sized(&self, vocabulary: usize) -> Result<DecoderConfig, Diagnostic> {
-        let missing = |key: &str| {
-            let message = format!("model.{key}: expected a value, or a folder as model.from, found neither");
-            Diagnostic::new("train-config", message)
-        };
-        let family = match self.family.ok_or_else(|| missing("family"))? {
-            Family::Gpt => DecoderFamily::Gpt,
-            Family::Llama => DecoderFamily::Llama,
-        };
-        let layers = self.layers.ok_or_else(|| missing("layers"))?;
-        let width = self.width.ok_or_else(|| missing("width"))?;
-        let heads = self.heads.ok_or_else(|| missing("heads"))?;
-        let inner = match family {
-            DecoderFamily::Gpt => width.saturating_mul(4),
-            // Whole panels of the matrix kernels.
-            DecoderFamily::Llama => (width.saturating_mul(8) / 3).next_multiple_of(32),
-        };
-        let config = DecoderConfig {
-            family,
-            layers,
-            width,
-            heads,
-            kv_heads: self.kv_heads.unwrap_or(heads),
-            head_size: width.checked_div(heads).unwrap_or(0),
-            feed_forward: self.feed_forward.unwrap_or(inner),
-            vocabulary,
-            context: self.context,
-            epsilon: 1e-5,
-            rope_base: 10_000.0,
-            tied: self.tied.unwrap_or(true),
-            names: DecoderNames::HuggingFace,
-            float: DType::F32,
-            lora: None,
-            checkpoint: false,
-        };
-        config.check()?;
-        Ok(config)
     }
 }
 
@@ -473,26 +278,4 @@ fn wrong(name: &str, text: &str, error: &toml::de::Error) -> Diagnostic {
         }
     }
     d
-}
-
-impl ModelConfig {
-    /// Errors: `train-config` where sizes stand beside the folder that has them.
-    pub(super) fn nothing_but_from(&self) -> Result<(), Diagnostic> {
-        let said = [
-            ("family", self.family.is_some()),
-            ("layers", self.layers.is_some()),
-            ("width", self.width.is_some()),
-            ("heads", self.heads.is_some()),
-            ("kv_heads", self.kv_heads.is_some()),
-            ("feed_forward", self.feed_forward.is_some()),
-            ("tied", self.tied.is_some()),
-        ];
-        match said.iter().find(|(_, there)| *there) {
-            Some((key, _)) => {
-                let message = format!("model.{key}: expected nothing beside model.from, which has it");
-                Err(Diagnostic::new("train-config", message))
-            }
-            None => Ok(()),
-        }
-    }
 }
