@@ -34,7 +34,7 @@ use crate::region::{Builder, Source};
 use crate::schedule;
 use crate::tuned::{Tunable, Tuned};
 use buffers::{Buffers, Kept};
-use prepared::prepared;
+use prepared::{prepared, prepared_saying};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -245,8 +245,12 @@ pub fn explained(
     let options = options.into();
     let target = &target.allowed(&options);
     let each = |f: &Function| {
-        let narrow = prepared(module, f, &options)?;
-        level2::Explained::of(module, narrow.as_ref().unwrap_or(f), &options, target, likely)
+        let (narrow, notes) = prepared_saying(module, f, &options)?;
+        let mut found = level2::Explained::of(module, narrow.as_ref().unwrap_or(f), &options, target, likely)?;
+        if let Ok(explained) = &mut found {
+            explained.notes.extend(notes);
+        }
+        Ok(found)
     };
     module.functions.values().map(each).collect()
 }

@@ -5,21 +5,62 @@ use crate::egraph::Numerics;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module};
 
+/// A function and what became of it so far.
+struct Rewritten<'a> {
+    module: &'a Module,
+    f: &'a Function,
+    now: Option<Function>,
+    /// What the passes that changed something did, for readers.
+    said: Vec<&'static str>,
+}
+
+impl Rewritten<'_> {
+    fn by(
+        &mut self,
+        did: &'static str,
+        pass: impl FnOnce(&Module, &Function) -> Result<Option<Function>, Diagnostic>,
+    ) -> Result<(), Diagnostic> {
+        if let Some(new) = pass(self.module, self.now.as_ref().unwrap_or(self.f))? {
+            self.now = Some(new);
+            self.said.push(did);
+        }
+        Ok(())
+    }
+}
+
 /// `f` as it is lowered, where that is not as it stands.
 pub(super) fn prepared(module: &Module, f: &Function, options: &Options) -> Result<Option<Function>, Diagnostic> {
-    let direct = identity::bypassed(module, f);
-    let narrow = wide::narrowed(module, direct.as_ref().unwrap_or(f))?.or(direct);
+    Ok(rewritten(module, f, options)?.now)
+}
+
+/// `f` as [`prepared`], and what was done before the rules that changes how numbers are made.
+pub(super) fn prepared_saying(
+    module: &Module,
+    f: &Function,
+    options: &Options,
+) -> Result<(Option<Function>, Vec<Diagnostic>), Diagnostic> {
+    let Rewritten { now, said, .. } = rewritten(module, f, options)?;
+    let note = |did: &&str| Diagnostic::new("before-rules", format!("before the rules: {did}"));
+    Ok((now, said.iter().filter(|did| !did.is_empty()).map(note).collect()))
+}
+
+fn rewritten<'a>(module: &'a Module, f: &'a Function, options: &Options) -> Result<Rewritten<'a>, Diagnostic> {
+    let mut now = Rewritten { module, f, now: None, said: Vec::new() };
+    now.by("", |m, f| Ok(identity::bypassed(m, f)))?;
+    now.by("", wide::narrowed)?;
     if options.opt_level < 2 {
-        return Ok(narrow);
+        return Ok(now);
     }
-    let once = once::computed(module, narrow.as_ref().unwrap_or(f))?.or(narrow);
-    if options.numerics == Numerics::Exact {
-        return Ok(lookups::moved(module, once.as_ref().unwrap_or(f), false)?.or(once));
-    }
+    now.by("", once::computed)?;
     let reorders = options.numerics >= Numerics::Reassociate;
-    let hot = if reorders { one_hot::looked_up(module, once.as_ref().unwrap_or(f))?.or(once) } else { once };
-    let split = if reorders { parts::split(module, hot.as_ref().unwrap_or(f))?.or(hot) } else { hot };
+    if reorders {
+        now.by("products with one-hot operands look up, if what they multiply is finite", one_hot::looked_up)?;
+        now.by("products of joined operands are sums of products of the parts", parts::split)?;
+    }
     // A product of fewer rows may be another kernel, which adds in another order.
-    let cut = slices::moved(module, split.as_ref().unwrap_or(f))?.or(split);
-    Ok(lookups::moved(module, cut.as_ref().unwrap_or(f), reorders)?.or(cut))
+    if options.numerics != Numerics::Exact {
+        now.by("slices of products are products of slices", slices::moved)?;
+    }
+    now.by("lookups are made before what computes all elements", |m, f| lookups::moved(m, f, reorders))?;
+    Ok(now)
 }
