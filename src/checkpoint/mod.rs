@@ -14,7 +14,7 @@ pub use tilewright_passes::checkpoint::{Checkpointing, Plan};
 
 use crate::compile::Options;
 use report::front;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Builder;
 use tilewright_ir::diag::Diagnostic;
@@ -220,8 +220,9 @@ fn point(candidate: &Candidate, sizes: &Bindings, options: &Options, known: &Kno
     let runs = runs(module)?;
     let count = |name: &Name| runs.get(name).copied().unwrap_or(0.0);
     let kept = &candidate.made.kept;
-    // The sum of no floats is -0.
-    let total = |one: &dyn Fn(&Kept) -> f64| 0.0 + kept.iter().map(one).sum::<f64>();
+    // One way forward may serve several ways back, by other parameters: what it keeps is there once.
+    let mut forward = BTreeSet::new();
+    let once: Vec<&Kept> = kept.iter().filter(|k| forward.insert(&k.forward)).collect();
     let bytes = |k: &Kept| {
         let sizes = k.values.iter().map(|v| type_bytes(&v.ty).and_then(|d| d.eval(sizes).ok()).unwrap_or(0));
         sizes.sum::<i64>() as f64
@@ -229,9 +230,10 @@ fn point(candidate: &Candidate, sizes: &Bindings, options: &Options, known: &Kno
     Ok(Point {
         plan: candidate.plan,
         cost: Cost::knowing(module, options, sizes, known)?,
-        kept_bytes: total(&|k| count(&k.forward) * bytes(k)),
-        again: total(&|k| count(&k.backward) * k.again),
-        kept: kept.iter().filter(|k| !k.values.is_empty()).cloned().collect(),
+        // The sum of no floats is -0.
+        kept_bytes: 0.0 + once.iter().map(|k| count(&k.forward) * bytes(k)).sum::<f64>(),
+        again: 0.0 + kept.iter().map(|k| count(&k.backward) * k.again).sum::<f64>(),
+        kept: once.into_iter().filter(|k| !k.values.is_empty()).cloned().collect(),
     })
 }
 

@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         ));
     }
     if args.nan_hunt {
-        run.hunt();
+        run.hunt()?;
     }
     progress::steps("training", usize::try_from(steps).unwrap_or(usize::MAX));
     let mut printed = Ok(());

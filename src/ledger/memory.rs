@@ -38,7 +38,7 @@ pub struct Activations {
     pub arena: usize,
 }
 
-/// Counts the three ways. Errors: those of the model, of differentiation and of the compiler.
+/// Counts the three ways; a model of one layer has no segments. Errors: those of the model, of differentiation and of the compiler.
 pub(super) fn activations(
     config: &DecoderConfig,
     question: &Question,
@@ -50,17 +50,21 @@ pub(super) fn activations(
     let policy = question.policy()?;
     let plain = program::loss(&DecoderConfig { checkpoint: false, ..config.clone() }, &full)?;
     let blocks = program::loss(&DecoderConfig { checkpoint: true, ..config.clone() }, &full)?;
-    let root = segmented(&plain, Segments::Sqrt)?;
+    let root = match segmented(&plain, Segments::Sqrt) {
+        Err(d) if d.code == "no-chain" => None,
+        found => Some(found?),
+    };
+    let ways: Vec<Module> = [plain, blocks].into_iter().chain(root).collect();
     let mut held = [0.0; 3];
-    let mut arenas = [0; 3];
-    for (i, module) in [plain, blocks, root].iter().enumerate() {
-        progress(&format!("planning the memory of gradients, {} of 3", i + 1));
+    let mut arenas = Vec::with_capacity(ways.len());
+    for (i, module) in ways.iter().enumerate() {
+        progress(&format!("planning the memory of gradients, {} of {}", i + 1, ways.len()));
         let reduced = policy.as_ref().map(|policy| mixed_precision(module, policy)).transpose()?;
         let module = reduced.as_ref().unwrap_or(module);
         let made = differentiate(module, &program::learned(module)?, Form::ValueAndGradient)?.module;
         held[i] = held_bytes(&made)?;
         let programs = programs(&made, &machine.options, machine.target)?;
-        arenas[i] = arena(&programs, &made.entry()?.name, &Bindings::new())?;
+        arenas.push(arena(&programs, &made.entry()?.name, &Bindings::new())?);
     }
     // Formulas count what products read; counted are values in the dtypes that they have.
     let element = question.products().bytes(1).unwrap_or(0) as f64;

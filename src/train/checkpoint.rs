@@ -37,6 +37,8 @@ pub struct Resumed {
 const PREFIX: &str = "step-";
 /// The key of the checksums of what the run learns from.
 const SOURCES: &str = "sources";
+/// The key of the number of steps that were done.
+const STEP: &str = "step";
 
 /// The lock of a folder: two runs would remove each other's files.
 fn locked(folder: &Path) -> Result<File, Diagnostic> {
@@ -99,6 +101,7 @@ impl Checkpoints {
             ("format".into(), "tilewright-train-1".into()),
             ("run".into(), self.run.clone()),
             (SOURCES.into(), self.sources.iter().map(|s| s.checksum.as_str()).collect::<Vec<_>>().join(" ")),
+            (STEP.into(), step.to_string()),
             ("checksum".into(), checksum(&tensors)),
         ]);
         safetensors::write(self.folder.join(format!("{PREFIX}{step:010}.safetensors")), &tensors, &metadata)?;
@@ -119,11 +122,12 @@ impl Checkpoints {
     pub fn resume(&self, names: &[(String, Type)]) -> Result<Option<Resumed>, Diagnostic> {
         let all = self.list()?;
         let Some((step, path)) = all.last() else { return Ok(None) };
-        let resumed = self.read(*step, path, names).map_err(|d| match all.len().checked_sub(2).map(|i| &all[i].1) {
-            Some(before) => {
-                d.note(format!("the one before it is {}: remove this one to go on from there", before.display()))
+        let before = all.len().checked_sub(2).map(|i| &all[i].1);
+        let resumed = self.read(*step, path, names).map_err(|d| match before {
+            Some(before) if d.damaged => {
+                d.error.note(format!("the one before it is {}: remove this one to go on from there", before.display()))
             }
-            None => d,
+            _other => d.error,
         });
         resumed.map(Some)
     }
@@ -132,40 +136,59 @@ impl Checkpoints {
     pub fn after(&self, step: u64, names: &[(String, Type)]) -> Result<Option<Resumed>, Diagnostic> {
         let all = self.list()?;
         let found = all.iter().find(|(number, _)| *number == step);
-        found.map(|(step, path)| self.read(*step, path, names)).transpose()
+        found.map(|(step, path)| self.read(*step, path, names).map_err(|d| d.error)).transpose()
     }
 
-    fn read(&self, step: u64, path: &Path, names: &[(String, Type)]) -> Result<Resumed, Diagnostic> {
+    fn read(&self, step: u64, path: &Path, names: &[(String, Type)]) -> Result<Resumed, Unread> {
         let wrong = |message: String| {
             Diagnostic::new("checkpoint", message).at(Place::Named(path.display().to_string().into()), "")
         };
+        let other = |message: String, note: &str| Unread { error: wrong(message).note(note), damaged: false };
         let file = Safetensors::open(path)?;
         let run = file.metadata.get("run").map_or("", String::as_str);
         let planned = if run == self.run { None } else { other_length(run, &self.run) };
         if run != self.run && planned.is_none() {
-            return Err(wrong(difference(run, &self.run)).note("name another `out`, or remove its checkpoints"));
+            return Err(other(difference(run, &self.run), "name another `out`, or remove its checkpoints"));
         }
         // Runs that began before there were checksums have none.
         if let Some(before) = file.metadata.get(SOURCES)
             && let Some(source) = changed(before, &self.sources)
         {
             let message = format!("{} is not what it was when the checkpoint was written", shown(source));
-            return Err(wrong(message).note("put it back as it was; or name another `out`, or remove its checkpoints"));
+            return Err(other(message, "put it back as it was; or name another `out`, or remove its checkpoints"));
         }
         let mut state = Vec::with_capacity(names.len());
         for (name, ty) in names {
             let array = file.tensor(name)?;
             let found = Type::new(array.dtype(), array.shape().iter().copied());
             if found != *ty {
-                return Err(wrong(format!("{}: expected {ty}, found {found}", shown(name))));
+                return Err(wrong(format!("{}: expected {ty}, found {found}", shown(name))).into());
             }
             state.push(array);
         }
         let tensors: Vec<(&str, &Array)> = names.iter().map(|(name, _)| name.as_str()).zip(&state).collect();
         if file.names().count() != names.len() || file.metadata.get("checksum") != Some(&checksum(&tensors)) {
-            return Err(wrong("its data are not those that were written: the checksum differs".into()));
+            return Err(wrong("its data are not those that were written: the checksum differs".into()).into());
+        }
+        // Those of runs that began before files said so do not.
+        if let Some(written) = file.metadata.get(STEP).filter(|written| **written != step.to_string()) {
+            let message = format!("it was written after step {written}, and its name says {step}");
+            return Err(wrong(message).note("give it back its name, or remove it").into());
         }
         Ok(Resumed { step, state, planned })
+    }
+}
+
+/// Why a checkpoint cannot be taken.
+struct Unread {
+    error: Diagnostic,
+    /// Whether the file is to blame; else it is of another run or of other data, and so are those before it.
+    damaged: bool,
+}
+
+impl From<Diagnostic> for Unread {
+    fn from(error: Diagnostic) -> Unread {
+        Unread { error, damaged: true }
     }
 }
 

@@ -16,6 +16,14 @@ pub fn export(config: &Config, step: Option<u64>, options: &Options) -> Result<u
     let config = &mut config.clone();
     let (from, data) = learned(config)?;
     let folder = config.out.join("checkpoints");
+    let none = || {
+        let which = step.map_or(String::new(), |step| format!(" after step {step}"));
+        let error = Diagnostic::new("checkpoint", format!("expected a checkpoint{which}, found none"));
+        error.at(Place::Named(folder.display().to_string().into()), "")
+    };
+    if !folder.exists() {
+        return Err(none());
+    }
     let checkpoints = Checkpoints::reading(folder.clone(), config.fingerprint(), data.sources);
     check_writable(&config.out.join("model.safetensors"))?;
     let learner = Learner::new(config, from, data.vocabulary, options)?;
@@ -25,11 +33,7 @@ pub fn export(config: &Config, step: Option<u64>, options: &Options) -> Result<u
         Some(step) => checkpoints.after(step, &names)?,
         None => checkpoints.resume(&names)?,
     };
-    let Some(found) = found else {
-        let which = step.map_or(String::new(), |step| format!(" after step {step}"));
-        let error = Diagnostic::new("checkpoint", format!("expected a checkpoint{which}, found none"));
-        return Err(error.at(Place::Named(folder.display().to_string().into()), ""));
-    };
+    let found = found.ok_or_else(none)?;
     let weights = weights_of(config, &names, found.state);
     learner.export(&config.out, &weights, data.tokenizer.as_ref(), options)?;
     Ok(found.step)

@@ -20,10 +20,11 @@ pub(super) struct Health {
 impl Health {
     /// Looks at the metrics of the next step.
     ///
-    /// Errors: `diverged` for a loss that is no finite number, in f16 for the last of several in a row, and for a scale of the loss
-    /// that is too small to be the reason of infinite gradients.
+    /// Errors: `diverged` for a loss that is no finite number, in f16 for the last of several in a row; without a scale of the loss for
+    /// gradients whose norm is none, as they are in the weights by then; and for a scale that is too small to be the reason of infinite
+    /// gradients.
     pub(super) fn check(&mut self, metrics: &Metrics) -> Result<(), Diagnostic> {
-        let Metrics { step, loss, loss_scale, .. } = metrics;
+        let Metrics { step, loss, norm, loss_scale, .. } = metrics;
         self.bad = if loss.is_finite() { 0 } else { self.bad + 1 };
         let patience = if loss_scale.is_some() { PATIENCE } else { 1 };
         if self.bad >= patience {
@@ -31,6 +32,10 @@ impl Health {
                 1 => format!("the loss of step {step} is {loss}; checkpoints before it stay"),
                 _ => format!("the loss is {loss} in {patience} steps one after the other; earlier checkpoints stay"),
             };
+            return Err(Diagnostic::new("diverged", message).note("a lower schedule.peak or a longer warm-up may help"));
+        }
+        if loss_scale.is_none() && !norm.is_finite() {
+            let message = format!("the norm of the gradients of step {step} is {norm}; checkpoints before it stay");
             return Err(Diagnostic::new("diverged", message).note("a lower schedule.peak or a longer warm-up may help"));
         }
         if loss_scale.is_some_and(|scale| scale < LEAST_SCALE) {
@@ -46,19 +51,12 @@ mod tests {
     use super::*;
 
     fn seen(health: &mut Health, loss: f64, loss_scale: Option<f64>) -> Option<Diagnostic> {
-        let (step, norm, rate, tokens_per_s) = (7, 1.0, 1.0, 1.0);
-        let metrics = Metrics {
-            step,
-            loss,
-            norm,
-            rate,
-            tokens_per_s,
-            mfu: None,
-            validation: None,
-            loss_scale,
-            checkpointing: None,
-        };
-        health.check(&metrics).err()
+        health.check(&metrics(loss, 1.0, loss_scale)).err()
+    }
+
+    fn metrics(loss: f64, norm: f64, loss_scale: Option<f64>) -> Metrics {
+        let (step, rate, tokens_per_s) = (7, 1.0, 1.0);
+        Metrics { step, loss, norm, rate, tokens_per_s, mfu: None, validation: None, loss_scale, checkpointing: None }
     }
 
     #[test]
@@ -69,6 +67,15 @@ mod tests {
             let error = seen(&mut Health::default(), loss, None).unwrap();
             assert!(error.code == "diverged" && error.message.contains("step 7"), "{error}");
         }
+    }
+
+    /// A scale makes norms that are none, and skips their steps.
+    #[test]
+    fn without_a_scale_a_norm_that_is_no_number_ends_a_run() {
+        let of = |norm, loss_scale| Health::default().check(&metrics(2.0, norm, loss_scale)).err();
+        let error = of(f64::NAN, None).unwrap();
+        assert!(error.code == "diverged" && error.message.contains("norm of the gradients of step 7"), "{error}");
+        assert!(of(f64::INFINITY, None).is_some() && of(1e30, None).is_none() && of(f64::NAN, Some(1024.0)).is_none());
     }
 
     #[test]

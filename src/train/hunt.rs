@@ -5,7 +5,7 @@ use super::metrics::Metrics;
 use crate::compile::{MAX_WORK_INTERPRETED, Work};
 use tilewright_ir::array::{Array, Bytes};
 use tilewright_ir::diag::Diagnostic;
-use tilewright_ir::graph::Module;
+use tilewright_ir::graph::{Module, Param};
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::types::{Bindings, DType, Type};
 
@@ -65,10 +65,53 @@ impl Hunt {
             Err(cannot) => ended.note(format!("the hunt cannot run this step: {}", cannot.message)),
         };
         let params = module.entry().map_or(&[][..], |f| &f.params);
-        let bad = params.iter().zip(&inputs).filter(|(_, a)| !finite(a));
-        bad.fold(found, |d, (p, _)| d.note(format!("`%{}` has a NaN or an infinity before the step", p.name)))
+        let bad: Vec<_> = params.iter().zip(&inputs).filter(|(_, a)| !finite(a)).collect();
+        let note = |d: Diagnostic, (p, _): &(&Param, &Array)| {
+            d.note(format!("`%{}` has a NaN or an infinity before the step", p.name))
+        };
+        let named = bad.iter().take(NAMED).fold(found, note);
+        match bad.len().saturating_sub(NAMED) {
+            0 => named,
+            more => named.note(format!("{more} more have one, too")),
+        }
     }
 }
+
+/// Looks at the state before a run does anything.
+///
+/// Errors: `not-finite` for the first tensor that has a NaN or an infinity, with where.
+pub(super) fn began(step: u64, names: &[(String, Type)], state: &[Array]) -> Result<(), Diagnostic> {
+    let mut bad = names.iter().zip(state).filter(|(_, a)| !finite(a));
+    let Some(((name, _), first)) = bad.next() else { return Ok(()) };
+    let all = first.to_f64().unwrap_or_default();
+    let count = all.iter().filter(|x| !x.is_finite()).count();
+    let at = all.iter().position(|x| !x.is_finite()).unwrap_or_default();
+    let x = all.get(at).copied().unwrap_or(f64::NAN);
+    let mut place = at;
+    let mut index: Vec<String> = Vec::new();
+    for size in first.shape().iter().rev() {
+        index.insert(0, (place % size.max(&1)).to_string());
+        place /= size.max(&1);
+    }
+    let from = if step == 0 {
+        "the weights that the run begins with".into()
+    } else {
+        format!("the checkpoint after step {step}")
+    };
+    let message = format!(
+        "`{name}` of {from}: expected finite numbers, found {x} at [{}], and {count} of {} in all that are none",
+        index.join(", "),
+        all.len()
+    );
+    let error = Diagnostic::new("not-finite", message);
+    Err(match bad.count() {
+        0 => error,
+        more => error.note(format!("{more} other tensors have such numbers, too")),
+    })
+}
+
+/// Most tensors that are named in notes.
+const NAMED: usize = 4;
 
 /// Whether all elements are numbers.
 fn finite(a: &Array) -> bool {

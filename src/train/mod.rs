@@ -152,8 +152,12 @@ impl Run {
     /// From now on keeps a copy of what each step begins with, and ends a run with the error `diverged` where a step makes a NaN or an
     /// infinity in its loss, its gradients or its state, for [`Run::hunted`]. With a scaled loss gradients are none of these: their
     /// steps are skipped.
-    pub fn hunt(&mut self) {
+    ///
+    /// Errors: `not-finite` for a state that has one before the first step.
+    pub fn hunt(&mut self) -> Result<(), Diagnostic> {
         self.hunt = Some(Hunt::default());
+        let values = self.values()?;
+        hunt::began(self.step, &self.names, &values)
     }
 
     /// Runs the step that ended a hunting run with `ended` once more, in the interpreter. Gives the error `not-finite` of the first node,

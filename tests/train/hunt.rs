@@ -14,8 +14,8 @@ fn huge(peak: &str, optimiser: &str) -> String {
 #[test]
 fn a_rate_that_is_too_large_is_found_in_the_step_that_overflows() {
     let folder = folder(&huge("1e37", "[optimiser]\nname = \"sgd\"\n"));
-    // Without the hunt the run ends at the loss of a later step.
-    fails(&run(folder.path(), &[]), &["error[diverged]: the loss of step"]);
+    // Without the hunt no node is named.
+    fails(&run(folder.path(), &[]), &["error[diverged]: the ", " of step"]);
     std::fs::remove_dir_all(folder.path().join("out")).unwrap();
     let output = run(folder.path(), &["--nan-hunt"]);
     fails(&output, &["error[not-finite]: `", "the first at [", "note: operand 0: f32[", "note: the run ends as "]);
@@ -53,4 +53,24 @@ fn a_run_that_finds_nothing_has_the_bits_of_one_that_does_not_look() {
     done(&run(plain.path(), &[]));
     done(&run(hunting.path(), &["--nan-hunt"]));
     assert!(model(plain.path()) == model(hunting.path()), "the models differ");
+}
+
+/// Weights that are no numbers before the first step are the fault of no node.
+#[test]
+fn weights_that_begin_as_no_numbers_are_named() {
+    let model = gpt(|i| if i == 1 { [f32::NAN; 16] } else { row(i) });
+    let folder = folder(&config_of(&model, "").replace("precision = \"f16\"\n", ""));
+    std::fs::write(folder.path().join("letters.txt"), "abcdefgfedcba".repeat(30)).unwrap();
+    let said = ["error[not-finite]: `", "of the weights that the run begins with", "found NaN at [1, 0], and 16 of"];
+    fails(&run(folder.path(), &["--nan-hunt"]), &said);
+}
+
+/// A checkpoint knows its step.
+#[test]
+fn a_checkpoint_under_the_name_of_another_step_is_refused() {
+    let folder = folder(CONFIG);
+    done(&run(folder.path(), &["--until", "2"]));
+    let all = folder.path().join("out/checkpoints");
+    std::fs::rename(all.join("step-0000000002.safetensors"), all.join("step-0000000004.safetensors")).unwrap();
+    fails(&run(folder.path(), &[]), &["error[checkpoint]", "it was written after step 2, and its name says 4"]);
 }

@@ -93,7 +93,10 @@ fn transposed(
         match *saved {
             Saved::Param(i) if i < count => args.push(q.args[i]),
             Saved::Param(_) | Saved::Residual(_) => {
-                return Err(not_linear(tangent, "its derivative takes a tangent"));
+                let error = not_linear(tangent, "its derivative takes a tangent");
+                let all = "through `cond`, and scans that carry a value and its tangent, it does so even where it needs none; \
+                           `custom_vjp` says the way back itself";
+                return Err(error.note(all));
             }
         }
     }

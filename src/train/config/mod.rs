@@ -216,16 +216,26 @@ impl Config {
         for (key, x) in parts.into_iter().chain(self.optimiser.kept()) {
             number(key, (0.0..1.0).contains(&x), "at least 0 and less than 1", x.to_string())?;
         }
+        for (key, x) in self.optimiser.factors() {
+            number(key, x.is_finite() && x >= 0.0, "a number of 0 or more", x.to_string())?;
+        }
+        if let OptimiserConfig::Sgd { momentum: 0.0, nesterov: true, .. } = self.optimiser {
+            number("optimiser.nesterov", false, "optimiser.momentum above 0 beside it", "0".into())?;
+        }
         let peak = self.schedule.peak;
         number("schedule.peak", peak.is_finite() && peak > 0.0, "a number above 0", peak.to_string())?;
         self.schedule.check(train.steps)?;
         let rank = self.lora.as_ref().map_or(1, |l| l.rank);
+        let alpha = self.lora.as_ref().and_then(|l| l.alpha).unwrap_or(1.0);
+        number("lora.alpha", alpha.is_finite(), "a finite number", alpha.to_string())?;
         number("lora.rank", (1..=1 << 16).contains(&rank), "1 to 2^16", rank.to_string())?;
         number("lora", self.lora.is_none() || self.model.from.is_some(), "model.from beside it", "none".into())?;
         self.loss_scale.as_ref().map_or(Ok(()), |scale| scale.check(train.precision))?;
         self.data.validation.as_ref().map_or(Ok(()), ValidationConfig::check)?;
         let kinds = usize::from(self.data.text.is_empty()) + usize::from(self.data.tokens.is_empty());
-        number("data", kinds == 1, "either text or tokens", if kinds == 2 { "neither" } else { "both" }.into())
+        number("data", kinds == 1, "either text or tokens", if kinds == 2 { "neither" } else { "both" }.into())?;
+        let typed = !self.data.token_type.is_narrow() && self.data.tokens.is_empty();
+        number("data.token_type", !typed, "data.tokens beside it", "text".into())
     }
 
     /// The rates.

@@ -66,6 +66,16 @@ impl OptimiserConfig {
         }
     }
 
+    /// Factors that are 0 or more.
+    pub(super) fn factors(&self) -> [(&'static str, f64); 2] {
+        let (decay, other_rate) = match *self {
+            OptimiserConfig::Sgd { decay, .. } | OptimiserConfig::Adam { decay, .. } => (decay, 0.0),
+            OptimiserConfig::Adamw { decay, .. } => (decay.unwrap_or(0.0), 0.0),
+            OptimiserConfig::Muon { decay, other_rate, .. } => (decay, other_rate.unwrap_or(0.0)),
+        };
+        [("optimiser.decay", decay), ("optimiser.other_rate", other_rate)]
+    }
+
     /// The optimiser, for matrices stored as those of `model` are.
     pub fn optimiser(&self, model: &DecoderConfig) -> Box<dyn Optimiser> {
         match *self {
@@ -121,13 +131,23 @@ pub enum ScheduleKind {
 }
 
 impl ScheduleConfig {
-    /// Errors: `train-config` for a warm-up, or a decay after it, that is longer than the run of `steps` steps.
+    /// Errors: `train-config` for a warm-up, or a decay after it, that is longer than the run of `steps` steps, a decay of another
+    /// kind than `wsd`, and a last rate that is below 0 or above the largest.
     pub(super) fn check(&self, steps: u64) -> Result<(), Diagnostic> {
         let wrong = |message: String| Err(Diagnostic::new("train-config", message));
         let Some(rest) = steps.checked_sub(self.warmup) else {
             let found = self.warmup;
             return wrong(format!("schedule.warmup: expected at most {steps}, which is train.steps, found {found}"));
         };
+        if let Some(least) = self.least.filter(|least| !(0.0..=self.peak).contains(least)) {
+            let peak = self.peak;
+            return wrong(format!("schedule.least: expected 0 to {peak}, which is schedule.peak, found {least}"));
+        }
+        if let (Some(decay), true) = (self.decay, self.kind != ScheduleKind::Wsd) {
+            return wrong(format!(
+                "schedule.decay: expected `kind = \"wsd\"` beside it, found {decay} with another kind"
+            ));
+        }
         match self.decay {
             Some(decay) if decay > rest => wrong(format!(
                 "schedule.decay: expected at most {rest}, which is train.steps less schedule.warmup, found {decay}"
