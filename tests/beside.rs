@@ -104,6 +104,28 @@ fn random_sizes_mean_the_same() {
     }
 }
 
+/// Results that lie the other way round.
+#[test]
+fn results_may_be_stored_transposed() {
+    let mut random = Random(31);
+    for isa in ["sm_80", "sm_90a"] {
+        for dtype in ["f32", "bf16"] {
+            for (a, b) in [(true, true), (true, false), (false, true)] {
+                let of = |name: &str, turned: bool, n: i64| match turned {
+                    true => (format!("dot %{name}, %x contract=[0]x[1]"), format!("{dtype}[{n}, 256]")),
+                    false => (format!("dot %x, %{name} contract=[1]x[0]"), format!("{dtype}[256, {n}]")),
+                };
+                let ((first, x), (second, y)) = (of("w", a, 96), of("v", b, 32));
+                let text = format!(
+                    "func @main(%x: {dtype}[256, 64], weight %w: {dtype}[64, 96], weight %v: {dtype}[64, 32]) -> ({x}, {y}) \
+                     {{\n  %0 = {first}\n  %1 = {second}\n  return %0, %1\n}}\n"
+                );
+                check(&text, 1, isa, &mut random);
+            }
+        }
+    }
+}
+
 /// A product of a product's rows is not beside it, nor is one of other rows.
 #[test]
 fn what_needs_a_product_is_no_grid_beside_it() {

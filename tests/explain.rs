@@ -95,7 +95,12 @@ fn chains_of_op_programs_replay() {
         let replayed = found.replay(module, module.entry().unwrap(), &Bindings::new(), &inputs);
         uses += replayed.unwrap_or_else(|d| panic!("{}: {d}", case["name"])).unwrap().steps;
         for f in &found.report.functions {
-            assert!(f.notes.iter().all(|n| n.starts_with("before the rules: ")), "{}: {:?}", case["name"], f.notes);
+            assert!(
+                f.notes.iter().all(|n| n.starts_with("before the rules, and at each level here: ")),
+                "{}: {:?}",
+                case["name"],
+                f.notes
+            );
             assert!(f.kernels.iter().flat_map(|k| &k.chains).all(|c| c.steps.is_some() || c.value.is_none()));
         }
     }
@@ -230,6 +235,24 @@ fn what_no_rule_changes_is_listed_and_priced() {
     assert!((f.levels[2].seconds.unwrap() - chosen - apart).abs() < 1e-12 && f.bound >= apart);
     let launches = f.kernels.iter().map(|k| k.cost.launches).sum::<usize>();
     assert_eq!(f.levels[2].launches, launches + f.barriers.iter().map(|b| b.cost.launches).sum::<usize>());
+}
+
+/// Tensors that are written out for what reads them from memory are listed as well.
+#[test]
+fn what_is_listed_is_all_that_runs() {
+    let text = "func @main(%x: f32[64, 40], weight %w: f32[40, 24]) -> f32[32, 24] {\n  \
+                %0 = slice %x start=[8, 0] limit=[40, 40] stride=[1, 1]\n  %1 = exp %0\n  \
+                %2 = slice %1 start=[0, 0] limit=[32, 40] stride=[1, 1]\n  %3 = dot %2, %w contract=[1]x[0]\n  return %3\n}\n";
+    let module = tilewright_ir::text::parse("graph", text).unwrap();
+    for numerics in [tilewright_passes::egraph::Numerics::Exact, Default::default()] {
+        let options = Options { opt_level: 2, numerics, ..Options::host().unwrap() };
+        let report = Explanation::new(&module, &options, Target::Cpu, &Bindings::new()).unwrap().report;
+        let f = &report.functions[0];
+        let all = || f.kernels.iter().map(|k| &k.cost).chain(f.barriers.iter().map(|b| &b.cost));
+        let launches = all().map(|c| c.launches).sum::<usize>();
+        let bytes = all().map(|c| c.bytes.unwrap()).sum::<i64>();
+        assert_eq!((f.levels[2].launches, f.levels[2].bytes.unwrap()), (launches, bytes), "{numerics}");
+    }
 }
 
 /// A declaration says for which size kernels are chosen.

@@ -110,9 +110,7 @@ pub(super) fn sizes_of(texts: &[String], module: &Module, f: &Function) -> Resul
 /// A small size inside the range for each symbol that has none.
 fn small(bindings: &mut Bindings, f: &Function) {
     for s in &f.symbols {
-        let step = s.step.max(1);
-        let small = (4.max(s.low).min(s.high) / step * step).max(s.low);
-        bindings.entry(s.name.clone()).or_insert(small);
+        bindings.entry(s.name.clone()).or_insert_with(|| s.near(4));
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) fn function(f: &Function, found: &Result<Explained, Diagnostic>) -> R
     report.levels[2].seconds = sum(&mut found.kernels.iter().map(|k| k.price.seconds));
     report.bound = found.bound;
     report.barriers = found.barriers.iter().filter_map(|(node, k)| barrier(found, *node, k)).collect();
+    report.barriers.extend(written(found));
     let always: f64 = report.barriers.iter().filter_map(|b| b.cost.seconds).sum();
     report.levels.iter_mut().for_each(|level| level.seconds = level.seconds.map(|s| s + always));
     report.bound += always;
@@ -106,6 +107,21 @@ fn barrier(found: &Explained, node: NodeId, priced: &PricedKernel) -> Option<Bar
     let operation = operation(&found.function, node);
     let why = found.import.barriers.get(&node).cloned().unwrap_or_default();
     (cost.launches > 0).then(|| Barrier { operation, why, names, bound_by: bound_by(priced.price.bound), cost })
+}
+
+/// Values that are written out as they are for what reads them from memory.
+fn written(found: &Explained) -> Vec<Barrier> {
+    let program = &found.levels[2];
+    let roots: BTreeSet<Value> =
+        program.origins.iter().filter_map(|(o, _)| if let Origin::Root(v) = o { Some(*v) } else { None }).collect();
+    let one = |value: Value| {
+        let cost = cost(program, |o| *o == Origin::Root(value), &found.sizes);
+        let operation = operation(&found.function, value.node);
+        let why = "written out as a tensor of its own".to_string();
+        let names = names(program, Origin::Root(value));
+        (cost.launches > 0).then_some(Barrier { operation, why, names, bound_by: bound_by(Bound::Memory), cost })
+    };
+    roots.into_iter().filter_map(one).collect()
 }
 
 fn bound_by(bound: Bound) -> &'static str {

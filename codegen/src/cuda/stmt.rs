@@ -385,6 +385,16 @@ impl Emitter<'_> {
             let held = access.field.as_ref().and_then(|_| self.held(&value, own.len()));
             axes = held.unwrap_or(own);
         }
+        // So it does where the destination has its axes in another order.
+        let lies = |e: &Self, axes: &Axes| e.grids.iter().any(|g| g.axes == *axes);
+        if !shared
+            && !lies(self, &axes)
+            && let Some(held) = self.held(&value, axes.len())
+            && lies(self, &held)
+            && held.iter().all(|a| axes.contains(a))
+        {
+            axes = held;
+        }
         self.write(access, &axes, add, |this, d, at| this.value(&value, d, at))
     }
 

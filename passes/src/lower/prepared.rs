@@ -40,7 +40,7 @@ pub(super) fn prepared_saying(
     options: &Options,
 ) -> Result<(Option<Function>, Vec<Diagnostic>), Diagnostic> {
     let Rewritten { now, said, .. } = rewritten(module, f, options)?;
-    let note = |did: &&str| Diagnostic::new("before-rules", format!("before the rules: {did}"));
+    let note = |did: &&str| Diagnostic::new("before-rules", format!("before the rules, and at each level here: {did}"));
     Ok((now, said.iter().filter(|did| !did.is_empty()).map(note).collect()))
 }
 

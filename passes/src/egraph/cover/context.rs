@@ -93,8 +93,7 @@ pub fn usual_sizes(graph: &Graph, likely: &Bindings) -> Bindings {
     let mut bindings = likely.clone();
     for symbol in &graph.analysis.symbols {
         // Neither the least, where nothing pays, nor the most, which is a bound against overflow.
-        let middle = (symbol.low.max(1)).max(symbol.high.min(USUAL));
-        bindings.entry(symbol.name.clone()).or_insert(symbol.likely.unwrap_or(middle));
+        bindings.entry(symbol.name.clone()).or_insert(symbol.likely.unwrap_or_else(|| symbol.near(USUAL).max(1)));
     }
     bindings
 }

@@ -214,10 +214,12 @@ fn is_forward(e: &Affine) -> bool {
     e.constant >= 0 && e.terms.iter().all(|t| t.1 > 0)
 }
 
-/// Whether a micro-kernel can step through a map: forward, a dim or a part of one for each axis, or where the device can, any steps.
+/// Whether a micro-kernel can step through a map: forward, a dim or a part of one for each axis, beside dims of which one place is
+/// read, or where the device can, any steps.
 fn walks(problem: &Problem<'_>, map: &[Affine]) -> bool {
     let free = map.iter().fold(0, |set, e| set | e.free());
-    let parts = free.count_ones() as usize == map.len() && map.iter().all(|e| e.terms.len() == 1);
+    let moving = map.iter().filter(|e| !e.terms.is_empty()).count();
+    let parts = free.count_ones() as usize == moving && map.iter().all(|e| e.terms.len() <= 1);
     (parts || problem.device.capabilities.views) && map.iter().all(is_forward)
 }
 
@@ -236,7 +238,7 @@ fn together(map: &[Affine], set: AxisSet) -> Option<usize> {
 /// Whether a view of a stored class is one that a micro-kernel can step through.
 fn renames(problem: &Problem<'_>, map: &[(u8, Affine)]) -> bool {
     let views = problem.device.capabilities.views;
-    map.iter().all(|m| is_forward(&m.1) && (views || m.1.terms.len() == 1))
+    map.iter().all(|m| is_forward(&m.1) && (views || m.1.terms.len() <= 1))
 }
 
 /// How a micro-kernel comes to the rows of an operand.
@@ -259,7 +261,6 @@ pub(super) fn left_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum)
             fits(together(map, sum.depth).is_some())
         }
         Some(Step::Load(input, map)) => {
-            let whole = map.iter().all(|e| e.as_axis().is_some());
             // The order of the summed axes is that of the columns.
             let columns = match written.step(written.operand(problem, sum.right)) {
                 Some(Step::Load(_, map)) => together(map, sum.depth).is_some(),
@@ -267,7 +268,7 @@ pub(super) fn left_fits(problem: &Problem<'_>, written: &Written<'_>, sum: &Sum)
                 Some(Step::Number | Step::Gather(..) | Step::Map { .. } | Step::Fold(..)) => false,
             };
             let copies = !problem.device.capabilities.prologue && !problem.context.is_weight(*input);
-            (copies && whole && columns).then_some(Rows::Copied)
+            (copies && walks(problem, map) && columns).then_some(Rows::Copied)
         }
         Some(Step::At(map)) => fits(renames(problem, map)),
         Some(Step::Number | Step::Gather(..) | Step::Map { .. } | Step::Fold(..)) => {

@@ -20,10 +20,11 @@ pub fn parts(region: &Region) -> Vec<(Vec<usize>, Region)> {
     groups.into_iter().map(|(axes, outputs)| (outputs.clone(), part(region, &axes, &outputs))).collect()
 }
 
-/// The region of some outputs, which have exactly `axes`: those come first, in their old order.
+/// The region of some outputs, which have exactly `axes`: those come first, in the order of the first output.
 fn part(region: &Region, axes: &BTreeSet<AxisId>, outputs: &[usize]) -> Region {
     let rest = (0..region.axes.len()).filter(|a| !axes.contains(a));
-    let order: Vec<AxisId> = axes.iter().copied().chain(rest).collect();
+    let first = outputs.first().map_or(&[][..], |&o| &region.outputs[o].axes);
+    let order: Vec<AxisId> = first.iter().copied().chain(rest).collect();
     let mut to = vec![0; order.len()];
     for (new, &old) in order.iter().enumerate() {
         to[old] = new;
