@@ -124,10 +124,9 @@ impl Checkpoints {
         let Some((step, path)) = all.last() else { return Ok(None) };
         let before = all.len().checked_sub(2).map(|i| &all[i].1);
         let resumed = self.read(*step, path, names).map_err(|d| match before {
-            Some(before) if d.damaged => {
-                d.error.note(format!("the one before it is {}: remove this one to go on from there", before.display()))
-            }
-            _other => d.error,
+            Some(before) if d.damaged => (*d.error)
+                .note(format!("the one before it is {}: remove this one to go on from there", before.display())),
+            _other => *d.error,
         });
         resumed.map(Some)
     }
@@ -136,14 +135,14 @@ impl Checkpoints {
     pub fn after(&self, step: u64, names: &[(String, Type)]) -> Result<Option<Resumed>, Diagnostic> {
         let all = self.list()?;
         let found = all.iter().find(|(number, _)| *number == step);
-        found.map(|(step, path)| self.read(*step, path, names).map_err(|d| d.error)).transpose()
+        found.map(|(step, path)| self.read(*step, path, names).map_err(|d| *d.error)).transpose()
     }
 
     fn read(&self, step: u64, path: &Path, names: &[(String, Type)]) -> Result<Resumed, Unread> {
         let wrong = |message: String| {
             Diagnostic::new("checkpoint", message).at(Place::Named(path.display().to_string().into()), "")
         };
-        let other = |message: String, note: &str| Unread { error: wrong(message).note(note), damaged: false };
+        let other = |message: String, note: &str| Unread { error: wrong(message).note(note).into(), damaged: false };
         let file = Safetensors::open(path)?;
         let run = file.metadata.get("run").map_or("", String::as_str);
         let planned = if run == self.run { None } else { other_length(run, &self.run) };
@@ -181,14 +180,14 @@ impl Checkpoints {
 
 /// Why a checkpoint cannot be taken.
 struct Unread {
-    error: Diagnostic,
+    error: Box<Diagnostic>,
     /// Whether the file is to blame; else it is of another run or of other data, and so are those before it.
     damaged: bool,
 }
 
 impl From<Diagnostic> for Unread {
     fn from(error: Diagnostic) -> Unread {
-        Unread { error, damaged: true }
+        Unread { error: error.into(), damaged: true }
     }
 }
 
