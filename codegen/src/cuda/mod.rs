@@ -49,7 +49,7 @@ pub struct CudaKernel {
 const DEFAULT_THREADS: i64 = 128;
 
 /// The CUDA C of a kernel for a target `sm_*`. Its parameters are the argument buffers in order, then the symbols as
-/// `long long`. The grid is one-dimensional, see [`grid`].
+/// `long long`. The grid is one-dimensional, see [`grids`].
 ///
 /// # Errors
 /// `cuda-unsupported` names a construct outside the subset (pipes between roles, clusters, asynchronous products),
