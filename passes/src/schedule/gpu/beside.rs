@@ -16,7 +16,7 @@ pub struct Launched {
     pub arguments: Vec<usize>,
 }
 
-/// The kernels of a region, in the order of [`super::parts`]: one where all parts can be grids of one, else one for each part.
+/// The kernels of a region: one where the parts for outputs with other axes can be grids of one, else one for each part.
 ///
 /// Errors: broken invariants.
 pub fn kernels(region: &Region, name: &str, symbols: &[SymbolDecl], target: &str) -> Result<Vec<Launched>, Diagnostic> {
