@@ -2,9 +2,11 @@
 
 pub mod dim;
 pub mod dtype;
+mod symbol;
 
-pub use dim::{Atom, Bindings, Dim, Symbol, SymbolDecl};
+pub use dim::{Atom, Bindings, Dim};
 pub use dtype::DType;
+pub use symbol::{Symbol, SymbolDecl};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
