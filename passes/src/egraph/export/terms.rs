@@ -126,7 +126,13 @@ impl Export<'_> {
                 if let Some(position) = cut.nodes.get(&child).filter(|n| n.head == Head::Iota) {
                     let axis = self.axis(position)?;
                     let index = subst.iter().find(|s| s.0 == axis).map_or_else(|| Affine::axis(axis), |s| s.1.clone());
-                    return self.build.affine(&index, self.dtype(class)?);
+                    let dtype = self.dtype(class)?;
+                    // A position rounds once, behind what is added to it.
+                    if dtype.is_float() && index.as_axis().is_none() {
+                        let position = self.build.affine(&index, DType::I64)?;
+                        return self.build.cast(dtype, position);
+                    }
+                    return self.build.affine(&index, dtype);
                 }
                 let x = self.class(cut, child)?;
                 let x = self.build.full(&x)?;
