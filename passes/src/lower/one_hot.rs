@@ -5,9 +5,9 @@
 //! keeps: types, places; values where all of `%w` and `%g` is finite, but for the order of sums and signs of zeros.
 //! cost: O(nodes).
 //!
-//! It pays where there are many classes; a few are better off in the kernels around them, which lookups end. Measured on a CPU: a product
-//! takes 0.03 ns for each class and element, an element of a row that is looked up 0.3 ns, one that is added at its place 6 ns. Halves would
-//! round at each addition there, where a product rounds once.
+//! It pays where there are many classes; a few are better off in the kernels around them, which lookups end. On a CPU, one thread, 65,536 rows of 64:
+//! added at their places 26 ms, as a product with 64 classes 8 ms, and a product takes as much more as there are more classes. Lookups of
+//! elements that lie apart were slower than products with 64 classes, too. Halves would round at each addition, where a product rounds once.
 
 use super::rewrite::Rewrite;
 use tilewright_ir::array::{Array, Bytes};

@@ -17,12 +17,12 @@ struct Rewritten<'a> {
 impl Rewritten<'_> {
     fn by(
         &mut self,
-        did: &'static str,
+        did: Option<&'static str>,
         pass: impl FnOnce(&Module, &Function) -> Result<Option<Function>, Diagnostic>,
     ) -> Result<(), Diagnostic> {
         if let Some(new) = pass(self.module, self.now.as_ref().unwrap_or(self.f))? {
             self.now = Some(new);
-            self.said.push(did);
+            self.said.extend(did);
         }
         Ok(())
     }
@@ -41,26 +41,26 @@ pub(super) fn prepared_saying(
 ) -> Result<(Option<Function>, Vec<Diagnostic>), Diagnostic> {
     let Rewritten { now, said, .. } = rewritten(module, f, options)?;
     let note = |did: &&str| Diagnostic::new("before-rules", format!("before the rules, and at each level here: {did}"));
-    Ok((now, said.iter().filter(|did| !did.is_empty()).map(note).collect()))
+    Ok((now, said.iter().map(note).collect()))
 }
 
 fn rewritten<'a>(module: &'a Module, f: &'a Function, options: &Options) -> Result<Rewritten<'a>, Diagnostic> {
     let mut now = Rewritten { module, f, now: None, said: Vec::new() };
-    now.by("", |m, f| Ok(identity::bypassed(m, f)))?;
-    now.by("", wide::narrowed)?;
+    now.by(None, |m, f| Ok(identity::bypassed(m, f)))?;
+    now.by(None, wide::narrowed)?;
     if options.opt_level < 2 {
         return Ok(now);
     }
-    now.by("", once::computed)?;
+    now.by(None, once::computed)?;
     let reorders = options.numerics >= Numerics::Reassociate;
     if reorders {
-        now.by("products with one-hot operands look up, if what they multiply is finite", one_hot::looked_up)?;
-        now.by("products of joined operands are sums of products of the parts", parts::split)?;
+        now.by(Some("products with one-hot operands look up, if what they multiply is finite"), one_hot::looked_up)?;
+        now.by(Some("products of joined operands are sums of products of the parts"), parts::split)?;
     }
     // A product of fewer rows may be another kernel, which adds in another order.
     if options.numerics != Numerics::Exact {
-        now.by("slices of products are products of slices", slices::moved)?;
+        now.by(Some("slices of products are products of slices"), slices::moved)?;
     }
-    now.by("lookups are made before what computes all elements", |m, f| lookups::moved(m, f, reorders))?;
+    now.by(Some("lookups are made before what computes all elements"), |m, f| lookups::moved(m, f, reorders))?;
     Ok(now)
 }
