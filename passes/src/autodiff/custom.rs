@@ -88,20 +88,17 @@ fn transposed(
     if !parts.gives.contains(&true) {
         return Ok(out);
     }
-    let mut args = Vec::new();
-    for saved in &parts.saved {
-        match *saved {
-            Saved::Param(i) if i < count => args.push(q.args[i]),
-            Saved::Param(_) | Saved::Residual(_) => {
-                let error = not_linear(tangent, "its derivative takes a tangent");
-                let all = "through `cond`, and scans that carry a value and its tangent, it does so even where it needs none; \
-                           `custom_vjp` says the way back itself";
-                return Err(error.note(all));
-            }
-        }
-    }
-    args.extend(q.cts.iter().flatten());
-    let given = b.push_all(GraphOp::Call { function: parts.backward.clone() }, &args)?;
+    let values = parts.saved.iter().map(|saved| match *saved {
+        Saved::Param(i) if i < count => Some(q.args[i]),
+        Saved::Param(_) | Saved::Residual(_) => None,
+    });
+    let values: Vec<Option<Value>> = values.chain(q.cts.iter().flatten().map(|ct| Some(*ct))).collect();
+    // Loops and branches pass tangents on also where what is asked for is not made of them.
+    let (backward, reads) = shared.prune.function(b.module, &parts.backward)?;
+    let args = values.into_iter().zip(reads).filter(|(_, read)| *read).map(|(value, _)| value);
+    let args = args.collect::<Option<Vec<Value>>>();
+    let args = args.ok_or_else(|| not_linear(tangent, "its derivative takes a tangent"))?;
+    let given = b.push_all(GraphOp::Call { function: backward }, &args)?;
     let given = placed(&parts.gives[count..], given);
     moving.into_iter().zip(given).for_each(|(i, ct)| out[i] = ct);
     Ok(out)

@@ -168,6 +168,15 @@ fn ruled(rule: &str) -> Module {
          func @more(%t: f64[2], %x: f64[2]) -> f64[2] {{\n  %0 = add %t, %x\n  return %0\n}}
          func @less(%t: f64[2], %x: f64[2]) -> f64[2] {{\n  %0 = mul %t, %x\n  return %0\n}}
          func @minus(%t: f64[2], %x: f64[2]) -> f64[2] {{\n  %0 = sub %t, %x\n  return %0\n}}
+         func @zero(%t: f64[2], %x: f64[2]) -> f64[2] {{
+           %0 = constant f64[] = 0.0\n  %1 = broadcast %0 shape=[2] dims=[]\n  return %1\n}}
+         func @both(%x: f64[2], %t: f64[2], %w: f64[2]) -> (f64[2], f64[2]) {{
+           %0 = mul %x, %w\n  %1 = mul %t, %w\n  %2 = mul %x, %t\n  %3 = add %1, %2\n  return %0, %3\n}}
+         func @square(%x: f64[2], %t: f64[2]) -> (f64[2], f64[2]) {{
+           %0 = mul %x, %x\n  %1 = mul %x, %t\n  %2 = add %1, %1\n  return %0, %2\n}}
+         func @loop(%x: f64[2], %t: f64[2]) -> (f64[2], f64[2]) {{
+           %0 = scan %x, %t body=@square carries=2 length=3\n  return %0#0, %0#1\n}}
+         func @pair(%x: f64[2], %t: f64[2]) -> (f64[2], f64[2]) {{\n  return %x, %t\n}}
          func @f(%x: f64[2]) -> f64[2] custom_jvp=@t {{\n  return %x\n}}
          func @t(%x: f64[2], %t: f64[2]) -> (f64[2], f64[2]) {{
            %90 = constant f64[] = 0.0
@@ -196,6 +205,12 @@ fn a_rule_that_is_not_linear_is_refused() {
         ("%9 = select %92, %t, %x", "where its tangents are zeros"),
         ("%1 = add %t, %x\n  %9 = mul %1, %x", "where its tangents are zeros"),
         ("%9 = call %t, %x function=@more", "where its tangents are zeros"),
+        (
+            "%8 = scan %t, %x body=@square carries=2 length=3\n  %9 = reshape %8#1 shape=[2]",
+            "where its tangents are zeros",
+        ),
+        ("%8 = scan %x, %t body=@square carries=2 length=3\n  %9 = mul %8#1, %t", "its derivative takes a tangent"),
+        ("%8 = cond %93, %t, %x yes=@loop no=@pair\n  %9 = reshape %8#1 shape=[2]", "where its tangents are zeros"),
         ("%9 = cond %93, %t, %x yes=@less no=@more", "where its tangents are zeros"),
         (
             "%1 = reshape %x shape=[1, 2]\n  %9 = scan %t, %1 body=@more carries=1 length=1",
@@ -241,6 +256,20 @@ fn a_rule_that_is_linear_is_transposed() {
         ("%1 = exp %x\n  %2 = add %t, %1\n  %3 = exp %x\n  %9 = sub %2, %3", [1.0, 1.0]),
         ("%1 = call %t, %x function=@more\n  %9 = sub %1, %x", [1.0, 1.0]),
         ("%1 = add %t, %x\n  %2 = call %1, %x function=@minus\n  %9 = mul %2, %x", [0.5, -3.0]),
+        // Branches, and loops that carry a value and its tangent.
+        ("%9 = cond %93, %t, %x yes=@less no=@zero", [0.5, -3.0]),
+        (
+            "%1 = reshape %x shape=[1, 2]\n  %8 = scan %x, %t, %1 body=@both carries=2 length=1\n  %9 = reshape %8#1 shape=[2]",
+            [1.0, -6.0],
+        ),
+        (
+            "%8 = scan %x, %t body=@square carries=2 length=3\n  %9 = reshape %8#1 shape=[2]",
+            [8.0 * 0.5f64.powi(7), 8.0 * (-3.0f64).powi(7)],
+        ),
+        (
+            "%8 = cond %93, %x, %t yes=@loop no=@pair\n  %9 = reshape %8#1 shape=[2]",
+            [8.0 * 0.5f64.powi(7), 8.0 * (-3.0f64).powi(7)],
+        ),
         // What nothing is made of may be anything.
         ("%1 = floor %t\n  %9 = sub %t, %91", [1.0, 1.0]),
         ("%9 = mul %x, %91", [0.0, 0.0]),
@@ -248,6 +277,61 @@ fn a_rule_that_is_linear_is_transposed() {
         let pull = differentiate(&ruled(rule), &["x"], Form::Pullback).unwrap_or_else(|d| panic!("{rule}: {d}")).module;
         let out = results(&pull, &[f64s(&[0.5, -3.0]), f64s(&[1.0, 1.0])]);
         assert_eq!(out[1].to_f64().unwrap(), slopes, "{rule}");
+    }
+}
+
+/// `@power` is the eighth power where its condition holds, else its operand, by loops whose sizes only operands know.
+const LOOPS: &str = "
+func @square(%x: f64[n]) -> f64[n] where n in 1..=8 {
+  %0 = mul %x, %x
+  return %0
+}
+func @eighth(%x: f64[n]) -> f64[n] where n in 1..=8 {
+  %0 = scan %x body=@square carries=1 length=3
+  return %0
+}
+func @same(%x: f64[n]) -> f64[n] where n in 1..=8 {
+  return %x
+}
+func @power(%p: bool[], %x: f64[n]) -> f64[n] custom_jvp=@tangent where n in 1..=8 {
+  %0 = cond %p, %x yes=@eighth no=@same
+  return %0
+}
+func @step(%x: f64[n], %t: f64[n]) -> (f64[n], f64[n]) where n in 1..=8 {
+  %0 = mul %x, %x
+  %1 = mul %x, %t
+  %2 = add %1, %1
+  return %0, %2
+}
+func @steps(%x: f64[n], %t: f64[n]) -> (f64[n], f64[n]) where n in 1..=8 {
+  %0 = scan %x, %t body=@step carries=2 length=3
+  return %0#0, %0#1
+}
+func @both(%x: f64[n], %t: f64[n]) -> (f64[n], f64[n]) where n in 1..=8 {
+  return %x, %t
+}
+func @tangent(%p: bool[], %x: f64[n], %t: f64[n]) -> (f64[n], f64[n]) where n in 1..=8 {
+  %0 = cond %p, %x, %t yes=@steps no=@both
+  return %0#0, %0#1
+}
+func @main(%p: bool[], %x: f64[n]) -> f64[n] where n in 1..=8 {
+  %0 = call %p, %x function=@power
+  %1 = mul %0, %x
+  return %1
+}
+";
+
+#[test]
+fn a_rule_through_branches_and_loops_serves_both_modes_and_all_orders() {
+    let x = f64s(&[0.75, -0.5, 1.25]);
+    for p in [true, false] {
+        let p = Array::from_bool(&[], &[p]).unwrap();
+        check(&module(LOOPS), &[p.clone(), x.clone()]);
+        let pull = differentiate(&module(LOOPS), &["x"], Form::Pullback).unwrap().module;
+        check(&pull, &[p, x.clone(), f64s(&[1.0, -0.5, 0.25])]);
+        // What goes back takes no tangents.
+        let back = pull.functions.values().find(|f| f.name.starts_with("tangent.bwd")).unwrap();
+        assert!(back.params.iter().all(|p| &*p.name != "t"), "{}", print(&pull));
     }
 }
 

@@ -21,6 +21,7 @@ mod join;
 mod jvp;
 mod linear;
 mod price;
+mod prune;
 mod reverse;
 mod shift;
 mod split;

@@ -2,6 +2,7 @@
 
 use super::super::custom;
 use super::super::cut::Keeps;
+use super::super::prune::Prune;
 use super::super::split::{Ask, Kept, Saved, Split, split, with_cotangents, zeros};
 use super::Question;
 use crate::build::{Build, add, fresh};
@@ -22,6 +23,8 @@ pub struct Shared {
     pub keeps: Keeps,
     /// What they kept.
     pub kept: Vec<Kept>,
+    /// Functions that take less.
+    pub prune: Prune,
 }
 
 impl Shared {
@@ -130,9 +133,9 @@ pub fn cond(
     }
     let cts: Vec<bool> = present(q.cts);
     let names = [branch(b.module, yes, &parts[0], (&cts, &gives))?, branch(b.module, no, &parts[1], (&cts, &gives))?];
-    let [yes, no] = names;
-    let all: Vec<Value> =
-        [condition].into_iter().chain(args.iter().copied()).chain(q.cts.iter().flatten().copied()).collect();
+    let ([yes, no], reads) = shared.prune.branches(b.module, [&names[0], &names[1]])?;
+    let operands = args.iter().chain(q.cts.iter().flatten()).zip(reads).filter(|(_, read)| *read);
+    let all: Vec<Value> = [condition].into_iter().chain(operands.map(|(v, _)| *v)).collect();
     let given = b.push_all(GraphOp::Cond { yes, no }, &all)?;
     Ok([None].into_iter().chain(placed(&gives, given)).collect())
 }
