@@ -83,6 +83,11 @@ fn derivatives_are_checked_against_differences() {
     std::fs::write(folder.path().join("stopped.tw"), stopped).unwrap();
     let (out, said) = tilewright(folder.path(), &["grad", "stopped.tw", "--check", "--wrt", "w"]);
     assert!(out.is_none() && said.contains("error[wrong-gradient]: by `%w`: the derivative is 0"), "{said}");
+    // Nothing is compared where there are no values.
+    let nowhere = "func @main(%x: f32[]) -> f32[] {\n  %0 = abs %x\n  %1 = neg %0\n  %2 = sqrt %1\n  return %2\n}";
+    std::fs::write(folder.path().join("nowhere.tw"), nowhere).unwrap();
+    let (out, said) = tilewright(folder.path(), &["grad", "nowhere.tw", "--check"]);
+    assert!(out.is_none() && said.contains("error[unchecked-gradient]"), "{said}");
 }
 
 #[test]

@@ -121,13 +121,18 @@ pub(super) fn unrelated(names: &[Arc<str>]) {
     }
 }
 
-/// `--check`. Errors: `wrong-gradient` where they differ.
+/// `--check`. Errors: `wrong-gradient` where they differ; `unchecked-gradient` where nothing could be compared.
 fn check(module: &Module, wrt: &[&str], args: &InputArgs) -> Result<(), Diagnostic> {
     let (inputs, bindings) = chosen(module, args)?;
     stage("interpreting");
     let found = check_module(module, wrt, &inputs, &bindings)?;
     super::print(&found.to_string())?;
-    found.verdict()
+    found.verdict()?;
+    if found.parameters.iter().all(|p| p.unchecked().is_some()) {
+        let error = Diagnostic::new("unchecked-gradient", "differences say nothing of any derivative at these inputs");
+        return Err(error.note("give inputs where the function is finite and smooth"));
+    }
+    Ok(())
 }
 
 /// Inputs and sizes for the interpreter. Errors: those of inputs; `too-much-work`.

@@ -2,6 +2,7 @@
 
 use super::options::CompileArgs;
 use super::progress;
+use crate::ledger::bytes;
 use crate::train::{Config, Run, export};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
@@ -60,8 +61,8 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     progress::stage("reading the data and compiling");
     let mut run = Run::open(config, &options)?;
     let (steps, first) = (run.steps(), run.step());
-    let mega = run.step_bytes()? as f64 / 1e6;
-    super::note(&format!("{} weights that learn; a step takes {mega:.0} MB beside them\n", run.parameters()));
+    let size = bytes(run.step_bytes()? as f64);
+    super::note(&format!("{} weights that learn; a step takes {size} beside them\n", run.parameters()));
     if let Some(within) = run.within() {
         super::note(&within.to_string());
     }

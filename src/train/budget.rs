@@ -4,6 +4,7 @@ use super::config::Config;
 use super::model::Learner;
 use crate::checkpoint::{Budget, Checkpointing, Curve, program_within};
 use crate::compile::Options;
+use crate::ledger::bytes;
 use crate::optim::Recipe;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -112,16 +113,15 @@ impl Within {
 /// A paragraph for the start of a run.
 impl fmt::Display for Within {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mega = |bytes: f64| bytes / 1e6;
-        let (arena, without) = (mega(self.arena as f64), mega(self.arena_without as f64));
+        let (arena, without) = (bytes(self.arena as f64), bytes(self.arena_without as f64));
         let more = 100.0 * (self.operations - 1.0);
         writeln!(f, "checkpointing by {}: {}", self.budget, self.how)?;
-        writeln!(f, "  an arena of {arena:.2} MB, {without:.2} MB without; {more:.1} % more operations")?;
+        writeln!(f, "  an arena of {arena}, {without} without; {more:.1} % more operations")?;
         let least = self.again_least.map_or(String::new(), |ops| format!(", {:.3} at least", ops / 1e9));
         writeln!(
             f,
-            "  {:.2} MB are kept, {:.3} GFLOP of products and folds done again{least}",
-            mega(self.kept),
+            "  {} are kept, {:.3} GFLOP of products and folds done again{least}",
+            bytes(self.kept),
             self.again / 1e9
         )?;
         for (function, values) in &self.values {

@@ -33,6 +33,7 @@ pub use checkpoint::checkpoint;
 pub use closures::{Linear, Pullback, grad, gradients, hvp, jvp, linearize, value_and_grad, vjp};
 pub(crate) use closures::{alias, gradients_keeping, pull, push};
 pub use cut::{Keep, Keeps};
+pub(crate) use prune::Prune;
 pub use split::{Kept, KeptValue};
 
 use self::jvp::Moved;
@@ -223,6 +224,8 @@ mod custom_tests;
 mod edges_tests;
 #[cfg(test)]
 mod join_tests;
+#[cfg(test)]
+mod prune_tests;
 #[cfg(test)]
 mod shift_tests;
 #[cfg(test)]

@@ -33,6 +33,13 @@ impl Prune {
         Ok((self.part(module, name, &asked, &reads)?, reads))
     }
 
+    /// `f`, which asks the functions that it runs for what its results need only.
+    ///
+    /// Errors: those of type inference.
+    pub fn inside(&mut self, module: &mut Module, f: &Function) -> Result<Function, Diagnostic> {
+        self.copied(module, f, &f.name, (&vec![true; f.results.len()], &vec![true; f.params.len()]))
+    }
+
     /// Two functions of the same operands that take only those of which the results of one are made, and which these are.
     ///
     /// Errors: those of type inference.
@@ -114,20 +121,36 @@ impl Prune {
 
     /// `name` with the operands `takes`, and with the results `asked`.
     fn part(&mut self, module: &mut Module, name: &Name, asked: &[bool], takes: &[bool]) -> Result<Name, Diagnostic> {
-        if !takes.contains(&false) && !asked.contains(&false) {
-            return Ok(name.clone());
-        }
         let ask = (name.clone(), [takes, asked].concat());
         if let Some(made) = self.made.get(&ask) {
             return Ok(made.clone());
         }
         let f = known(module, name)?.clone();
-        let needed = self.needed(module, &f, asked)?;
+        if f.derivative.is_rule() {
+            return Ok(name.clone());
+        }
+        let wanted = fresh(module, &format!("{name}.part"));
+        let out = self.copied(module, &f, &wanted, (asked, takes))?;
+        let made = if out.same_ops(&f) { name.clone() } else { wanted };
+        if made != *name {
+            add(module, out);
+        }
+        self.made.insert(ask, made.clone());
+        Ok(made)
+    }
+
+    /// `f` as `name`, with the operands `takes` and the results `asked`.
+    fn copied(
+        &mut self,
+        module: &mut Module,
+        f: &Function,
+        name: &Name,
+        (asked, takes): (&[bool], &[bool]),
+    ) -> Result<Function, Diagnostic> {
+        let needed = self.needed(module, f, asked)?;
         let taken: Vec<usize> = (0..takes.len()).filter(|&i| takes[i]).collect();
         let params: Vec<Param> = taken.iter().map(|&i| f.params[i].clone()).collect();
-        let wanted = fresh(module, &format!("{name}.part"));
-        let mut out =
-            Function { derivative: f.derivative.clone(), ..Function::new(&wanted, f.symbols.clone(), params) };
+        let mut out = Function { derivative: f.derivative.clone(), ..Function::new(name, f.symbols.clone(), params) };
         let mut moved: BTreeMap<Value, Value> = BTreeMap::new();
         for (at, &i) in taken.iter().enumerate() {
             out.nodes[at] = Node { op: GraphOp::Parameter { index: at }, ..f.nodes[i].clone() };
@@ -146,9 +169,7 @@ impl Prune {
             }
         }
         out.results = picked(&f.results, asked).filter_map(|r| moved.get(r).copied()).collect();
-        add(module, out);
-        self.made.insert(ask, wanted.clone());
-        Ok(wanted)
+        Ok(out)
     }
 
     /// The op with the operands `reads` and the results `has`.

@@ -6,7 +6,7 @@
 
 use super::closures::inside;
 use super::{Each, spread, walk};
-use crate::autodiff::{Differentiated, Form, differentiate, entry_with_rule, float_parameter, pushforward};
+use crate::autodiff::{Differentiated, Form, Prune, differentiate, entry_with_rule, float_parameter, pushforward};
 use crate::build::{Build, add, kept, overflow};
 use crate::extract::extract;
 use crate::lower::depth;
@@ -40,7 +40,9 @@ pub fn jacobian(module: &Module, wrt: &[&str]) -> Result<Module, Diagnostic> {
     let results = blocks.first().map_or(0, Vec::len);
     let results: Vec<Value> = (0..results).flat_map(|r| blocks.iter().map(move |block| block[r])).collect();
     let params: Vec<Value> = (0..out.params.len()).map(|i| out.param(i)).collect();
-    add(&mut module, extract(&out, &entry, &params, &results)?);
+    let asked = extract(&out, &entry, &params, &results)?;
+    let asked = Prune::default().inside(&mut module, &asked)?;
+    add(&mut module, asked);
     let module = module.part(&entry)?;
     verify(&module)?;
     depth(&module)?;
@@ -65,7 +67,10 @@ pub fn hvp_of(module: &Module, wrt: &[&str]) -> Result<Differentiated, Diagnosti
     let entry = made.module.entry()?.clone();
     let params: Vec<Value> = (0..entry.params.len()).map(|i| entry.param(i)).collect();
     let results = entry.results.get(wrt.len()..).unwrap_or_default();
-    add(&mut made.module, extract(&entry, &entry.name, &params, results)?);
+    // Functions that move still return the gradients, which nobody reads.
+    let asked = extract(&entry, &entry.name, &params, results)?;
+    let asked = Prune::default().inside(&mut made.module, &asked)?;
+    add(&mut made.module, asked);
     Ok(Differentiated { module: made.module.part(&entry.name)?, unrelated: gradient.unrelated, ..made })
 }
 
