@@ -338,6 +338,20 @@ func @main(%p: bool[], %x: f32[n], %y: f32[2, n]) where n in 1..=9 {
 }
 
 #[test]
+fn a_size_that_a_body_declares_and_nothing_has_is_any() {
+    let text = "
+func @step(%x: f32[3]) -> f32[3] where m in 2..=4 { %0 = sin %x return %0 }
+func @main(%p: bool[], %x: f32[n, 3]) where n in 1..=2 {
+  %0 = sum %x axes=[0]
+  %1 = scan %0 body=@step carries=1 length=2
+  %2 = cond %p, %1 yes=@step no=@step
+  %3 = call %2 function=@step
+  return %3
+}";
+    check(text, &[&[("n", 2)]]);
+}
+
+#[test]
 fn calls_too_deep_are_refused() {
     let deep = |n: usize| {
         let mut text = String::from("func @f0(%x: f32[]) { %0 = neg %x return %0 }\n");

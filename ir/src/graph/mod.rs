@@ -2,8 +2,8 @@
 
 use crate::diag::{Diagnostic, Place};
 use crate::infer;
-use crate::op::{GraphOp, Literal, Name};
-use crate::types::{SymbolDecl, Type};
+use crate::op::{Attr, GraphOp, Literal, Name};
+use crate::types::{Symbol, SymbolDecl, Type};
 use indexmap::IndexMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -51,6 +51,19 @@ impl Node {
             GraphOp::Cond { yes, no } => vec![yes, no],
             GraphOp::Scan { body, .. } => vec![body],
             _runs_none => Vec::new(),
+        }
+    }
+
+    /// Adds the symbols of its types and of its op to `out`, each once.
+    pub fn collect_symbols(&self, out: &mut Vec<Symbol>) {
+        self.types.iter().flat_map(|t| &t.shape).for_each(|d| d.collect_symbols(out));
+        for attr in self.op.attrs() {
+            match attr {
+                Attr::Dim(d) => d.collect_symbols(out),
+                Attr::Dims(d) => d.iter().for_each(|d| d.collect_symbols(out)),
+                Attr::PadAmounts(p) => p.iter().flat_map(|(a, b)| [a, b]).for_each(|d| d.collect_symbols(out)),
+                _without_sizes => {}
+            }
         }
     }
 }
@@ -224,6 +237,13 @@ impl Function {
             && self.nodes.len() == other.nodes.len()
             && params(self) == params(other)
             && self.nodes.iter().zip(&other.nodes).all(same)
+    }
+
+    /// The symbols that its types and ops have: others may be declared, and nothing reads them.
+    pub fn used_symbols(&self) -> Vec<Symbol> {
+        let mut used = Vec::new();
+        self.nodes.iter().for_each(|n| n.collect_symbols(&mut used));
+        used
     }
 
     /// The value of parameter `index`.

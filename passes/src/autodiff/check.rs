@@ -50,14 +50,17 @@ const DIFFERENCES: f64 = 1e-5;
 impl ParameterCheck {
     /// What is wrong; none if nothing is.
     pub fn wrong(&self) -> Option<String> {
-        let apart = |a: f64, b: f64| (a - b).abs() > MODES * self.size + 1e-12 || a.is_nan() != b.is_nan();
+        // What is infinite is no measure of what is not.
+        let size = if self.size.is_finite() { self.size } else { 0.0 };
+        let apart = |a: f64, b: f64| a.is_nan() != b.is_nan() || (a != b && (a - b).abs() > MODES * size + 1e-12);
         if let Some(forward) = self.forward.filter(|forward| apart(*forward, self.reverse)) {
             return Some(format!("forward mode gives {forward:.9e}, reverse mode {:.9e}", self.reverse));
         }
-        let may = DIFFERENCES * self.size + 2.0 * self.uncertainty + 1e-9;
+        let may = DIFFERENCES * size + 2.0 * self.uncertainty + 1e-9;
         let agrees = (self.differences - self.reverse).abs() <= may;
-        // Differences that are not finite say nothing.
-        (!agrees && self.differences.is_finite() && self.uncertainty.is_finite())
+        // Differences that are not finite say nothing, nor do uncertain ones of what is infinite.
+        let says = self.differences.is_finite() && self.uncertainty.is_finite();
+        (!agrees && says && (!self.reverse.is_infinite() || self.unchecked().is_none()))
             .then(|| format!("the derivative is {:.9e}, differences give {:.9e}", self.reverse, self.differences))
     }
 
@@ -67,7 +70,12 @@ impl ParameterCheck {
         if !(self.differences.is_finite() && error.is_finite()) {
             return Some("differences are not finite");
         }
-        let large = error > DIFFERENCES * self.size + 1e-9 && error >= self.reverse.abs();
+        let (size, derivative) = if self.reverse.is_infinite() {
+            (self.differences.abs(), self.differences.abs())
+        } else {
+            (self.size, self.reverse.abs())
+        };
+        let large = error > DIFFERENCES * size + 1e-9 && error >= derivative;
         large.then_some("differences are no more certain than the derivative is large, as near a jump or a kink")
     }
 }
@@ -272,6 +280,16 @@ mod tests {
           %2 = sum %1 axes=[0]
           return %2
         }";
+
+    #[test]
+    fn an_infinite_derivative_of_a_finite_slope_is_wrong() {
+        let infinite = "%0 = sub %x, %x\n  %1 = div %t, %0\n  return %x, %1";
+        let text = RULES.replace("RULE", "custom_jvp=@rule").replace("return %x, %t", infinite);
+        let module = parse("t.tw", &text).unwrap_or_else(|d| panic!("{d}"));
+        let x = Array::from_f32(&[4], &[0.5, -0.25, 1.0, 0.75]).unwrap();
+        let found = check_module(&module, &["x"], &[x.clone(), x], &Bindings::new()).unwrap();
+        assert_eq!(found.verdict().map_err(|d| d.code), Err("wrong-gradient"), "{found}");
+    }
 
     #[test]
     fn wrong_rules_are_found_and_the_parameter_is_named() {

@@ -88,16 +88,21 @@ fn transposed(
     if !parts.gives.contains(&true) {
         return Ok(out);
     }
-    let values = parts.saved.iter().map(|saved| match *saved {
-        Saved::Param(i) if i < count => Some(q.args[i]),
-        Saved::Param(_) | Saved::Residual(_) => None,
-    });
-    let values: Vec<Option<Value>> = values.chain(q.cts.iter().flatten().map(|ct| Some(*ct))).collect();
     // Loops and branches pass tangents on also where what is asked for is not made of them.
     let (backward, reads) = shared.prune.function(b.module, &parts.backward)?;
-    let args = values.into_iter().zip(reads).filter(|(_, read)| *read).map(|(value, _)| value);
-    let args = args.collect::<Option<Vec<Value>>>();
-    let args = args.ok_or_else(|| not_linear(tangent, "its derivative takes a tangent"))?;
+    let mut made_of = shared.prune.values(b.module, &backward)?.into_iter();
+    let mut args = Vec::new();
+    for (saved, _) in parts.saved.iter().zip(&reads).filter(|(_, read)| **read) {
+        let is_value = made_of.next().unwrap_or(true);
+        args.push(match *saved {
+            Saved::Param(i) if i < count => q.args[i],
+            // Its shape is read, which is that of what it is a tangent of.
+            Saved::Param(i) if !is_value => q.args[moving[i - count]],
+            Saved::Param(_) | Saved::Residual(_) => return Err(not_linear(tangent, "its derivative takes a tangent")),
+        });
+    }
+    let cts = q.cts.iter().flatten().zip(&reads[parts.saved.len()..]);
+    args.extend(cts.filter(|(_, read)| **read).map(|(ct, _)| *ct));
     let given = b.push_all(GraphOp::Call { function: backward }, &args)?;
     let given = placed(&parts.gives[count..], given);
     moving.into_iter().zip(given).for_each(|(i, ct)| out[i] = ct);

@@ -336,6 +336,41 @@ fn a_rule_through_branches_and_loops_serves_both_modes_and_all_orders() {
 }
 
 #[test]
+fn a_tangent_may_be_all_that_names_a_size() {
+    let m = module(
+        "func @mean(%t: f64[n]) -> f64[] where n in 1..=8 {
+           %0 = sum %t axes=[0]
+           %1 = size dim=n
+           %2 = cast %1 to=f64
+           %3 = div %0, %2
+           return %3
+         }
+         func @count(%i: i64[], %t: f64[n]) -> i64[] where n in 1..=8 {
+           return %i
+         }
+         func @rule(%x: f64[n], %dx: f64[n]) -> (f64[], f64[]) where n in 1..=8 {
+           %0 = call %x function=@mean
+           %1 = call %dx function=@mean
+           %2 = constant i64[] = 1
+           %3 = call %2, %dx function=@count
+           %4 = cast %3 to=f64
+           %5 = mul %1, %4
+           return %0, %5
+         }
+         func @f(%x: f64[n]) -> f64[] custom_jvp=@rule where n in 1..=8 {
+           %0 = call %x function=@mean
+           return %0
+         }
+         func @main(%x: f64[n]) -> f64[] where n in 1..=8 {
+           %0 = call %x function=@f
+           %1 = mul %0, %0
+           return %1
+         }",
+    );
+    check(&m, &[f64s(&[0.75, -0.5, 1.25])]);
+}
+
+#[test]
 fn the_dsl_declares_rules() {
     let g = Graph::new("main");
     for name in ["id", "id.fwd"] {

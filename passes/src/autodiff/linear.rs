@@ -126,7 +126,9 @@ impl Walk<'_> {
     /// What is known of the results of a node, which are those of `own` where nothing simpler is known.
     fn node(&mut self, node: &Node, args: &[Known], own: &dyn Fn(usize) -> At) -> Result<Vec<Known>, Diagnostic> {
         let moves = args.iter().any(|a| a.moves);
-        if moves && (self.stops(node) || jumps(&node.op) || node.types.iter().all(|t| !t.dtype.is_float())) {
+        // Of a function that is run, its own nodes say.
+        let whole = node.callees().is_empty() && node.types.iter().all(|t| !t.dtype.is_float());
+        if moves && (self.stops(node) || jumps(&node.op) || whole) {
             let why = format!("a tangent goes through `{}`", shown_name(&node.op));
             let error = not_linear(self.tangent, &why);
             return Err(node.places.iter().fold(error, |d, place| d.at(place.clone(), "in this")));

@@ -7,19 +7,28 @@
 //! Functions with a rule for their derivative are left as they are, as the rule has their operands.
 
 use crate::build::{Build, add, fresh};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Node, NodeId, Param, Value};
-use tilewright_ir::op::{Attr, GraphOp, Name};
+use tilewright_ir::op::{GraphOp, Name};
 use tilewright_ir::types::{Dim, Symbol};
 
 /// A function, and which of its results are read.
 type Ask = (Name, Vec<bool>);
 
+/// What an operand is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum For {
+    /// A result is made of its value.
+    Value,
+    /// That, or a size that something has is known by its shape.
+    Anything,
+}
+
 /// Functions that were looked at.
 #[derive(Debug, Default)]
 pub struct Prune {
-    reads: BTreeMap<Ask, Vec<bool>>,
+    reads: BTreeMap<(Ask, For), Vec<bool>>,
     made: BTreeMap<Ask, Name>,
 }
 
@@ -29,8 +38,15 @@ impl Prune {
     /// Errors: those of type inference.
     pub fn function(&mut self, module: &mut Module, name: &Name) -> Result<(Name, Vec<bool>), Diagnostic> {
         let asked = vec![true; known(module, name)?.results.len()];
-        let reads = self.reads(module, name, &asked)?;
+        let reads = self.reads(module, name, &asked, For::Anything)?;
         Ok((self.part(module, name, &asked, &reads)?, reads))
+    }
+
+    /// The operands of `name` of whose values its results are made.
+    ///
+    /// Errors: those of type inference.
+    pub fn values(&mut self, module: &Module, name: &Name) -> Result<Vec<bool>, Diagnostic> {
+        self.reads(module, name, &vec![true; known(module, name)?.results.len()], For::Value)
     }
 
     /// `f`, which asks the functions that it runs for what its results need only.
@@ -45,31 +61,43 @@ impl Prune {
     /// Errors: those of type inference.
     pub fn branches(&mut self, module: &mut Module, names: [&Name; 2]) -> Result<([Name; 2], Vec<bool>), Diagnostic> {
         let asked = vec![true; known(module, names[0])?.results.len()];
-        let reads = self.either(module, names, &asked)?;
+        let reads = self.either(module, names, &asked, For::Anything)?;
         let [yes, no] = names;
         Ok(([self.part(module, yes, &asked, &reads)?, self.part(module, no, &asked, &reads)?], reads))
     }
 
     /// Which operands of `name` the results `asked` are made of.
-    fn reads(&mut self, module: &Module, name: &Name, asked: &[bool]) -> Result<Vec<bool>, Diagnostic> {
-        let ask = (name.clone(), asked.to_vec());
+    fn reads(&mut self, module: &Module, name: &Name, asked: &[bool], what: For) -> Result<Vec<bool>, Diagnostic> {
+        let ask = ((name.clone(), asked.to_vec()), what);
         if let Some(reads) = self.reads.get(&ask) {
             return Ok(reads.clone());
         }
         let f = known(module, name)?;
-        let needed = self.needed(module, f, asked)?;
+        let needed = self.needed(module, f, asked, what)?;
         let reads: Vec<bool> = needed[..f.params.len()].iter().map(|own| own[0]).collect();
         self.reads.insert(ask, reads.clone());
         Ok(reads)
     }
 
-    fn either(&mut self, module: &Module, names: [&Name; 2], asked: &[bool]) -> Result<Vec<bool>, Diagnostic> {
-        let (a, b) = (self.reads(module, names[0], asked)?, self.reads(module, names[1], asked)?);
+    fn either(
+        &mut self,
+        module: &Module,
+        names: [&Name; 2],
+        asked: &[bool],
+        what: For,
+    ) -> Result<Vec<bool>, Diagnostic> {
+        let (a, b) = (self.reads(module, names[0], asked, what)?, self.reads(module, names[1], asked, what)?);
         Ok(a.into_iter().zip(b).map(|(a, b)| a || b).collect())
     }
 
     /// Which results of each node of `f` the results `asked` are made of, parameters that bind sizes among them.
-    fn needed(&mut self, module: &Module, f: &Function, asked: &[bool]) -> Result<Vec<Vec<bool>>, Diagnostic> {
+    fn needed(
+        &mut self,
+        module: &Module,
+        f: &Function,
+        asked: &[bool],
+        what: For,
+    ) -> Result<Vec<Vec<bool>>, Diagnostic> {
         let mut needed: Vec<Vec<bool>> = f.nodes.iter().map(|n| vec![false; n.types.len()]).collect();
         let need = |needed: &mut Vec<Vec<bool>>, v: Value| needed[v.node.index()][v.index as usize] = true;
         f.results.iter().zip(asked).filter(|(_, asked)| **asked).for_each(|(r, _)| need(&mut needed, *r));
@@ -77,8 +105,11 @@ impl Prune {
             if !needed[i].contains(&true) {
                 continue;
             }
-            let (reads, _) = self.operands(module, &f.nodes[i], &needed[i])?;
+            let (reads, _) = self.operands(module, &f.nodes[i], &needed[i], what)?;
             f.nodes[i].args.iter().zip(reads).filter(|(_, read)| *read).for_each(|(a, _)| need(&mut needed, *a));
+        }
+        if what == For::Value {
+            return Ok(needed);
         }
         for symbol in sizes(f, &needed) {
             let binds = |&i: &usize| f.params[i].ty.shape.contains(&Dim::symbol(&symbol));
@@ -91,22 +122,28 @@ impl Prune {
     }
 
     /// Which operands of a node its results `asked` are made of, and which results it then has.
-    fn operands(&mut self, module: &Module, node: &Node, asked: &[bool]) -> Result<(Vec<bool>, Vec<bool>), Diagnostic> {
+    fn operands(
+        &mut self,
+        module: &Module,
+        node: &Node,
+        asked: &[bool],
+        what: For,
+    ) -> Result<(Vec<bool>, Vec<bool>), Diagnostic> {
         let all = (vec![true; node.args.len()], vec![true; asked.len()]);
         if node.callees().iter().any(|f| module.functions.get(*f).is_some_and(|f| f.derivative.is_rule())) {
             return Ok(all);
         }
         match &node.op {
-            GraphOp::Call { function } => Ok((self.reads(module, function, asked)?, asked.to_vec())),
+            GraphOp::Call { function } => Ok((self.reads(module, function, asked, what)?, asked.to_vec())),
             GraphOp::Cond { yes, no } => {
-                let reads = self.either(module, [yes, no], asked)?;
+                let reads = self.either(module, [yes, no], asked, what)?;
                 Ok(([true].into_iter().chain(reads).collect(), asked.to_vec()))
             }
             GraphOp::Scan { body, carries, .. } => {
                 // A carry is needed if a step needs it for one that is.
                 let mut asked = asked.to_vec();
                 loop {
-                    let mut reads = self.reads(module, body, &asked)?;
+                    let mut reads = self.reads(module, body, &asked, what)?;
                     let more: Vec<usize> = (0..*carries).filter(|&i| reads[i] && !asked[i]).collect();
                     if more.is_empty() {
                         reads[..*carries].copy_from_slice(&asked[..*carries]);
@@ -130,7 +167,10 @@ impl Prune {
             return Ok(name.clone());
         }
         let wanted = fresh(module, &format!("{name}.part"));
-        let out = self.copied(module, &f, &wanted, (asked, takes))?;
+        let mut out = self.copied(module, &f, &wanted, (asked, takes))?;
+        // Nothing says any more what others are.
+        let used = out.used_symbols();
+        out.symbols.retain(|s| used.contains(&s.name));
         let made = if out.same_ops(&f) { name.clone() } else { wanted };
         if made != *name {
             add(module, out);
@@ -147,7 +187,7 @@ impl Prune {
         name: &Name,
         (asked, takes): (&[bool], &[bool]),
     ) -> Result<Function, Diagnostic> {
-        let needed = self.needed(module, f, asked)?;
+        let needed = self.needed(module, f, asked, For::Anything)?;
         let taken: Vec<usize> = (0..takes.len()).filter(|&i| takes[i]).collect();
         let params: Vec<Param> = taken.iter().map(|&i| f.params[i].clone()).collect();
         let mut out = Function { derivative: f.derivative.clone(), ..Function::new(name, f.symbols.clone(), params) };
@@ -157,7 +197,7 @@ impl Prune {
             moved.insert(f.param(i), out.param(at));
         }
         for i in (f.params.len()..f.nodes.len()).filter(|&i| needed[i].contains(&true)) {
-            let (reads, has) = self.operands(module, &f.nodes[i], &needed[i])?;
+            let (reads, has) = self.operands(module, &f.nodes[i], &needed[i], For::Anything)?;
             let op = self.op(module, &f.nodes[i].op, &reads, &has)?;
             let args = picked(&f.nodes[i].args, &reads).map(|a| moved.get(a).copied()).collect::<Option<Vec<Value>>>();
             let args = args.ok_or_else(|| Diagnostic::bug("an operand that was pruned"))?;
@@ -199,19 +239,10 @@ fn picked<'v, T>(values: &'v [T], which: &'v [bool]) -> impl Iterator<Item = &'v
     values.iter().zip(which).filter(|(_, which)| **which).map(|(value, _)| value)
 }
 
-/// Symbols in the types and ops of nodes that are needed.
-fn sizes(f: &Function, needed: &[Vec<bool>]) -> BTreeSet<Symbol> {
-    let mut names = Vec::new();
-    for (node, _) in f.nodes.iter().zip(needed).filter(|(_, needed)| needed.contains(&true)) {
-        node.types.iter().flat_map(|t| &t.shape).for_each(|d| d.collect_symbols(&mut names));
-        for attr in node.op.attrs() {
-            match attr {
-                Attr::Dim(d) => d.collect_symbols(&mut names),
-                Attr::Dims(d) => d.iter().for_each(|d| d.collect_symbols(&mut names)),
-                Attr::PadAmounts(p) => p.iter().flat_map(|(a, b)| [a, b]).for_each(|d| d.collect_symbols(&mut names)),
-                _without_sizes => {}
-            }
-        }
-    }
-    names.into_iter().collect()
+/// Symbols of nodes that are needed.
+fn sizes(f: &Function, needed: &[Vec<bool>]) -> Vec<Symbol> {
+    let mut used = Vec::new();
+    let nodes = f.nodes.iter().zip(needed).filter(|(_, needed)| needed.contains(&true));
+    nodes.for_each(|(node, _)| node.collect_symbols(&mut used));
+    used
 }

@@ -80,6 +80,27 @@ fn an_operand_that_only_says_a_size_stays() {
 }
 
 #[test]
+fn a_size_that_nothing_has_any_more_is_not_declared() {
+    let m = module(
+        "func @f(%b: f64[3], %a: f64[n]) -> f64[3] where n in 1..=4 {
+           %0 = sin %b
+           return %0
+         }
+         func @g(%b: f64[3], %a: f64[n]) -> f64[3] where n in 1..=4 {
+           return %b
+         }
+         func @main(%p: bool[], %c: f64[3]) -> f64[3] {
+           %0 = constant f64[] = 1.0
+           %1 = broadcast %0 shape=[2] dims=[]
+           %2 = cond %p, %c, %1 yes=@f no=@g
+           return %2
+         }",
+    );
+    let less = pruned(&m);
+    assert!(print(&less).contains("cond %p, %c yes=") && !print(&less).contains("where"), "{}", print(&less));
+}
+
+#[test]
 fn second_derivatives_of_calls_do_not_compute_the_first() {
     let m = module(
         "func @layer(%x: f64[4], %w: f64[4, 4]) -> f64[4] {

@@ -42,7 +42,13 @@ fn function<'m>(module: &'m Module, name: &str) -> Result<&'m Function, Diagnost
 }
 
 fn branch(callee: &Function, types: &[&Type]) -> Result<Branch, Diagnostic> {
-    let symbols = bind_symbols(callee, types)?.into_iter().collect();
+    let mut symbols = bind_symbols(callee, types)?;
+    // A size that is declared, and that nothing has, is any.
+    let used = if callee.symbols.len() > symbols.len() { callee.used_symbols() } else { Vec::new() };
+    for s in callee.symbols.iter().filter(|s| !used.contains(&s.name)) {
+        symbols.entry(s.name.clone()).or_insert_with(|| Dim::constant(s.near(s.low)));
+    }
+    let symbols = symbols.into_iter().collect();
     Ok(Branch { function: callee.name.clone(), symbols })
 }
 
