@@ -2,7 +2,7 @@
 
 use super::options::CompileArgs;
 use super::progress;
-use crate::ledger::bytes;
+use crate::explain::text::bytes;
 use crate::train::{Config, Run, export};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     progress::stage("reading the data and compiling");
     let mut run = Run::open(config, &options)?;
     let (steps, first) = (run.steps(), run.step());
-    let size = bytes(run.step_bytes()? as f64);
+    let size = bytes(i64::try_from(run.step_bytes()?).unwrap_or(i64::MAX));
     super::note(&format!("{} weights that learn; a step takes {size} beside them\n", run.parameters()));
     if let Some(within) = run.within() {
         super::note(&within.to_string());

@@ -3,7 +3,7 @@
 mod html;
 mod layout;
 mod report;
-mod text;
+pub(crate) mod text;
 
 use crate::compile::{Options, Target, blocks, explained, programs};
 use report::function;

@@ -172,7 +172,7 @@ pub(super) fn number(n: Option<i64>) -> String {
 }
 
 /// Bytes with a unit.
-pub(super) fn bytes(n: i64) -> String {
+pub(crate) fn bytes(n: i64) -> String {
     let size = n.unsigned_abs() as f64;
     let sign = if n < 0 { "-" } else { "" };
     for (unit, name) in [(1e9, "GB"), (1e6, "MB"), (1e3, "KB")] {

@@ -40,7 +40,6 @@ use crate::checkpoint::runs;
 use program::Programs;
 use serde::Serialize;
 use std::collections::BTreeMap;
-pub(crate) use text::bytes;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Module, Role};
 use tilewright_ir::types::DType;

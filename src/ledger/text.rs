@@ -30,13 +30,6 @@ pub(super) fn short(x: f64) -> String {
     if power == 0 && x.fract() == 0.0 { format!("{x:.0}") } else { format!("{scaled:.digits$}{}", PREFIXES[power]) }
 }
 
-/// `1.24 GB`.
-pub(crate) fn bytes(x: f64) -> String {
-    let number = short(x);
-    let space = if number.ends_with(|c: char| c.is_ascii_digit()) { " " } else { "" };
-    format!("{number}{space}B")
-}
-
 /// `12.3 ms`.
 fn time(seconds: f64) -> String {
     match seconds {
@@ -274,10 +267,6 @@ mod tests {
             assert_eq!(short(x), text);
         }
         assert_eq!((whole(124_439_808.0).as_str(), whole(12.0).as_str()), ("124,439,808", "12"));
-        assert_eq!(
-            (bytes(25_432_100.0).as_str(), bytes(12.0).as_str(), bytes(0.0).as_str()),
-            ("25.4 MB", "12 B", "0 B")
-        );
         assert_eq!((time(0.0123).as_str(), time(3e-6).as_str(), time(1e7).as_str()), ("12.3 ms", "3 us", "116 days"));
     }
 }

@@ -4,7 +4,7 @@ use super::config::Config;
 use super::model::Learner;
 use crate::checkpoint::{Budget, Checkpointing, Curve, program_within};
 use crate::compile::Options;
-use crate::ledger::bytes;
+use crate::explain::text::bytes;
 use crate::optim::Recipe;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -113,7 +113,7 @@ impl Within {
 /// A paragraph for the start of a run.
 impl fmt::Display for Within {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (arena, without) = (bytes(self.arena as f64), bytes(self.arena_without as f64));
+        let (arena, without) = (bytes(self.arena as i64), bytes(self.arena_without as i64));
         let more = 100.0 * (self.operations - 1.0);
         writeln!(f, "checkpointing by {}: {}", self.budget, self.how)?;
         writeln!(f, "  an arena of {arena}, {without} without; {more:.1} % more operations")?;
@@ -121,7 +121,7 @@ impl fmt::Display for Within {
         writeln!(
             f,
             "  {} are kept, {:.3} GFLOP of products and folds done again{least}",
-            bytes(self.kept),
+            bytes(self.kept as i64),
             self.again / 1e9
         )?;
         for (function, values) in &self.values {
