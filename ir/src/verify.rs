@@ -6,7 +6,7 @@ use crate::graph::{Derivative, Function, Module, Node, Role, Value};
 use crate::infer::{infer, shown_name};
 use crate::op::{Attr, GraphOp, Name};
 use crate::text::{is_ident, print_node};
-use crate::types::{Dim, SymbolDecl, Type};
+use crate::types::{Dim, Symbol, SymbolDecl, Type};
 use std::collections::{BTreeSet, HashSet};
 
 /// Checks a module: names are unique; parameter i is node i; operands precede users and exist; types are those that
@@ -187,6 +187,10 @@ fn declared<'d>(dims: impl Iterator<Item = &'d Dim>, known: &BTreeSet<&str>) -> 
     for d in dims.filter(|d| d.as_const().is_none()) {
         d.collect_symbols(&mut used);
     }
+    all_known(&used, known)
+}
+
+fn all_known(used: &[Symbol], known: &BTreeSet<&str>) -> Result<(), Diagnostic> {
     match used.iter().find(|s| !known.contains(&***s)) {
         Some(s) => Err(Diagnostic::new("unknown-symbol", format!("the size `{s}` is not declared"))),
         None => Ok(()),
@@ -196,20 +200,17 @@ fn declared<'d>(dims: impl Iterator<Item = &'d Dim>, known: &BTreeSet<&str>) -> 
 fn node(f: &Function, i: usize, known: &BTreeSet<&str>, earlier: &BTreeSet<&str>) -> Result<(), Diagnostic> {
     let n = &f.nodes[i];
     n.args.iter().try_for_each(|&a| value(f, i, a).map(drop))?;
+    let mut used = Vec::new();
     for attr in n.op.attrs() {
-        match attr {
-            Attr::Name(name) if !earlier.contains(&*name) => {
-                let message = format!("there is no function `@{name}` before `@{}`", f.name);
-                return Err(Diagnostic::new("unknown-function", message).note("functions may not call themselves"));
-            }
-            Attr::Dim(d) => declared(std::iter::once(&d), known)?,
-            Attr::Dims(d) => declared(d.iter(), known)?,
-            Attr::PadAmounts(p) => declared(p.iter().flat_map(|(low, high)| [low, high]), known)?,
-            Attr::Axis(_) | Attr::Axes(_) | Attr::Strides(_) | Attr::DType(_) | Attr::Name(_) => {}
-            Attr::ReduceKind(_) | Attr::DotDims(_) | Attr::Literal(_) | Attr::ScalarOp(_) => {}
+        if let Attr::Name(name) = &attr
+            && !earlier.contains(&**name)
+        {
+            let message = format!("there is no function `@{name}` before `@{}`", f.name);
+            return Err(Diagnostic::new("unknown-function", message).note("functions may not call themselves"));
         }
+        attr.collect_symbols(&mut used);
     }
-    Ok(())
+    all_known(&used, known)
 }
 
 /// Sizes of results are declared, and their bytes fit.

@@ -2,7 +2,7 @@
 
 use crate::diag::{Diagnostic, Place};
 use crate::infer;
-use crate::op::{Attr, GraphOp, Literal, Name};
+use crate::op::{GraphOp, Literal, Name};
 use crate::types::{Symbol, SymbolDecl, Type};
 use indexmap::IndexMap;
 use std::collections::BTreeSet;
@@ -57,14 +57,7 @@ impl Node {
     /// Adds the symbols of its types and of its op to `out`, each once.
     pub fn collect_symbols(&self, out: &mut Vec<Symbol>) {
         self.types.iter().flat_map(|t| &t.shape).for_each(|d| d.collect_symbols(out));
-        for attr in self.op.attrs() {
-            match attr {
-                Attr::Dim(d) => d.collect_symbols(out),
-                Attr::Dims(d) => d.iter().for_each(|d| d.collect_symbols(out)),
-                Attr::PadAmounts(p) => p.iter().flat_map(|(a, b)| [a, b]).for_each(|d| d.collect_symbols(out)),
-                _without_sizes => {}
-            }
-        }
+        self.op.attrs().iter().for_each(|attr| attr.collect_symbols(out));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::ScalarOp;
 use crate::array::Array;
-use crate::types::{DType, Dim};
+use crate::types::{DType, Dim, Symbol};
 use std::sync::Arc;
 
 /// An axis number, from 0 at the major end.
@@ -129,4 +129,17 @@ pub enum Attr {
     DotDims(DotDims),
     Literal(Literal),
     ScalarOp(ScalarOp),
+}
+
+impl Attr {
+    /// Adds the symbols of its sizes to `out`, each once.
+    pub fn collect_symbols(&self, out: &mut Vec<Symbol>) {
+        match self {
+            Attr::Dim(d) => d.collect_symbols(out),
+            Attr::Dims(d) => d.iter().for_each(|d| d.collect_symbols(out)),
+            Attr::PadAmounts(p) => p.iter().flat_map(|(low, high)| [low, high]).for_each(|d| d.collect_symbols(out)),
+            Attr::Axis(_) | Attr::Axes(_) | Attr::Strides(_) | Attr::DType(_) | Attr::Name(_) => {}
+            Attr::ReduceKind(_) | Attr::DotDims(_) | Attr::Literal(_) | Attr::ScalarOp(_) => {}
+        }
+    }
 }

@@ -111,12 +111,9 @@ impl Prune {
         if what == For::Value {
             return Ok(needed);
         }
-        for symbol in sizes(f, &needed) {
-            let binds = |&i: &usize| f.params[i].ty.shape.contains(&Dim::symbol(&symbol));
-            let binding: Vec<usize> = (0..f.params.len()).filter(binds).collect();
-            if !binding.iter().any(|&i| needed[i][0]) {
-                binding.first().into_iter().for_each(|&i| needed[i][0] = true);
-            }
+        // What binds one size may have others.
+        while let Some(first) = sizes(f, &needed).iter().find_map(|symbol| unbound(f, &needed, symbol)) {
+            needed[first][0] = true;
         }
         Ok(needed)
     }
@@ -237,6 +234,15 @@ fn known<'m>(module: &'m Module, name: &Name) -> Result<&'m Function, Diagnostic
 /// Those of `values` whose place says so.
 fn picked<'v, T>(values: &'v [T], which: &'v [bool]) -> impl Iterator<Item = &'v T> {
     values.iter().zip(which).filter(|(_, which)| **which).map(|(value, _)| value)
+}
+
+/// The first parameter that binds `symbol`, if none that is needed does.
+fn unbound(f: &Function, needed: &[Vec<bool>], symbol: &Symbol) -> Option<usize> {
+    let dim = Dim::symbol(symbol);
+    let mut binding = (0..f.params.len()).filter(|&i| f.params[i].ty.shape.contains(&dim));
+    let first = binding.next()?;
+    let bound = needed[first][0] || binding.any(|i| needed[i][0]);
+    (!bound).then_some(first)
 }
 
 /// Symbols of nodes that are needed.

@@ -80,6 +80,23 @@ fn an_operand_that_only_says_a_size_stays() {
 }
 
 #[test]
+fn what_binds_a_size_has_its_own_bound() {
+    let m = module(
+        "func @f(%x: f64[n, 2*m], %y: f64[m], %z: f64[]) -> f64[n] where n in 1..=8, m in 1..=8 {
+           %0 = broadcast %z shape=[n] dims=[]
+           return %0
+         }
+         func @main(%x: f64[n, 2*m], %y: f64[m], %z: f64[]) -> f64[n] where n in 1..=8, m in 1..=8 {
+           %0 = call %x, %y, %z function=@f
+           return %0
+         }",
+    );
+    let mut all = m.clone();
+    let (_, reads) = Prune::default().function(&mut all, &"f".into()).unwrap();
+    assert_eq!(reads, [true, true, true]);
+}
+
+#[test]
 fn a_size_that_nothing_has_any_more_is_not_declared() {
     let m = module(
         "func @f(%b: f64[3], %a: f64[n]) -> f64[3] where n in 1..=4 {
