@@ -110,9 +110,35 @@ func @main(%x: f32[8, 64]) -> f32[8, 64] {\n  %0 = call %x function=@norm\n  %1 
         assert_eq!(row["row"]["bytes"], 2 * 2 * 8 * 64 * 4, "{row}");
         assert!(row["row"]["min_s"].as_f64().unwrap() > 0.0 && row["row"]["predicted_s"].as_f64().unwrap() > 0.0);
     }
+    let seconds = |row: usize, what: &str| rows[row]["row"][what].as_f64();
+    assert_eq!((seconds(0, "bound_s"), seconds(1, "bound_s")), (None, None), "no choice, no bound");
+    let (bound, chosen) = (seconds(2, "bound_s").unwrap(), seconds(2, "predicted_s").unwrap());
+    assert!(bound > 0.0 && bound <= chosen * (1.0 + 1e-9), "{bound} {chosen}");
     let (ok, out, err) = bench(&["levels", path, "--seconds", "0", "--target", "sm_90a", "--without-rules", "views"]);
     assert!(ok && out.lines().count() == 4 && !out.contains("ms measured"), "{out}{err}");
+    assert!(
+        out.lines().nth(3).unwrap().ends_with("gap 0.0 %") && !out.lines().nth(2).unwrap().contains("gap"),
+        "{out}"
+    );
     let (ok, _, err) = bench(&["levels", path, "--without-rules", "softmax"]);
     assert!(!ok && err.contains("error[unknown-rule]") && err.contains("online"), "{err}");
     std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn blocks_of_the_usual_models_are_written_as_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let (ok, out, err) = bench(&["levels", "--write", path]);
+    assert!(ok, "{err}");
+    assert!(out.contains("smollm2_block_prompt_of_64.tw --set past=0 --set seq=64\n"), "{out}");
+    for line in out.lines() {
+        let (file, _) = line.split_once(".tw").unwrap();
+        let text = std::fs::read_to_string(format!("{file}.tw")).unwrap();
+        assert!(text.contains(&format!("\n// tilewright explain {line}\n")), "{text}");
+        let module = tilewright_ir::text::parse(line, &text).unwrap();
+        tilewright_ir::verify::verify(&module).unwrap();
+    }
+    let (ok, _, err) = bench(&["levels", "--write", &format!("{path}/nowhere")]);
+    assert!(!ok && err.contains("nowhere"), "{err}");
 }

@@ -1,7 +1,7 @@
 //! What each level of optimisation makes of a program, and what level 2 makes of it without a group of rules.
 
 use crate::compile::{Options, Target, compile};
-use crate::explain::explain;
+use crate::explain::{explain, gap};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +24,8 @@ pub struct Variant {
     pub bytes: Option<i64>,
     /// Seconds that the device's description predicts; none where a kernel has no price.
     pub predicted_s: Option<f64>,
+    /// Seconds that no choice among the kernels that level 2 looked at can take less than; none at levels 0 and 1, which have no choice.
+    pub bound_s: Option<f64>,
     /// Seconds of the fastest run; none where nothing ran.
     pub min_s: Option<f64>,
     /// Whether it has the kernels of level 2.
@@ -36,7 +38,11 @@ impl fmt::Display for Variant {
         let ms = |x: Option<f64>| x.map_or("-".into(), |x| format!("{:.4} ms", x * 1e3));
         let bytes = self.bytes.map_or("-".into(), |b| format!("{:.2} MB", b as f64 / 1e6));
         let (predicted, measured) = (ms(self.predicted_s), ms(self.min_s));
-        write!(f, "  {level:<20} {launches:>5} kernels {bytes:>12} {predicted:>14} predicted {measured:>14}")
+        let gap = self
+            .predicted_s
+            .zip(self.bound_s)
+            .map_or(String::new(), |(p, b)| format!("  gap {:.1} %", 100.0 * gap(b, p)));
+        write!(f, "  {level:<20} {launches:>5} kernels {bytes:>12} {predicted:>14} predicted {measured:>14}{gap}")
     }
 }
 
@@ -106,13 +112,15 @@ fn total(
     level: usize,
     name: String,
 ) -> Variant {
-    let mut out = Variant { level: name, bytes: Some(0), predicted_s: Some(0.0), ..Variant::default() };
+    let bound_s = (level == 2).then_some(0.0);
+    let mut out = Variant { level: name, bytes: Some(0), predicted_s: Some(0.0), bound_s, ..Variant::default() };
     for f in functions {
         let count = runs.get(f.name.as_str()).copied().unwrap_or(0);
         let cost = &f.levels[level];
         out.launches += count * cost.launches;
         out.bytes = out.bytes.zip(cost.bytes).map(|(a, b)| a + count as i64 * b);
         out.predicted_s = out.predicted_s.zip(cost.seconds).map(|(a, b)| a + count as f64 * b);
+        out.bound_s = out.bound_s.map(|a| a + count as f64 * f.bound);
     }
     out
 }

@@ -6,9 +6,10 @@ use crate::bench::Block;
 use crate::bench::{self, Gemm, Row, Setup};
 use crate::compile::Target;
 use crate::formats::write_whole;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::text;
 use tilewright_ir::types::DType;
 
 /// Arguments of `bench`.
@@ -90,6 +91,9 @@ enum Work {
         /// Seconds for which each program runs; with 0 nothing runs
         #[arg(long, default_value_t = 1.0)]
         seconds: f64,
+        /// Write each program as a .tw file here, for `explain`, `tune` and `bisect`; measure nothing
+        #[arg(long, value_name = "DIR")]
+        write: Option<PathBuf>,
     },
     /// How well the cost walk predicts times: all schedules of 24 regions in two series, each alone, with nothing in a core's caches; ranks
     /// of one series by the other, and by the predictions
@@ -140,7 +144,12 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
             svg.as_deref().map_or(Ok(()), |path| write_whole(path, |out| out.write_all(picture.as_bytes())))
         }
         Work::Gpt2 => bench::gpt2(&setup, show),
-        Work::Levels { files, set, target, seconds } => levels(args, &setup, files, set, (*target, *seconds)),
+        Work::Levels { files, set, target, seconds, write } => {
+            let blocks = blocks(files, set)?;
+            write
+                .as_deref()
+                .map_or_else(|| levels(args, &setup, &blocks, (*target, *seconds)), |dir| write_all(&blocks, dir))
+        }
         Work::Schedules { sweeps } => {
             if !args.json {
                 super::print(&format!("{}\n", bench::SCHEDULES_HEAD))?;
@@ -156,27 +165,38 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     }
 }
 
-fn levels(
-    args: &Args,
-    setup: &Setup,
-    files: &[PathBuf],
-    set: &[String],
-    (target, seconds): (Target, f64),
-) -> Result<(), Diagnostic> {
-    let budget =
-        Duration::try_from_secs_f64(seconds).map_err(|e| Diagnostic::new("option", format!("--seconds: {e}")))?;
+/// The programs that are named, or blocks of the usual models.
+fn blocks(files: &[PathBuf], set: &[String]) -> Result<Vec<Block>, Diagnostic> {
     let one = |file: &PathBuf| -> Result<Block, Diagnostic> {
         let module = super::load_module(file, None)?;
         tilewright_ir::verify::verify(&module)?;
         let sizes = inputs::sizes_of(set, &module, module.entry()?)?;
         Ok(Block { name: file.display().to_string(), module, sizes })
     };
-    let blocks = if files.is_empty() { bench::blocks()? } else { files.iter().map(one).collect::<Result<_, _>>()? };
+    if files.is_empty() { bench::blocks() } else { files.iter().map(one).collect() }
+}
+
+/// Programs as files, each named by its block, its sizes in the first line.
+fn write_all(blocks: &[Block], dir: &Path) -> Result<(), Diagnostic> {
+    for Block { name, module, sizes } in blocks {
+        let words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let file = dir.join(words.collect::<Vec<_>>().join("_").to_lowercase()).with_extension("tw");
+        let sizes: String = sizes.iter().map(|(symbol, size)| format!(" --set {symbol}={size}")).collect();
+        let text = format!("// {name}\n// tilewright explain {}{sizes}\n{}", file.display(), text::print(module));
+        write_whole(&file, |out| out.write_all(text.as_bytes()))?;
+        super::print(&format!("{}{sizes}\n", file.display()))?;
+    }
+    Ok(())
+}
+
+fn levels(args: &Args, setup: &Setup, blocks: &[Block], (target, seconds): (Target, f64)) -> Result<(), Diagnostic> {
+    let budget =
+        Duration::try_from_secs_f64(seconds).map_err(|e| Diagnostic::new("option", format!("--seconds: {e}")))?;
     for Block { name, module, sizes } in blocks {
         let runs = target.gpu().is_none() && budget > Duration::ZERO;
-        let inputs = if runs { Some(inputs::random(&module, 1, &sizes)?) } else { None };
+        let inputs = if runs { Some(inputs::random(module, 1, sizes)?) } else { None };
         super::progress::stage("choosing kernels");
-        let all = bench::levels(&module, (inputs.as_deref(), &sizes), &setup.options, target, budget)?;
+        let all = bench::levels(module, (inputs.as_deref(), sizes), &setup.options, target, budget)?;
         if !args.json {
             super::print(&format!("{name}\n"))?;
         }

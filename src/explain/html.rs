@@ -75,8 +75,7 @@ fn summary(out: &mut String, f: &FunctionReport) {
         let cells = [c.launches.to_string(), flops, moved, took, peak].map(|cell| format!("<td>{cell}</td>")).concat();
         let _ = writeln!(out, "<tr><td>{name}</td>{cells}</tr>");
     }
-    let chosen = f.levels[2].seconds.unwrap_or(0.0);
-    let gap = if chosen > 0.0 { 100.0 * (1.0 - f.bound / chosen) } else { 0.0 };
+    let gap = 100.0 * super::gap(f.bound, f.levels[2].seconds.unwrap_or(0.0));
     let list = |rules: &[String]| if rules.is_empty() { "none".into() } else { escaped(&rules.join(", ")) };
     let _ = writeln!(
         out,

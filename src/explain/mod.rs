@@ -177,6 +177,11 @@ pub struct Report {
     pub functions: Vec<FunctionReport>,
 }
 
+/// The share of predicted seconds by which a choice may be above the best one, of which a bound is known.
+pub fn gap(bound: f64, predicted: f64) -> f64 {
+    if predicted > bound { 1.0 - bound / predicted } else { 0.0 }
+}
+
 /// Explains a module: functions, their kernels, the rules behind them. `likely` are sizes for which kernels are chosen and
 /// priced, where they are not the usual ones.
 ///

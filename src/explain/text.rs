@@ -54,8 +54,7 @@ fn summary(out: &mut String, f: &FunctionReport) {
         let (flops, moved, time) = (number(cost.flops), cost.bytes.map_or("-".into(), bytes), time(cost.seconds));
         let _ = writeln!(out, "  {name:<24}{:>9}{flops:>12}{moved:>12}{time:>12}{peak:>12}", cost.launches);
     }
-    let chosen = f.levels[2].seconds.unwrap_or(0.0);
-    let gap = if chosen > 0.0 { 100.0 * (1.0 - f.bound / chosen) } else { 0.0 };
+    let gap = 100.0 * super::gap(f.bound, f.levels[2].seconds.unwrap_or(0.0));
     let bound = time(Some(f.bound));
     let _ = writeln!(out, "  no choice among the kernels looked at takes less than {bound}: a gap of {gap:.1} %");
     for (what, rules) in [("rules used", &f.used), ("fired, in no kernel", &f.unused)] {

@@ -272,7 +272,7 @@ fn the_configurations_of_the_examples_are_some() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let open = |path: &str| tilewright::train::Config::open(&examples.join(path)).unwrap_or_else(|d| panic!("{d}"));
     let config = open("char_gpt/char_gpt.toml");
-    assert_eq!((config.model.layers, config.model.width, config.train.steps), (Some(6), Some(384), 700));
+    assert_eq!((config.model.layers, config.model.width, config.train.steps), (Some(6), Some(384), 2200));
     assert_eq!(open("lora/lora.toml").lora.map(|l| l.rank), Some(8));
 }
 

@@ -5,7 +5,7 @@ use super::held::{Held, Strip, Trace, worth_holding};
 use super::index::{ceil, dim, literal, mul};
 use super::same_row::same_row;
 use super::write::{between, buffer, grid, kernel, load, point, range, store};
-use super::{Schedule, crosswise};
+use super::{Schedule, crosswise, repeated};
 use crate::region::{AxisId, Region, Term, TermId};
 use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
@@ -92,7 +92,7 @@ struct Roles {
     grid: BTreeMap<AxisId, Bind>,
     /// Variable, trips and bind of the loop over the innermost axis.
     row: Option<(Ident, Expr, Bind)>,
-    /// Axes that some output lacks: only the outputs that have them loop over them.
+    /// Axes that some output lacks, or along which a fold is the same: only the outputs that have them loop over them.
     single: Vec<AxisId>,
 }
 
@@ -102,13 +102,14 @@ impl Roles {
         let last = region.rank.saturating_sub(1);
         let shared = |axis: AxisId| region.outputs.iter().all(|o| o.axes.contains(&axis));
         let size = |axis: AxisId| dim(&region.axes[axis].1);
+        let inside = if matches!(schedule, Schedule::Pointwise { .. }) { repeated(region) } else { Vec::new() };
         // A loop over the only axis would leave one thread to do all.
         let points = matches!(schedule, Schedule::Point) || (matches!(schedule, Schedule::Scalar) && last == 0);
         for axis in 0..region.rank {
             if axis == last && !points {
                 continue;
             }
-            if shared(axis) {
+            if shared(axis) && !inside.contains(&axis) {
                 let var: Ident = format!("i{axis}").into();
                 roles.vars.push((var.clone(), size(axis)));
                 roles.grid.insert(axis, Bind::Point(Expr::Name(var)));

@@ -37,13 +37,13 @@ pub use space::{Blocks, Choice};
 pub(crate) use space::{loops, products};
 pub use special::{cumsum, scatter_add, update_slice};
 
-use crate::region::{AxisId, Index, Region, Term};
+use crate::region::{AxisId, Index, Region, Term, TermId};
 
 /// How a region becomes a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
-    /// A grid over the outer axes and over tiles of the innermost.
+    /// A grid over the outer axes and over tiles of the innermost. Outer axes along which a fold is the same are loops inside.
     Pointwise {
         /// Elements of a tile.
         tile: i64,
@@ -88,6 +88,39 @@ fn crosswise(region: &Region) -> Option<AxisId> {
         let across = long && others.iter().any(|index| along(index, last));
         (0..last).find(|&axis| across && along(row, axis))
     })
+}
+
+/// The folds of a region, with the axis that each folds.
+fn folds(region: &Region) -> impl Iterator<Item = (TermId, AxisId)> {
+    region.terms.iter().enumerate().filter_map(|(id, (term, _))| match term {
+        Term::Fold { axis, .. } | Term::Online { axis, .. } | Term::Moment { axis, .. } => Some((id, *axis)),
+        Term::ArgFold { .. }
+        | Term::Const(_)
+        | Term::Iota(_)
+        | Term::Size(_)
+        | Term::Load { .. }
+        | Term::Map(..)
+        | Term::Product => None,
+    })
+}
+
+/// Whether a kernel of tiles of columns walks an axis inside a point of the grid because a fold of `length` is the same all along it, so
+/// that it is folded once. `points` are those that the grid has without this axis: with few of them and short folds, cores that fold
+/// again and again are done earlier than those that wait for one.
+pub(crate) fn walks_inside(length: f64, points: f64) -> bool {
+    points >= 8.0 || length >= 64.0
+}
+
+/// The axes of the output, but for the innermost, that a kernel of tiles of columns walks inside a point of the grid ([`walks_inside`]).
+/// Sizes that are not known are large.
+fn repeated(region: &Region) -> Vec<AxisId> {
+    let size = |axis: AxisId| region.axes[axis].1.as_const().map_or(f64::INFINITY, |n| n as f64);
+    let last = region.rank.saturating_sub(1);
+    let lacks = |axis: AxisId| folds(region).filter(move |(id, _)| !region.free[*id].contains(&axis));
+    let (same, grid): (Vec<AxisId>, Vec<AxisId>) = (0..last).partition(|&axis| lacks(axis).next().is_some());
+    let points = grid.into_iter().map(size).product::<f64>() * (size(last) / TILE as f64).ceil();
+    let long = |axis: AxisId| lacks(axis).map(|(_, folded)| size(folded)).fold(0.0, f64::max);
+    same.into_iter().filter(|&axis| walks_inside(long(axis), points)).collect()
 }
 
 /// Whether a fold that needs one pass varies along the output's innermost axis.

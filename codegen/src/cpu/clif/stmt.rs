@@ -171,12 +171,14 @@ impl Emitter<'_> {
         }
     }
 
-    /// Binds a `let`: now if it is a scalar, is overwritten before a use, or is costly and used twice; else lazily.
+    /// Binds a `let`: now if it is a scalar, is overwritten before a use, is costly and used twice, or is computed and used in a loop; else
+    /// lazily.
     fn bind_tile(&mut self, name: &Ident, tile: Rc<Tile>, rest: &[Stmt]) -> Result<(), Diagnostic> {
         let eager = tile.axes.is_empty() || self.overwritten(name, &tile, rest) || {
-            let users = rest.iter().filter(|stmt| stmt.names(name));
-            let weight: usize = users.map(|stmt| if matches!(stmt, Stmt::For { .. }) { 2 } else { 1 }).sum();
-            weight >= 2 && tile.costly
+            let mut users = rest.iter().filter(|stmt| stmt.names(name));
+            let computed = matches!(tile.node, Node::Op(..));
+            let in_loop = computed && users.clone().any(|stmt| matches!(stmt, Stmt::For { .. }));
+            in_loop || tile.costly && users.nth(1).is_some()
         };
         let tile = if eager { self.materialise(&tile)? } else { tile };
         self.bind(name, Binding::Tile(tile));

@@ -384,3 +384,19 @@ fn masked_stores_backwards_are_refused() {
     assert_eq!(clif_text(&parse(text), Isa::Portable).unwrap_err().code, "cpu-unsupported");
     assert!(clif_text(&parse(&text.replace("7 - e ?", "7 - e")), Isa::Portable).is_ok());
 }
+
+/// What is the same in all turns of a loop is computed before it.
+#[test]
+fn a_tile_that_a_loop_reads_is_computed_once() {
+    let text = "kernel columns target cpu { in x: f32[i=9, j=8]; in s: f32[j=8]; out z: f32[i=9, j=8]
+         par p in 1 at grid { let a = load s[0 +: 8]; let b = f32(1.0)/a
+           for i in 0 .. 9 { let v = load x[i, 0 +: 8]; let w = v*b; store z[i, 0 +: 8] = w } } }";
+    let clif = clif_text(&parse(text), Isa::Portable).unwrap();
+    let mut blocks = clif.split("\n\n").filter(|block| block.contains("fmul"));
+    assert!(clif.contains("fdiv") && blocks.all(|block| !block.contains("fdiv")), "{clif}");
+    let (x, s, mut z) = (numbers(72, 3), numbers(8, 4), vec![0f32; 72]);
+    run(text, &[], &mut [bytes(&mut x.clone()), bytes(&mut s.clone()), bytes(&mut z)]);
+    for (at, z) in z.iter().enumerate() {
+        assert_eq!(*z, x[at] * (1.0 / s[at % 8]));
+    }
+}

@@ -106,8 +106,6 @@ pub(super) struct Written<'p> {
     pub outputs: Vec<usize>,
     /// Axes of everything stored.
     pub grid: AxisSet,
-    /// Axes that are folded.
-    pub folded: AxisSet,
 }
 
 /// Reads a body. `None` if it is no kernel: a value needs itself, an output varies along an axis that its class does not
@@ -166,9 +164,7 @@ fn order<'p>(problem: &'p Problem<'_>, body: &Body, outputs: &[Class], places: &
     }
     let outputs = outputs.iter().map(|&o| Some(state[place(o)?])).collect::<Option<Vec<usize>>>()?;
     let grid = outputs.iter().fold(0, |set, &o| set | locals[o].free);
-    let folds = locals.iter().filter_map(|l| l.choice.and_then(Choice::folds));
-    let folded = folds.fold(0, |set, axis| set | axis_bit(axis));
-    Some(Written { locals, outputs, grid, folded })
+    Some(Written { locals, outputs, grid })
 }
 
 /// A value that a walk has not come to.

@@ -2,7 +2,7 @@
 
 use super::super::facts::Graph;
 use super::super::index::Import;
-use super::super::lang::AxisId;
+use super::super::lang::{AxisId, axis_bit};
 use egg::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::diag::Diagnostic;
@@ -32,7 +32,8 @@ pub struct Context {
     /// Classes that kernels must store, canonical, each once: results and operands of barriers that
     /// are not in memory already.
     pub roots: Vec<Id>,
-    /// Roots with their axes in memory order.
+    /// Classes with their axes in memory order: of roots, then as values of the graph have them, which a class that kernels store keeps
+    /// unless products ask for another. The first counts.
     pub orders: Vec<(Id, Vec<AxisId>)>,
 }
 
@@ -75,7 +76,13 @@ impl Context {
             facts.after.dedup();
             inputs.push(facts);
         }
-        let orders = import.roots.iter().map(|r| (graph.find(r.class), r.axes.clone())).collect();
+        let usual = import.classes.iter().filter_map(|(value, class)| {
+            let (class, layout) = (graph.find(*class), import.layouts.get(value)?);
+            let free = graph[class].data.free;
+            let order: Vec<AxisId> = layout.iter().flatten().copied().filter(|a| free & axis_bit(*a) != 0).collect();
+            (order.len() == free.count_ones() as usize).then_some((class, order))
+        });
+        let orders = import.roots.iter().map(|r| (graph.find(r.class), r.axes.clone())).chain(usual).collect();
         let mut seen = BTreeSet::new();
         let computed = import.roots.iter().filter(|r| import.stored_at(r.value).is_none());
         let roots = computed.map(|r| graph.find(r.class)).filter(|c| seen.insert(*c)).collect();

@@ -6,7 +6,7 @@ use super::body::Written;
 use super::kind::Sum;
 use super::price::{Load, bytes, contiguous, elementwise, pace, read, source, stored};
 use super::problem::{Class, Problem, Step, each};
-use crate::schedule::{MOST_HELD, READ_HELD, STORE_HELD};
+use crate::schedule::{MOST_HELD, READ_HELD, STORE_HELD, walks_inside};
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use tilewright_ir::types::DType;
@@ -60,6 +60,18 @@ impl Loops<'_, '_> {
         frames.iter().filter(|&&f| frame != 0 && row(f) == row(frame)).count()
     }
 
+    /// How often a value of axes `free` is made in `frame`: inside a tile once a tile, where it does not vary along it. Threads of a
+    /// GPU make it each.
+    fn count(&self, frame: usize, free: AxisSet, tile: Option<AxisId>) -> f64 {
+        let (mut at, count) = (frame, self.frames[frame].count);
+        let once = self.problem.device.capabilities.held_rows;
+        let Some(tile) = tile.filter(|&tile| once && free & axis_bit(tile) == 0) else { return count };
+        while at != 0 && (self.frames[at].axis, self.frames[at].pass) != (tile, 0) {
+            at = self.frames[at].parent;
+        }
+        if at == 0 { count } else { count / self.problem.extent(tile).clamp(1.0, TILE) }
+    }
+
     /// The deepest of the loops around that binds one of `axes`; 0 is a point of the grid.
     fn place(&self, mut frame: usize, axes: AxisSet) -> usize {
         while frame != 0 && axes & axis_bit(self.frames[frame].axis) == 0 {
@@ -69,32 +81,69 @@ impl Loops<'_, '_> {
     }
 }
 
-/// Output axes that are loops inside a grid point, outer first: those that are folded too, else the innermost one.
-pub(super) fn inner_axes(problem: &Problem<'_>, written: &Written<'_>) -> Vec<AxisId> {
-    let order = written.outputs.iter().find_map(|&o| problem.classes[written.locals[o].class].order.as_ref());
-    let both: Vec<AxisId> = each(written.grid & written.folded).collect();
-    if !both.is_empty() {
-        return both;
+/// How the axes of the outputs are walked inside a grid point, as the schedules of regions have it.
+pub(super) struct Inner {
+    /// The innermost axis of the outputs, which goes in tiles; none of a single number.
+    pub tile: Option<AxisId>,
+    /// Whether tiles are points of the grid: what is folded, if anything, varies along them.
+    pub columns: bool,
+    /// Other axes that are loops inside, as a fold is the same along them.
+    pub walked: AxisSet,
+}
+
+impl Inner {
+    /// All axes that are loops inside.
+    pub fn axes(&self) -> AxisSet {
+        self.tile.map_or(0, axis_bit) | self.walked
     }
-    let last = match order {
+}
+
+/// The innermost axis of the outputs.
+fn innermost(problem: &Problem<'_>, written: &Written<'_>) -> Option<AxisId> {
+    let order = written.outputs.iter().find_map(|&o| problem.classes[written.locals[o].class].order.as_ref());
+    match order {
         Some(order) => order.iter().rev().copied().find(|&a| written.grid & axis_bit(a) != 0),
         None => {
-            // The order is free: the axis that most reads are contiguous along.
+            // Only rules made it: the axis that most reads are contiguous along.
+            let read = |at: &usize| matches!(written.step(*at), None | Some(Step::Load(..) | Step::Gather(..)));
             let score = |axis: AxisId| {
-                let reads = (0..written.locals.len())
-                    .filter(|&at| written.locals[at].free & axis_bit(axis) != 0 && contiguous(written, at, axis));
-                reads.count()
+                let along =
+                    |at: &usize| written.locals[*at].free & axis_bit(axis) != 0 && contiguous(written, *at, axis);
+                (0..written.locals.len()).filter(read).filter(along).count()
             };
             each(written.grid).max_by_key(|&a| score(a))
         }
+    }
+}
+
+/// The axes of the outputs that are loops inside a grid point.
+pub(super) fn inner_axes(problem: &Problem<'_>, written: &Written<'_>) -> Inner {
+    let tile = innermost(problem, written);
+    let fold = |at: usize| match written.step(at) {
+        Some(Step::Fold(_, axis)) => Some((written.locals[at].free, *axis)),
+        _other => None,
     };
-    last.into_iter().collect()
+    let folds = || (0..written.locals.len()).filter_map(fold);
+    let columns = tile.is_some_and(|tile| folds().all(|(free, _)| free & axis_bit(tile) != 0));
+    let mut walked = 0;
+    // Blocks of a GPU have other axes than that of a row, or of a tile, one by one.
+    if let (Some(tile), true) = (tile, columns && problem.device.capabilities.held_rows) {
+        let lacks = |axis: AxisId| folds().filter(move |(free, _)| free & axis_bit(axis) == 0);
+        let size = |axis: AxisId| if problem.is_constant(axis) { problem.extent(axis) } else { f64::INFINITY };
+        let outer = written.grid & !axis_bit(tile);
+        let same = each(outer).filter(|&a| lacks(a).next().is_some()).fold(0, |set, a| set | axis_bit(a));
+        let points = each(outer & !same).map(size).product::<f64>() * (size(tile) / TILE).ceil();
+        let long = |axis: AxisId| lacks(axis).map(|(_, folded)| size(folded)).fold(0.0, f64::max);
+        let inside = each(same).filter(|&axis| walks_inside(long(axis), points));
+        walked = inside.fold(0, |set, axis| set | axis_bit(axis));
+    }
+    Inner { tile, columns, walked }
 }
 
 /// Whether each element is a point of the grid: what is folded lies along the folds, and not along the innermost axis. As
 /// [`Schedule::choose`](crate::schedule::Schedule::choose) has it.
-fn are_points(written: &Written<'_>, inner: &[AxisId]) -> bool {
-    let &[last] = inner else { return false };
+fn are_points(written: &Written<'_>, tile: Option<AxisId>) -> bool {
+    let Some(last) = tile else { return false };
     let has = |at: usize, axis: AxisId| written.locals[at].free & axis_bit(axis) != 0;
     let lies = |at: usize, axis: AxisId| has(at, axis) && contiguous(written, at, axis);
     let (mut along, mut across) = (false, false);
@@ -112,19 +161,21 @@ fn are_points(written: &Written<'_>, inner: &[AxisId]) -> bool {
 
 /// Pointwise kernels and rows: everything runs in loops.
 pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) -> Load {
-    let inner = Some(inner_axes(problem, written)).filter(|inner| !are_points(written, inner)).unwrap_or_default();
-    let outer = written.grid & !inner.iter().fold(0, |s, &a| s | axis_bit(a));
+    let mut inner = inner_axes(problem, written);
+    if are_points(written, inner.tile) {
+        inner = Inner { tile: None, columns: false, walked: 0 };
+    }
+    let tile = inner.tile;
+    let outer = written.grid & !inner.axes();
     let points = problem.points(outer);
     let mut l = Loops { problem, frames: vec![Frame { parent: 0, axis: GATHERED, pass: 0, count: points }] };
-    let deepest = inner.iter().fold(0, |frame, &axis| l.inside(frame, axis, 0));
+    let deepest = tile.into_iter().chain(each(inner.walked)).fold(0, |frame, axis| l.inside(frame, axis, 0));
     let mut at_frames: Vec<Frames> = written.locals.iter().map(|_| Frames::new()).collect();
     for &o in &written.outputs {
         insert(&mut at_frames[o], l.place(deepest, written.locals[o].free));
     }
     let mut load = Load { written: stored(problem, written), launch: problem.device.launch.0, ..Load::default() };
-    // Without folds an innermost loop is split in tiles.
-    let tiles =
-        if written.folded == 0 { inner.iter().map(|&a| (problem.extent(a) / TILE).ceil()).product() } else { 1.0 };
+    let tiles = tile.filter(|_| inner.columns).map_or(1.0, |tile| (problem.extent(tile) / TILE).ceil());
     load.items = points * tiles;
     let mut keys = BTreeSet::new();
     let mut smooth = Smooth { written, known: Vec::new() };
@@ -133,15 +184,17 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
         let local = &written.locals[at];
         let dtype = pace(problem, written, at);
         if let Some(axes) = source(problem, written, at) {
-            let total: f64 = frames.iter().map(|&f| l.frames[f].count).sum();
+            let total: f64 = frames.iter().map(|&f| l.count(f, local.free, tile)).sum();
             read(problem, &mut load, problem.points(axes), total, bytes(problem, local.class), outer & !local.free);
         }
         let Some(choice) = local.choice else { continue };
         let mut held: Vec<(usize, AxisId)> = Vec::new();
         for &frame in &frames {
-            let count = l.frames[frame].count;
+            let count = l.count(frame, local.free, tile);
             let (parent, axis) = (l.frames[frame].parent, l.frames[frame].axis);
-            if keeps(problem, written, at, axis, l.passes(&frames, frame)) {
+            // Passes that go by tiles of another axis keep no rows.
+            let by_tiles = tile.is_some_and(|tile| tile != axis && local.free & axis_bit(tile) != 0);
+            if !by_tiles && keeps(problem, written, at, axis, l.passes(&frames, frame)) {
                 load.cached += count * read_again(problem, local.class, axis);
                 if held.contains(&(parent, axis)) {
                     continue;
@@ -151,19 +204,17 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
             match &choice.step {
                 Step::Load(..) | Step::Number | Step::Gather(..) | Step::At(_) => {}
                 Step::Map { work, special } => {
-                    let lanes = if frame == 0 { SCALAR } else { 1.0 };
-                    let strided = frame != 0 && !smooth.all(&local.kids, axis);
-                    let factor = if strided { SCALAR } else { lanes };
+                    let vector = frame != 0 && (smooth.all(&local.kids, axis) || smooth.across(at, tile));
+                    let factor = if vector { 1.0 } else { SCALAR };
                     load.vector += count * factor * elementwise(problem, *work, *special, dtype);
                 }
                 Step::Fold(fold, axis) => {
                     let pass = local.passes(*axis);
                     let body = l.inside(frame, *axis, pass);
-                    let count = l.frames[body].count;
+                    let count = l.count(body, local.free, tile);
                     let product = slow.iter().any(|s| s.nest.contains(&at));
                     let along = smooth.all(&local.kids, *axis);
-                    let across =
-                        inner.last().is_some_and(|&t| local.free & axis_bit(t) != 0 && smooth.all(&local.kids, t));
+                    let across = smooth.across(at, tile);
                     let rate = problem.device.scalar.0 / problem.device.vector.of(dtype);
                     let factor = if product {
                         2.0 / rate
@@ -263,6 +314,12 @@ impl Smooth<'_, '_> {
         });
         let known = &self.known[at].1;
         values.iter().all(|&at| known[at])
+    }
+
+    /// Whether a value is made a tile at a time, along the innermost axis of the output.
+    fn across(&mut self, at: usize, tile: Option<AxisId>) -> bool {
+        let local = &self.written.locals[at];
+        tile.is_some_and(|tile| local.free & axis_bit(tile) != 0 && self.all(&local.kids, tile))
     }
 }
 

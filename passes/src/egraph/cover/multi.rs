@@ -184,7 +184,7 @@ impl<'s, 'p, 'a> Multi<'s, 'p, 'a> {
 fn apart(problem: &Problem<'_>, w: &Written<'_>, form: &Form) -> bool {
     match form {
         Form::Pointwise | Form::Loops(_) => {
-            let inner = inner_axes(problem, w).into_iter().fold(0, |set, a| set | axis_bit(a));
+            let inner = inner_axes(problem, w).axes();
             w.outputs.iter().all(|&o| w.grid & !inner & !w.locals[o].free == 0)
         }
         Form::Products(_) | Form::Beside(_) | Form::Attention { .. } => true,

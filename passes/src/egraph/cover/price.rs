@@ -33,6 +33,9 @@ pub(super) struct Load {
     pub items: f64,
 }
 
+/// Bytes of memory that a core of a CPU has a second, other cores idle. Cores of Zen 5 and Sapphire Rapids have 20 to 39 GB.
+const CORE: f64 = 30e9;
+
 impl Load {
     fn price(&self, problem: &Problem<'_>) -> Price {
         let d = problem.device;
@@ -43,8 +46,11 @@ impl Load {
         let compute = (self.matrix + self.vector) * idle;
         // One core reaches a good part of the bandwidth.
         let narrow = idle.min(2.0);
-        let reads = (self.read / d.memory.0).max(self.cached / d.cache.0) * narrow;
-        let memory = ((self.read + self.written) / d.memory.0).max((self.cached + self.written) / d.cache.0) * narrow;
+        let far = if d.capabilities.held_rows { narrow.min((d.memory.0 / CORE).max(1.0)) } else { narrow };
+        let memory = |bytes: f64| bytes / d.memory.0 * far;
+        let cache = |bytes: f64| bytes / d.cache.0 * narrow;
+        let reads = memory(self.read).max(cache(self.cached));
+        let memory = memory(self.read + self.written).max(cache(self.cached + self.written));
         let seconds = compute.max(memory) + 0.15 * compute.min(memory) + self.launch;
         let bound = if self.launch >= compute.max(memory) {
             Bound::Launch
