@@ -71,7 +71,8 @@ pub fn calibrate(threads: usize) -> Result<Calibration, Diagnostic> {
         cores: threads,
         matrix: matrix.into_iter().map(|(dtype, x)| (dtype, digits(x, 3))).collect(),
         vector: vector.into_iter().map(|(dtype, x)| (dtype, digits(x, 3))).collect(),
-        scalar: digits(plain_product(&host)?, 3),
+        // Nothing that can be measured here alone is such a loop: products are copied for micro-kernels.
+        scalar: digits(shipped.scalar.0 / shipped.cores.0 * cores, 3),
         attention_share: digits(attention_share(rate, units, special, &host)?, 2),
         special: digits(special, 2),
         memory: digits(memory, 3),
@@ -152,14 +153,6 @@ fn elementary(options: &Options) -> Result<f64, Diagnostic> {
     let none = of(|x| x)?;
     let more = (of(|x| x.exp())? - none + of(|x| x.tanh())? - none) / 2.0;
     Ok(more.max(1e-9) * options.threads as f64 / (shape[0] * shape[1]) as f64)
-}
-
-/// FLOP/s of a product in plain loops, as no operand has its fold side by side.
-fn plain_product(options: &Options) -> Result<f64, Diagnostic> {
-    let (m, k, n) = (128, 256, 128);
-    let inputs: [(DType, &[usize], bool); 2] = [(DType::F32, &[k, m], false), (DType::F32, &[k, n], false)];
-    let time = seconds(options, &inputs, |x| x[0].transpose(0, 1).matmul(&x[1]))?;
-    Ok(2.0 * (m * k * n) as f64 / time)
 }
 
 /// What part of the rate of products attention reaches, beside its exponentials: as [`Device`] counts them.

@@ -19,6 +19,8 @@ const HELD: f64 = 16384.0;
 const IN_REGISTERS: f64 = crate::schedule::gpu::LONGEST_ROW as f64;
 /// How much slower an operation on one number is than its share of a vector.
 const SCALAR: f64 = 6.0;
+/// The same of an elementary function on a CPU, which waits for each step of its polynomial: 12 ns for 0.25 on Zen 5.
+const SCALAR_SPECIAL: f64 = 48.0;
 
 /// A loop of a kernel, inside another one.
 struct Frame {
@@ -60,16 +62,22 @@ impl Loops<'_, '_> {
         frames.iter().filter(|&&f| frame != 0 && row(f) == row(frame)).count()
     }
 
-    /// How often a value of axes `free` is made in `frame`: inside a tile once a tile, where it does not vary along it. Threads of a
-    /// GPU make it each.
-    fn count(&self, frame: usize, free: AxisSet, tile: Option<AxisId>) -> f64 {
-        let (mut at, count) = (frame, self.frames[frame].count);
+    /// Whether a value of axes `free` is made in `frame` once for a tile, alone: inside a loop over tiles that it does not vary along.
+    /// Threads of a GPU make it each.
+    fn is_alone(&self, frame: usize, free: AxisSet, tile: Option<AxisId>) -> bool {
         let once = self.problem.device.capabilities.held_rows;
-        let Some(tile) = tile.filter(|&tile| once && free & axis_bit(tile) == 0) else { return count };
+        let Some(tile) = tile.filter(|&tile| once && free & axis_bit(tile) == 0) else { return false };
+        let mut at = frame;
         while at != 0 && (self.frames[at].axis, self.frames[at].pass) != (tile, 0) {
             at = self.frames[at].parent;
         }
-        if at == 0 { count } else { count / self.problem.extent(tile).clamp(1.0, TILE) }
+        at != 0
+    }
+
+    /// How often a value of axes `free` is made in `frame`.
+    fn count(&self, frame: usize, free: AxisSet, tile: Option<AxisId>) -> f64 {
+        let lanes = tile.filter(|_| self.is_alone(frame, free, tile)).map_or(1.0, |t| self.problem.extent(t));
+        self.frames[frame].count / lanes.clamp(1.0, TILE)
     }
 
     /// The deepest of the loops around that binds one of `axes`; 0 is a point of the grid.
@@ -204,9 +212,14 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
             match &choice.step {
                 Step::Load(..) | Step::Number | Step::Gather(..) | Step::At(_) => {}
                 Step::Map { work, special } => {
-                    let vector = frame != 0 && (smooth.all(&local.kids, axis) || smooth.across(at, tile));
-                    let factor = if vector { 1.0 } else { SCALAR };
-                    load.vector += count * factor * elementwise(problem, *work, *special, dtype);
+                    let alone = frame == 0 || l.is_alone(frame, local.free, tile);
+                    let vector = !alone && (smooth.all(&local.kids, axis) || smooth.across(at, tile));
+                    let (slow, slower) = match (vector, alone && problem.device.capabilities.held_rows) {
+                        (true, _) => (1.0, 1.0),
+                        (false, true) => (SCALAR, SCALAR_SPECIAL),
+                        (false, false) => (SCALAR, SCALAR),
+                    };
+                    load.vector += count * elementwise(problem, slow * work, slower * special, dtype);
                 }
                 Step::Fold(fold, axis) => {
                     let pass = local.passes(*axis);
