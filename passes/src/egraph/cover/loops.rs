@@ -167,6 +167,25 @@ fn are_points(written: &Written<'_>, tile: Option<AxisId>) -> bool {
     along && !across
 }
 
+/// Seconds of an element of an elementwise op that is made in `frame`.
+fn mapped(
+    l: &Loops<'_, '_>,
+    smooth: &mut Smooth<'_, '_>,
+    at: usize,
+    (frame, tile): (usize, Option<AxisId>),
+    (work, special): (f64, f64),
+) -> f64 {
+    let local = &smooth.written.locals[at];
+    let alone = frame == 0 || l.is_alone(frame, local.free, tile);
+    let vector = !alone && (smooth.all(&local.kids, l.frames[frame].axis) || smooth.across(at, tile));
+    let (slow, slower) = match (vector, alone && l.problem.device.capabilities.held_rows) {
+        (true, _) => (1.0, 1.0),
+        (false, true) => (SCALAR, SCALAR_SPECIAL),
+        (false, false) => (SCALAR, SCALAR),
+    };
+    elementwise(l.problem, slow * work, slower * special, pace(l.problem, smooth.written, at))
+}
+
 /// Pointwise kernels and rows: everything runs in loops.
 pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) -> Load {
     let mut inner = inner_axes(problem, written);
@@ -212,14 +231,7 @@ pub(super) fn loops(problem: &Problem<'_>, written: &Written<'_>, slow: &[Sum]) 
             match &choice.step {
                 Step::Load(..) | Step::Number | Step::Gather(..) | Step::At(_) => {}
                 Step::Map { work, special } => {
-                    let alone = frame == 0 || l.is_alone(frame, local.free, tile);
-                    let vector = !alone && (smooth.all(&local.kids, axis) || smooth.across(at, tile));
-                    let (slow, slower) = match (vector, alone && problem.device.capabilities.held_rows) {
-                        (true, _) => (1.0, 1.0),
-                        (false, true) => (SCALAR, SCALAR_SPECIAL),
-                        (false, false) => (SCALAR, SCALAR),
-                    };
-                    load.vector += count * elementwise(problem, slow * work, slower * special, dtype);
+                    load.vector += count * mapped(&l, &mut smooth, at, (frame, tile), (*work, *special));
                 }
                 Step::Fold(fold, axis) => {
                     let pass = local.passes(*axis);
