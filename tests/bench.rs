@@ -142,3 +142,14 @@ fn blocks_of_the_usual_models_are_written_as_programs() {
     let (ok, _, err) = bench(&["levels", "--write", &format!("{path}/nowhere")]);
     assert!(!ok && err.contains("nowhere"), "{err}");
 }
+
+#[test]
+fn columns_have_no_more_kernels_than_at_level_1() {
+    for name in ["squares", "batch_norm", "softmax"] {
+        let file = format!("{}/tests/data/levels/columns_{name}.tw", env!("CARGO_MANIFEST_DIR"));
+        let (ok, out, err) = bench(&["levels", &file, "--json", "--seconds", "0"]);
+        assert!(ok, "{err}");
+        let rows: Vec<serde_json::Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert!(rows[2]["row"]["launches"].as_i64() <= rows[1]["row"]["launches"].as_i64(), "{out}");
+    }
+}

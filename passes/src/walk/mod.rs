@@ -95,7 +95,6 @@ struct Walk<'a> {
     /// Integers: symbols, constants, loop variables.
     numbers: BTreeMap<Ident, f64>,
     tiles: BTreeMap<Ident, Tile>,
-    /// Axis sizes, dtypes, whether the last axis is contiguous, and whether it is an argument.
     buffers: BTreeMap<Ident, Memory>,
     spent: Spent,
     /// The axes of the grid and the loops around, the innermost last, with how often they turn.
@@ -110,7 +109,9 @@ struct Walk<'a> {
 struct Memory {
     axes: Vec<f64>,
     dtype: DType,
-    smooth: bool,
+    /// The axis along which neighbours are neighbours.
+    along: Option<usize>,
+    /// Whether it is an argument.
     argument: bool,
 }
 
@@ -134,10 +135,13 @@ pub fn predict(kernel: &Kernel, bindings: &Bindings, device: &Device, threads: u
     for view in &kernel.views {
         let axes = view.axes.iter().map(|(_, n)| walk.number(n)).collect::<Option<Vec<f64>>>()?;
         let of = walk.buffers.get(&view.buffer)?;
-        let last = view.axes.last().map(|(name, _)| &**name);
-        let inner = view.dims.last().zip(last).is_some_and(|((e, _), name)| unit(e, name));
-        let outer = view.dims.iter().rev().skip(1).all(|(e, _)| last.is_none_or(|name| !e.reads(name)));
-        let memory = Memory { axes, smooth: of.smooth && inner && outer, ..of.clone() };
+        let is_along = |name: &Ident| {
+            let (last, outer) = view.dims.split_last()?;
+            (unit(&last.0, name) && outer.iter().all(|(e, _)| !e.reads(name))).then_some(())
+        };
+        let whole = of.along == view.dims.len().checked_sub(1);
+        let along = view.axes.iter().position(|(name, _)| whole && is_along(name).is_some());
+        let memory = Memory { axes, along, ..of.clone() };
         walk.buffers.insert(view.name.clone(), memory);
     }
     walk.grid(&kernel.body, whole, threads as f64)
@@ -221,7 +225,8 @@ impl Walk<'_> {
         } else if !argument {
             self.scratch += axes.iter().product::<f64>() * bytes(b.dtype);
         }
-        self.buffers.insert(b.name.clone(), Memory { axes, dtype: b.dtype, smooth: true, argument });
+        let along = axes.len().checked_sub(1);
+        self.buffers.insert(b.name.clone(), Memory { axes, dtype: b.dtype, along, argument });
         Some(())
     }
 

@@ -121,3 +121,19 @@ fn long_strips_of_functions_leave_the_first_cache() {
     assert!(ns(&text(4096), OWN) > 1.05 * ns(&text(512), OWN));
     assert!(ns(&text(16), OWN) > 1.5 * ns(&text(512), OWN));
 }
+
+#[test]
+fn a_view_of_rows_as_columns_is_read_as_what_it_is() {
+    for tile in [16, 64, 256, 1024] {
+        let plain = columns(tile);
+        let view = plain.replace("  par t", "  view w0[d0=1024, k2=512] = in0[k2, d0]\n  par t");
+        let view = view.replace(&format!("in0[j1, t*{tile} +: {tile}]"), &format!("w0[t*{tile} +: {tile}, j1]"));
+        assert!(view.contains("load w0["), "{view}");
+        assert_eq!(ns(&view, 1e6), ns(&plain, 1e6), "{tile} columns");
+    }
+    // Along the other axis neighbours are a row apart.
+    let across = columns(256).replace("  par t", "  view w0[d0=1024, k2=512] = in0[d0, k2]\n  par t");
+    let across = across.replace("in0: f32[k1=512, d0=1024]", "in0: f32[d0=1024, k1=512]");
+    let across = across.replace("in0[j1, t*256 +: 256]", "w0[t*256 +: 256, j1]");
+    assert!(ns(&across, 1e6) > 2.0 * ns(&columns(256), 1e6), "{across}");
+}

@@ -146,8 +146,8 @@ impl Walk<'_> {
     pub(super) fn access(&mut self, access: &Access) -> Option<Tile> {
         let memory = self.buffers.get(&access.buffer)?.clone();
         let mut elements = 1.0;
-        // Neighbours are neighbours in memory where only the last dim covers more than one element.
-        let mut inner = memory.smooth;
+        // Neighbours are neighbours in memory where only one dim covers more than one element.
+        let mut inner = memory.along.is_some();
         let dims = access.dims.iter().flatten();
         for (i, (dim, &extent)) in dims.zip(&memory.axes).enumerate() {
             let covered = match dim {
@@ -166,7 +166,7 @@ impl Walk<'_> {
                 }
             };
             elements *= covered;
-            inner &= covered <= 1.0 || i + 1 == memory.axes.len();
+            inner &= covered <= 1.0 || memory.along == Some(i);
         }
         if access.dims.is_none() {
             elements = memory.axes.iter().product();
@@ -208,7 +208,7 @@ impl Walk<'_> {
         let dims = access.dims.as_deref().unwrap_or(&[]);
         let Some(at) = dims.iter().position(|dim| matches!(dim, IndexDim::Range { .. })) else { return 0.0 };
         let (IndexDim::Range { size, .. }, rest) = (&dims[at], &dims[at + 1..]) else { return 0.0 };
-        if rest.is_empty() || !rest.iter().all(|dim| matches!(dim, IndexDim::Point { .. })) {
+        if memory.along == Some(at) || rest.is_empty() || !rest.iter().all(|dim| matches!(dim, IndexDim::Point { .. })) {
             return 0.0;
         }
         let row = memory.axes.iter().skip(at + 1).product::<f64>() * bytes(memory.dtype);
@@ -223,13 +223,14 @@ impl Walk<'_> {
 
     /// Whether the innermost loop reads a part of another row each time.
     fn breaks(&self, access: &Access, memory: &Memory, elements: f64) -> bool {
-        let (Some((turn, _)), Some([rows @ .., IndexDim::Range { start, .. }])) =
-            (self.loops.get(self.outside..).and_then(<[_]>::last), access.dims.as_deref())
+        let (Some((turn, _)), Some(at), Some(dims)) =
+            (self.loops.get(self.outside..).and_then(<[_]>::last), memory.along, access.dims.as_deref())
         else {
             return false;
         };
-        let other = rows.iter().any(|dim| matches!(dim, IndexDim::Point { at, .. } if at.reads(turn)));
-        other && !start.reads(turn) && memory.axes.last().is_some_and(|whole| elements < *whole)
+        let Some(IndexDim::Range { start, .. }) = dims.get(at) else { return false };
+        let row = |(i, dim): (usize, &IndexDim)| i != at && matches!(dim, IndexDim::Point { at, .. } if at.reads(turn));
+        dims.iter().enumerate().any(row) && !start.reads(turn) && elements < memory.axes[at]
     }
 
     /// Products of a micro-kernel: its multiplications, and its accumulators once in and once out.
