@@ -208,7 +208,8 @@ impl Walk<'_> {
         let dims = access.dims.as_deref().unwrap_or(&[]);
         let Some(at) = dims.iter().position(|dim| matches!(dim, IndexDim::Range { .. })) else { return 0.0 };
         let (IndexDim::Range { size, .. }, rest) = (&dims[at], &dims[at + 1..]) else { return 0.0 };
-        if memory.along == Some(at) || rest.is_empty() || !rest.iter().all(|dim| matches!(dim, IndexDim::Point { .. })) {
+        if memory.along == Some(at) || rest.is_empty() || !rest.iter().all(|dim| matches!(dim, IndexDim::Point { .. }))
+        {
             return 0.0;
         }
         let row = memory.axes.iter().skip(at + 1).product::<f64>() * bytes(memory.dtype);
