@@ -61,7 +61,7 @@ pub(super) fn of_tile(kind: ReduceKind) -> TileReduce {
 }
 
 /// The axis of a fold that shares passes.
-fn axis_of(term: &Term) -> Option<AxisId> {
+pub(super) fn axis_of(term: &Term) -> Option<AxisId> {
     match term {
         Term::Fold { axis, .. } | Term::Online { axis, .. } | Term::Moment { axis, .. } => Some(*axis),
         Term::ArgFold { .. }

@@ -90,18 +90,9 @@ fn crosswise(region: &Region) -> Option<AxisId> {
     })
 }
 
-/// The folds of a region, with the axis that each folds.
+/// The folds of a region that share passes, with the axis that each folds.
 fn folds(region: &Region) -> impl Iterator<Item = (TermId, AxisId)> {
-    region.terms.iter().enumerate().filter_map(|(id, (term, _))| match term {
-        Term::Fold { axis, .. } | Term::Online { axis, .. } | Term::Moment { axis, .. } => Some((id, *axis)),
-        Term::ArgFold { .. }
-        | Term::Const(_)
-        | Term::Iota(_)
-        | Term::Size(_)
-        | Term::Load { .. }
-        | Term::Map(..)
-        | Term::Product => None,
-    })
+    region.terms.iter().enumerate().filter_map(|(id, (term, _))| Some((id, fold::axis_of(term)?)))
 }
 
 /// Whether a kernel of tiles of columns walks an axis inside a point of the grid because a fold of `length` is the same all along it, so
