@@ -176,7 +176,7 @@ fn blocks(files: &[PathBuf], set: &[String]) -> Result<Vec<Block>, Diagnostic> {
     if files.is_empty() { bench::blocks() } else { files.iter().map(one).collect() }
 }
 
-/// Programs as files, each named by its block, its sizes in the first line.
+/// Programs as files, each named by its block; a comment says how to explain one for the sizes of its block.
 fn write_all(blocks: &[Block], dir: &Path) -> Result<(), Diagnostic> {
     for Block { name, module, sizes } in blocks {
         let words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());

@@ -178,8 +178,10 @@ pub struct Report {
 }
 
 /// The share of predicted seconds by which a choice may be above the best one, of which a bound is known.
+/// Negative if the bound is wrong; what is only rounding of both sums is 0.
 pub fn gap(bound: f64, predicted: f64) -> f64 {
-    if predicted > bound { 1.0 - bound / predicted } else { 0.0 }
+    let gap = if predicted > 0.0 { 1.0 - bound / predicted } else { 0.0 };
+    if gap.abs() < 1e-9 { 0.0 } else { gap }
 }
 
 /// Explains a module: functions, their kernels, the rules behind them. `likely` are sizes for which kernels are chosen and

@@ -136,11 +136,13 @@ pub fn predict(kernel: &Kernel, bindings: &Bindings, device: &Device, threads: u
         let axes = view.axes.iter().map(|(_, n)| walk.number(n)).collect::<Option<Vec<f64>>>()?;
         let of = walk.buffers.get(&view.buffer)?;
         let is_along = |name: &Ident| {
-            let (last, outer) = view.dims.split_last()?;
-            (unit(&last.0, name) && outer.iter().all(|(e, _)| !e.reads(name))).then_some(())
+            let alone = |(last, outer): (&(Expr, bool), &[(Expr, bool)])| {
+                unit(&last.0, name) && outer.iter().all(|(e, _)| !e.reads(name))
+            };
+            view.dims.split_last().is_some_and(alone)
         };
         let whole = of.along == view.dims.len().checked_sub(1);
-        let along = view.axes.iter().position(|(name, _)| whole && is_along(name).is_some());
+        let along = view.axes.iter().position(|(name, _)| whole && is_along(name));
         let memory = Memory { axes, along, ..of.clone() };
         walk.buffers.insert(view.name.clone(), memory);
     }

@@ -33,7 +33,7 @@ pub(super) struct Load {
     pub items: f64,
 }
 
-/// Bytes of memory that a core of a CPU has a second, other cores idle. Cores of Zen 5 and Sapphire Rapids have 20 to 39 GB.
+/// Bytes of memory that a core of a CPU has a second, other cores idle; one of Zen 5 has 39 GB, both 43, and others are taken to have less.
 const CORE: f64 = 30e9;
 
 impl Load {
