@@ -12,7 +12,7 @@ use tilewright_ir::kernel::Program;
 use tilewright_ir::op::Name;
 use tilewright_ir::text::{print_noted, value_name};
 use tilewright_ir::types::Bindings;
-use tilewright_ir::verify::verify;
+use tilewright_ir::verify::{Verified, verify};
 pub use tilewright_ir::work::Work;
 #[cfg(feature = "ilp")]
 pub use tilewright_passes::egraph::cover::Integer;
@@ -128,8 +128,7 @@ fn host_isa() -> Result<Isa, Diagnostic> {
 ///
 /// Errors: those of the verifier and of the lowering.
 pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnostic> {
-    verify(module)?;
-    lower_module(&*blocks(module, options)?, options.lowering(), &tilewright_passes::Target { isa: options.isa.name() })
+    programs(module, options, Target::Cpu)
 }
 
 /// [`lower`] for one of several modules that have functions in common, which are lowered once; `known` begins empty, and is for the same
@@ -279,10 +278,17 @@ pub fn lower_gpu(module: &Module, options: &Options, isa: &'static str) -> Resul
 
 /// [`lower`] or [`lower_gpu`], as the target is.
 pub(crate) fn programs(module: &Module, options: &Options, target: Target) -> Result<Vec<Program>, Diagnostic> {
-    match target.gpu() {
-        Some(isa) => lower_gpu(module, options, isa),
-        None => lower(module, options),
-    }
+    verified_programs(Verified::new(module)?, options, target)
+}
+
+/// [`programs`] of what was verified before.
+pub(crate) fn verified_programs(
+    module: Verified<&Module>,
+    options: &Options,
+    target: Target,
+) -> Result<Vec<Program>, Diagnostic> {
+    let target = tilewright_passes::Target { isa: target.gpu().unwrap_or(options.isa.name()) };
+    lower_module(&*blocks(&module, options)?, options.lowering(), &target)
 }
 
 /// The rewrite rules that fire in each function at level 2, in module order.

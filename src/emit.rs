@@ -1,6 +1,6 @@
 //! The stages of a compilation as text: one list of names for the command line, tests and snapshots.
 
-use crate::compile::{Options, Target, optimized_with_notes, programs, regions};
+use crate::compile::{Options, Target, optimized_with_notes, regions, verified_programs};
 use std::fmt::Write;
 use tilewright_codegen::cpu::clif::{asm_text, clif_text};
 use tilewright_codegen::cuda::emit_programs;
@@ -8,6 +8,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::kernel::{Kernel, Program, text::print_program};
 use tilewright_ir::op::GraphOp;
+use tilewright_ir::verify::Verified;
 use tilewright_runtime::plan::{plan_programs, print_plan};
 
 /// What can be shown of a compilation, in the order in which it happens.
@@ -100,12 +101,12 @@ pub fn emit_with_warnings(
     options: &Options,
     target: Target,
 ) -> Result<(String, Vec<Diagnostic>), Diagnostic> {
-    emit_saying(module, stage, options, target, &|_| {})
+    emit_saying(Verified::new(module)?, stage, options, target, &|_| {})
 }
 
 /// [`emit_with_warnings`]; `say` hears what is done next.
 pub(crate) fn emit_saying(
-    module: &Module,
+    module: Verified<&Module>,
     stage: Stage,
     options: &Options,
     target: Target,
@@ -114,21 +115,20 @@ pub(crate) fn emit_saying(
     stage.check_target(target)?;
     say("choosing kernels");
     if stage == Stage::Graph {
-        tilewright_ir::verify::verify(module)?;
-        return Ok((tilewright_ir::text::print(module), Vec::new()));
+        return Ok((tilewright_ir::text::print(&module), Vec::new()));
     }
     if stage == Stage::Optimized {
-        return Ok((optimized_with_notes(module, options, target)?.1, Vec::new()));
+        return Ok((optimized_with_notes(&module, options, target)?.1, Vec::new()));
     }
     if stage == Stage::Regions {
-        return Ok((regions(module, options, target)?, Vec::new()));
+        return Ok((regions(&module, options, target)?, Vec::new()));
     }
-    let programs = programs(module, options, target)?;
+    let programs = verified_programs(module, options, target)?;
     say(stage.written());
     let text = program_text(stage, &programs, options)?;
     let mut warnings: Vec<Diagnostic> = programs.into_iter().flat_map(|p| p.warnings).collect();
     if stage == Stage::Cuda {
-        warnings.extend(host_steps(module));
+        warnings.extend(host_steps(&module));
     }
     Ok((text, warnings))
 }

@@ -4,10 +4,50 @@ use crate::diag::{Diagnostic, Place};
 use crate::flops::type_bytes;
 use crate::graph::{Derivative, Function, Module, Node, Role, Value};
 use crate::infer::{infer, shown_name};
-use crate::op::{Attr, GraphOp, Name};
+use crate::op::{GraphOp, Name};
 use crate::text::{is_ident, print_node};
 use crate::types::{Dim, Symbol, SymbolDecl, Type};
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashSet};
+use std::ops::Deref;
+
+/// A module, or a reference to one, that [`verify`] accepts: nobody behind has to look again.
+#[derive(Clone, Copy, Debug)]
+pub struct Verified<M>(M);
+
+impl<M: Borrow<Module>> Verified<M> {
+    /// Verifies a module.
+    ///
+    /// Errors: those of [`verify`].
+    pub fn new(module: M) -> Result<Verified<M>, Diagnostic> {
+        verify(module.borrow())?;
+        Ok(Verified(module))
+    }
+
+    /// The same for a module whose nodes were all made by [`Function::push`], which has inferred their types.
+    pub(crate) fn pushed(module: M) -> Result<Verified<M>, Diagnostic> {
+        functions(module.borrow(), false)?;
+        Ok(Verified(module))
+    }
+
+    /// A reference to the module.
+    pub fn by_ref(&self) -> Verified<&Module> {
+        Verified(self.0.borrow())
+    }
+
+    /// The module, to be changed.
+    pub fn into_inner(self) -> M {
+        self.0
+    }
+}
+
+impl<M: Borrow<Module>> Deref for Verified<M> {
+    type Target = Module;
+
+    fn deref(&self) -> &Module {
+        self.0.borrow()
+    }
+}
 
 /// Checks a module: names are unique; parameter i is node i; operands precede users and exist; types are those that
 /// inference gives; symbols are declared with sensible ranges; calls go to earlier functions (so there is no
@@ -18,11 +58,6 @@ use std::collections::{BTreeSet, HashSet};
 /// `unknown-function`, `bad-donation`, and those of [`infer`], labelled with the places of the node.
 pub fn verify(module: &Module) -> Result<(), Diagnostic> {
     functions(module, true)
-}
-
-/// The same for a module whose nodes were all made by [`Function::push`], which has inferred their types.
-pub(crate) fn verify_pushed(module: &Module) -> Result<(), Diagnostic> {
-    functions(module, false)
 }
 
 fn functions(module: &Module, infers: bool) -> Result<(), Diagnostic> {
@@ -200,16 +235,12 @@ fn all_known(used: &[Symbol], known: &BTreeSet<&str>) -> Result<(), Diagnostic> 
 fn node(f: &Function, i: usize, known: &BTreeSet<&str>, earlier: &BTreeSet<&str>) -> Result<(), Diagnostic> {
     let n = &f.nodes[i];
     n.args.iter().try_for_each(|&a| value(f, i, a).map(drop))?;
-    let mut used = Vec::new();
-    for attr in n.op.attrs() {
-        if let Attr::Name(name) = &attr
-            && !earlier.contains(&**name)
-        {
-            let message = format!("there is no function `@{name}` before `@{}`", f.name);
-            return Err(Diagnostic::new("unknown-function", message).note("functions may not call themselves"));
-        }
-        attr.collect_symbols(&mut used);
+    if let Some(name) = n.callees().into_iter().find(|name| !earlier.contains(&***name)) {
+        let message = format!("there is no function `@{name}` before `@{}`", f.name);
+        return Err(Diagnostic::new("unknown-function", message).note("functions may not call themselves"));
     }
+    let mut used = Vec::new();
+    n.op.collect_symbols(&mut used);
     all_known(&used, known)
 }
 

@@ -1,8 +1,9 @@
 //! A part of a function as a function of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Node, NodeId, Param, Role, Value};
+use tilewright_ir::op::Name;
 
 /// A function of the values `given` that returns `results`, of the nodes of `joint` that lie between.
 pub fn extract(joint: &Function, name: &str, given: &[Value], results: &[Value]) -> Result<Function, Diagnostic> {
@@ -18,13 +19,15 @@ pub fn extract_replaced(
     replaced: &BTreeMap<NodeId, (Value, Node)>,
 ) -> Result<Function, Diagnostic> {
     let node = |i: usize| replaced.get(&NodeId(i as u32)).map_or(&joint.nodes[i], |(_, node)| node);
-    let mut names = BTreeSet::new();
+    let mut names = HashSet::new();
     let params = given.iter().map(|&v| {
         let own = joint.params.get(v.node.index());
-        let wanted = own.map_or_else(|| format!("r{}", v.node.0), |p| p.name.to_string());
-        let label = unused(&names, &wanted);
-        names.insert(label.clone());
-        Param { name: label.into(), ty: joint.ty(v).clone(), role: own.map_or(Role::Input, plain_role) }
+        let mut label: Name = own.map_or_else(|| format!("r{}", v.node.0).into(), |p| p.name.clone());
+        if !names.insert(label.clone()) {
+            label = unused(&names, &label);
+            names.insert(label.clone());
+        }
+        Param { name: label, ty: joint.ty(v).clone(), role: own.map_or(Role::Input, plain_role) }
     });
     let params = params.collect();
     let mut out = Function::new(name, joint.symbols.clone(), params);
@@ -68,11 +71,11 @@ pub fn plain_role(p: &Param) -> Role {
 }
 
 /// `wanted`, or with a number after it.
-pub fn unused<S: std::borrow::Borrow<str> + Ord>(names: &BTreeSet<S>, wanted: &str) -> String {
-    let mut name = wanted.to_string();
+pub fn unused(names: &HashSet<Name>, wanted: &str) -> Name {
+    let mut name: Name = wanted.into();
     let mut number = 1;
-    while names.contains(name.as_str()) {
-        name = format!("{wanted}.{number}");
+    while names.contains(&name) {
+        name = format!("{wanted}.{number}").into();
         number += 1;
     }
     name

@@ -9,6 +9,7 @@ use crate::emit::Stage;
 use crate::formats::{check_writable, write_whole};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::verify::Verified;
 
 /// Arguments of `checkpoint`.
 #[derive(clap::Args)]
@@ -56,5 +57,5 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     if let Some(path) = &args.svg {
         write_whole(path, |out| out.write_all(curve.svg().as_bytes()))?;
     }
-    args.shown.show(&curve.module, args.emit)
+    args.shown.show(Verified::new(&curve.module)?, args.emit)
 }

@@ -8,6 +8,7 @@ use crate::snapshot::{Settings, take};
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
+use tilewright_ir::verify::Verified;
 
 /// Arguments of `compile`.
 #[derive(clap::Args)]
@@ -45,7 +46,10 @@ pub(super) struct Shown {
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file, args.function.as_deref())?;
     args.shown.check()?;
-    args.shown.show(&module, args.emit)
+    args.shown.show(module.by_ref(), args.emit)?;
+    // The process ends, and giving back each node of a large module takes longer than most passes over it.
+    std::mem::forget(module);
+    Ok(())
 }
 
 impl Shown {
@@ -60,12 +64,12 @@ impl Shown {
     }
 
     /// Shows a stage of `module`, with warnings beside it. Errors: those of the compiler and of writing.
-    pub(super) fn show(&self, module: &Module, stage: Stage) -> Result<(), Diagnostic> {
+    pub(super) fn show(&self, module: Verified<&Module>, stage: Stage) -> Result<(), Diagnostic> {
         let options = self.compile.options()?;
         let target = self.target.unwrap_or(stage.default_target());
         let text = if self.snapshot {
             let settings = Settings::of(&options).target(target).stages([stage]);
-            take(module, &settings)?.into_iter().map(|(_, snapshot)| snapshot.to_string()).collect()
+            take(&module, &settings)?.into_iter().map(|(_, snapshot)| snapshot.to_string()).collect()
         } else {
             let (text, warnings) = emit_saying(module, stage, &options, target, &super::progress::stage)?;
             warnings.iter().for_each(|w| super::note(&format!("{w}\n")));

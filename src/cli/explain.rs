@@ -48,7 +48,6 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file, args.function.as_deref())?;
-    tilewright_ir::verify::verify(&module)?;
     args.html.as_deref().map_or(Ok(()), check_writable)?;
     let likely = inputs::chosen(&args.set, &module)?;
     super::progress::stage("choosing kernels");

@@ -12,6 +12,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::types::Bindings;
+use tilewright_ir::verify::Verified;
 use tilewright_passes::autodiff::{self, Differentiated, check_module, differentiate};
 use tilewright_passes::vmap::{hessian_of, hvp_of, jacobian};
 
@@ -110,7 +111,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         let (inputs, bindings) = chosen(&made.module, &args.input)?;
         return super::run::hunt(&made.module, &inputs, &bindings, Mode::Strict);
     }
-    args.shown.show(&made.module, args.emit)
+    args.shown.show(Verified::new(&made.module)?, args.emit)
 }
 
 /// The warning that some parameters do not matter.

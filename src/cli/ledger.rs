@@ -116,9 +116,8 @@ fn subject(name: &str, args: &Args) -> Result<Subject, Diagnostic> {
         Subject::open(path)?
     } else {
         let module = super::load_module(path, None)?;
-        tilewright_ir::verify::verify(&module)?;
         let sizes = sizes_of(&[], &module, module.entry()?)?;
-        Subject::Program { name: name.into(), module, sizes }
+        Subject::Program { name: name.into(), module: module.into_inner(), sizes }
     };
     match found {
         Subject::Program { name, module, sizes } => program(name, module, sizes, args),

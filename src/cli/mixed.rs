@@ -6,6 +6,7 @@ use super::progress::stage;
 use crate::emit::Stage;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
+use tilewright_ir::verify::Verified;
 use tilewright_passes::mixed::mixed_precision;
 
 /// Arguments of `mixed`.
@@ -32,7 +33,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     stage("casting");
     let made = match args.compute.policy()? {
         Some(policy) => mixed_precision(&module, &policy)?,
-        None => module,
+        None => module.into_inner(),
     };
-    args.shown.show(&made, args.emit)
+    args.shown.show(Verified::new(&made)?, args.emit)
 }

@@ -38,6 +38,7 @@ use tilewright_ir::array::Array;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::Module;
 use tilewright_ir::types::DType;
+use tilewright_ir::verify::Verified;
 
 #[derive(Parser)]
 #[command(name = "tilewright", version, about = "A tensor compiler for transformer models", max_term_width = 100)]
@@ -135,14 +136,11 @@ pub fn main() -> ExitCode {
 }
 
 /// A module from a `.tw` text or a program in a safetensors file; of it what `function` needs, if one is named.
-fn load_module(path: &std::path::Path, function: Option<&str>) -> Result<Module, Diagnostic> {
+fn load_module(path: &std::path::Path, function: Option<&str>) -> Result<Verified<Module>, Diagnostic> {
     progress::stage("reading the graph");
     let module = load_all(path)?;
     match function {
-        Some(name) => {
-            tilewright_ir::verify::verify(&module)?;
-            module.part(name)
-        }
+        Some(name) => Verified::new(module.part(name)?),
         None => {
             // Nobody means a file without a function.
             let place = || Place::Named(path.display().to_string().into());
@@ -152,11 +150,11 @@ fn load_module(path: &std::path::Path, function: Option<&str>) -> Result<Module,
     }
 }
 
-fn load_all(path: &std::path::Path) -> Result<Module, Diagnostic> {
+fn load_all(path: &std::path::Path) -> Result<Verified<Module>, Diagnostic> {
     if path.extension().is_some_and(|e| e == "safetensors") {
-        return program(&Safetensors::open(path)?);
+        return Verified::new(program(&Safetensors::open(path)?)?);
     }
-    tilewright_ir::text::parse(&path.display().to_string(), &crate::formats::read_text(path)?)
+    tilewright_ir::text::parse_verified(&path.display().to_string(), &crate::formats::read_text(path)?)
 }
 
 /// The module of a file with an op program or an ONNX graph.

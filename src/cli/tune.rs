@@ -47,7 +47,6 @@ const NOISE: f64 = 0.05;
 
 pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.input.file, None)?;
-    tilewright_ir::verify::verify(&module)?;
     let entry = module.entry().map_err(|d| d.at(Place::Named(args.input.file.display().to_string().into()), ""))?;
     let given = inputs::given(&args.input, entry)?;
     let bindings = inputs::symbols(&args.input, entry, given.as_deref())?;

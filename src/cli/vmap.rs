@@ -6,6 +6,7 @@ use crate::emit::Stage;
 use std::path::PathBuf;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::types::SymbolDecl;
+use tilewright_ir::verify::Verified;
 use tilewright_passes::vmap::{Count, batch};
 
 /// Arguments of `vmap`.
@@ -40,7 +41,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
         "duplicate-name" => d.note("`--count NAME=LOW..=HIGH` gives it one"),
         _ => d,
     })?;
-    args.shown.show(&made, args.emit)
+    args.shown.show(Verified::new(&made)?, args.emit)
 }
 
 /// `x` or `x=1`.

@@ -57,7 +57,7 @@ impl Node {
     /// Adds the symbols of its types and of its op to `out`, each once.
     pub fn collect_symbols(&self, out: &mut Vec<Symbol>) {
         self.types.iter().flat_map(|t| &t.shape).for_each(|d| d.collect_symbols(out));
-        self.op.attrs().iter().for_each(|attr| attr.collect_symbols(out));
+        self.op.collect_symbols(out);
     }
 }
 

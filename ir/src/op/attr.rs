@@ -131,15 +131,33 @@ pub enum Attr {
     ScalarOp(ScalarOp),
 }
 
-impl Attr {
+/// Types of attributes, by the sizes in them.
+pub(crate) trait Symbolic {
     /// Adds the symbols of its sizes to `out`, each once.
-    pub fn collect_symbols(&self, out: &mut Vec<Symbol>) {
-        match self {
-            Attr::Dim(d) => d.collect_symbols(out),
-            Attr::Dims(d) => d.iter().for_each(|d| d.collect_symbols(out)),
-            Attr::PadAmounts(p) => p.iter().flat_map(|(low, high)| [low, high]).for_each(|d| d.collect_symbols(out)),
-            Attr::Axis(_) | Attr::Axes(_) | Attr::Strides(_) | Attr::DType(_) | Attr::Name(_) => {}
-            Attr::ReduceKind(_) | Attr::DotDims(_) | Attr::Literal(_) | Attr::ScalarOp(_) => {}
-        }
+    fn collect_symbols(&self, out: &mut Vec<Symbol>);
+}
+
+impl Symbolic for Dim {
+    fn collect_symbols(&self, out: &mut Vec<Symbol>) {
+        Dim::collect_symbols(self, out);
     }
 }
+
+impl<A: Symbolic, B: Symbolic> Symbolic for (A, B) {
+    fn collect_symbols(&self, out: &mut Vec<Symbol>) {
+        self.0.collect_symbols(out);
+        self.1.collect_symbols(out);
+    }
+}
+
+impl<T: Symbolic> Symbolic for Vec<T> {
+    fn collect_symbols(&self, out: &mut Vec<Symbol>) {
+        self.iter().for_each(|item| item.collect_symbols(out));
+    }
+}
+
+/// Types without sizes.
+macro_rules! known {
+    ($($Ty:ty),+) => { $( impl Symbolic for $Ty { fn collect_symbols(&self, _: &mut Vec<Symbol>) {} } )+ };
+}
+known!(Axis, i64, DType, Name, ReduceKind, DotDims, Literal, ScalarOp);

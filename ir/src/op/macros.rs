@@ -47,6 +47,11 @@ macro_rules! op_table {
                 match self { $( $Op::$Name { $($attr),* } => vec![$( $crate::op::Attr::$Ty($attr.clone()) ),*] ),+ }
             }
 
+            /// Adds the symbols of the sizes among its attributes to `out`, each once.
+            pub fn collect_symbols(&self, out: &mut Vec<$crate::types::Symbol>) {
+                match self { $( $Op::$Name { $($attr),* } => { $( $crate::op::Symbolic::collect_symbols($attr, out); )* } ),+ }
+            }
+
             /// Inverse of `kind` and `attrs`; `None` if the attributes do not fit the row.
             pub fn from_parts(kind: $Kind, attrs: &[$crate::op::Attr]) -> Option<$Op> {
                 match kind { $( $Kind::$Name => {

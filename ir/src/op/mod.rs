@@ -5,6 +5,7 @@ mod graph;
 mod macros;
 mod scalar;
 
+pub(crate) use attr::Symbolic;
 pub use attr::{Attr, Axes, Axis, Dims, DotDims, Literal, Name, PadAmounts, ReduceKind, Strides};
 pub use graph::{GraphKind, GraphOp};
 pub use scalar::{ScalarKind, ScalarOp};

@@ -17,20 +17,23 @@ impl<'t> Parser<'t> {
         row: &[(&'static str, &'static str)],
     ) -> Result<Vec<Attr>, Diagnostic> {
         let mut slots: Vec<Option<Attr>> = vec![None; row.len()];
-        let mut seen: Vec<&str> = Vec::new();
+        // Those of a dot are two names for one slot.
+        let mut pairs = [false; 2];
         if let Some(i) = row.iter().position(|(_, ty)| *ty == "Literal") {
             slots[i] = Some(Attr::Literal(self.literal()?));
         }
         while self.token.kind == TokenKind::Ident && self.token.text != "return" {
-            let at = self.advance()?;
+            let at = self.advance();
             let dot = at.text == "batch" || at.text == "contract";
             let slot = row.iter().position(|(n, ty)| if *ty == "DotDims" { dot } else { *n == at.text });
-            let Some(i) = slot.filter(|_| !seen.contains(&at.text)) else {
+            let pair = usize::from(at.text == "contract");
+            let first = |i: &usize| if row[*i].1 == "DotDims" { !pairs[pair] } else { slots[*i].is_none() };
+            let Some(i) = slot.filter(first) else {
                 return Err(self.no_attr(op, &at, row, slot.is_some()));
             };
-            seen.push(at.text);
             self.expect("=")?;
             if row[i].1 == "DotDims" {
+                pairs[pair] = true;
                 let pair = self.axes_pair()?;
                 let Attr::DotDims(d) = slots[i].get_or_insert(Attr::DotDims(DotDims::default())) else {
                     return Err(Diagnostic::bug("the axes of a dot have another type"));
@@ -40,14 +43,13 @@ impl<'t> Parser<'t> {
                 slots[i] = Some(self.attr(row[i].1)?);
             }
         }
-        let mut out = Vec::with_capacity(row.len());
-        for (slot, (name, ty)) in slots.into_iter().zip(row) {
-            let absent = (*ty == "DotDims").then(|| Attr::DotDims(DotDims::default()));
-            out.push(slot.or(absent).ok_or_else(|| {
+        let whole = slots.into_iter().zip(row).map(|(slot, (name, ty))| {
+            let absent = || (*ty == "DotDims").then(|| Attr::DotDims(DotDims::default()));
+            slot.or_else(absent).ok_or_else(|| {
                 self.error(op, "missing-attribute", format!("{} needs the attribute `{name}`", op.shown()), "")
-            })?);
-        }
-        Ok(out)
+            })
+        });
+        whole.collect()
     }
 
     fn no_attr(&self, op: &Token, at: &Token, row: &[(&str, &str)], twice: bool) -> Diagnostic {
@@ -161,7 +163,7 @@ impl<'t> Parser<'t> {
     }
 
     fn element(&mut self, out: &mut Vec<u8>, dtype: crate::types::DType) -> Result<(), Diagnostic> {
-        let negative = self.eat("-")?;
+        let negative = self.eat("-");
         let at = self.token;
         if !matches!(at.kind, TokenKind::Number | TokenKind::Ident) {
             return Err(self.unexpected("an element"));
@@ -171,7 +173,7 @@ impl<'t> Parser<'t> {
             let message = format!("expected an element of {dtype}, found {sign}{}", at.shown().trim_matches('`'));
             self.error(&at, "bad-element", message, "")
         })?;
-        self.advance()?;
+        self.advance();
         Ok(())
     }
 }

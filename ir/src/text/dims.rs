@@ -28,13 +28,13 @@ impl<'t> Parser<'t> {
             let message = format!("expected at most {MAX_DEPTH} nested parentheses");
             return Err(self.error(&self.token, "nesting", message, ""));
         }
-        let negative = self.eat("-")?;
+        let negative = self.eat("-");
         let mut sum = self.dim_product(negative, depth)?;
         loop {
             let at = self.token;
-            let negative = if self.eat("+")? {
+            let negative = if self.eat("+") {
                 false
-            } else if self.eat("-")? {
+            } else if self.eat("-") {
                 true
             } else {
                 return Ok(sum);
@@ -52,7 +52,7 @@ impl<'t> Parser<'t> {
                 return Err(self.unexpected("an integer"));
             }
             let magnitude = at.text.parse::<i128>().map_err(|_| self.overflow(&at))?;
-            self.advance()?;
+            self.advance();
             let signed = if negative { -magnitude } else { magnitude };
             Dim::constant(i64::try_from(signed).map_err(|_| self.overflow(&at))?)
         } else {
@@ -60,7 +60,7 @@ impl<'t> Parser<'t> {
             let sign = Dim::constant(if negative { -1 } else { 1 });
             factor.checked_mul(&sign).ok_or_else(|| self.overflow(&at))?
         };
-        while self.eat("*")? {
+        while self.eat("*") {
             let at = self.token;
             let factor = self.dim_factor(depth)?;
             product = product.checked_mul(&factor).ok_or_else(|| self.overflow(&at))?;
@@ -77,13 +77,13 @@ impl<'t> Parser<'t> {
         match at.kind {
             TokenKind::Number => self.integer("a size").map(Dim::constant),
             TokenKind::Mark if at.text == "(" => {
-                self.advance()?;
+                self.advance();
                 let inner = self.dim_sum(depth + 1)?;
                 self.expect(")")?;
                 Ok(inner)
             }
             TokenKind::Ident if at.text == "floordiv" || at.text == "mod" => {
-                self.advance()?;
+                self.advance();
                 self.expect("(")?;
                 let inner = self.dim_sum(depth + 1)?;
                 self.expect(",")?;
@@ -96,7 +96,7 @@ impl<'t> Parser<'t> {
                 Ok(if at.text == "mod" { inner.modulo(divisor) } else { inner.floor_div(divisor) })
             }
             TokenKind::Ident => {
-                self.advance()?;
+                self.advance();
                 match &self.declared {
                     Some(known) if !known.contains(at.text) => return Err(self.undeclared(&at)),
                     Some(_) => {}
@@ -104,7 +104,7 @@ impl<'t> Parser<'t> {
                 }
                 Ok(Dim::symbol(at.text))
             }
-            TokenKind::Quoted | TokenKind::Mark | TokenKind::End => Err(self.unexpected("a size")),
+            TokenKind::Quoted | TokenKind::Mark | TokenKind::Stray | TokenKind::End => Err(self.unexpected("a size")),
         }
     }
 
@@ -145,6 +145,6 @@ impl<'t> Parser<'t> {
 
     /// One type, or several in parentheses.
     pub(super) fn type_list(&mut self) -> Result<Vec<Type>, Diagnostic> {
-        if self.eat("(")? { self.items(")", |p| p.ty()) } else { Ok(vec![self.ty()?]) }
+        if self.eat("(") { self.items(")", |p| p.ty()) } else { Ok(vec![self.ty()?]) }
     }
 }

@@ -10,6 +10,16 @@ const MAX_BYTES: usize = 1 << 30;
 /// Places of one error whose lines are shown.
 const MAX_LABELS: usize = 8;
 
+/// Bytes that continue an identifier.
+const CONTINUES: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < table.len() {
+        table[byte] = names::continues(byte as u8 as char);
+        byte += 1;
+    }
+    table
+};
+
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenKind {
@@ -21,6 +31,8 @@ pub(super) enum TokenKind {
     Quoted,
     /// Punctuation.
     Mark,
+    /// What begins no token: a character, or the quote of a string without an end.
+    Stray,
     /// Behind the last token.
     End,
 }
@@ -46,8 +58,9 @@ impl Token<'_> {
 
     /// How many characters it has.
     fn characters(&self) -> u32 {
-        let count = if self.text.is_ascii() { self.text.len() } else { self.text.chars().count() };
-        count as u32
+        // Only strings and strays hold others than ASCII.
+        let plain = matches!(self.kind, TokenKind::Ident | TokenKind::Number | TokenKind::Mark) || self.text.is_ascii();
+        (if plain { self.text.len() } else { self.text.chars().count() }) as u32
     }
 
     /// Whether this is the mark `text`.
@@ -82,11 +95,12 @@ impl<'t> Lexer<'t> {
     }
 
     fn skip_blanks(&mut self) {
+        let bytes = self.text.as_bytes();
         loop {
-            match &self.text.as_bytes()[self.at..] {
-                [b'\n', ..] => (self.line, self.column) = (self.line + 1, 1),
-                [b' ' | b'\t' | b'\r', ..] => self.column += 1,
-                [b'/', b'/', ..] => {
+            match bytes.get(self.at) {
+                Some(b'\n') => (self.line, self.column) = (self.line + 1, 1),
+                Some(b' ' | b'\t' | b'\r') => self.column += 1,
+                Some(b'/') if bytes.get(self.at + 1) == Some(&b'/') => {
                     // What follows is a line end, so the column need not be counted.
                     self.at += self.rest().find('\n').unwrap_or(self.rest().len());
                     continue;
@@ -97,41 +111,29 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// The next token. Errors: `syntax`.
-    pub(super) fn next(&mut self) -> Result<Token<'t>, Diagnostic> {
+    /// The next token.
+    pub(super) fn next(&mut self) -> Token<'t> {
         self.skip_blanks();
-        let rest = self.rest();
-        let bytes = rest.as_bytes();
-        let (kind, length) = match bytes {
-            [] => (TokenKind::End, 0),
-            [b, ..] if names::starts((*b).into()) => {
-                let end = bytes.iter().position(|b| !names::continues((*b).into()));
+        let bytes = &self.text.as_bytes()[self.at..];
+        let (kind, length) = match bytes.first().copied().unwrap_or(0) {
+            _ if bytes.is_empty() => (TokenKind::End, 0),
+            b'(' | b')' | b'{' | b'}' | b'[' | b']' | b',' | b':' => (TokenKind::Mark, 1),
+            b'=' | b'%' | b'@' | b'#' | b'+' | b'*' => (TokenKind::Mark, 1),
+            b'-' => (TokenKind::Mark, if bytes.get(1) == Some(&b'>') { 2 } else { 1 }),
+            b'.' if bytes.starts_with(b"..=") => (TokenKind::Mark, 3),
+            b'0'..=b'9' => (TokenKind::Number, number_length(bytes)),
+            b'"' => string_length(bytes).map_or((TokenKind::Stray, 1), |n| (TokenKind::Quoted, n)),
+            first if names::starts(first.into()) => {
+                let end = bytes.iter().position(|b| !CONTINUES[usize::from(*b)]);
                 (TokenKind::Ident, end.unwrap_or(bytes.len()))
             }
-            [b'0'..=b'9', ..] => (TokenKind::Number, number_length(bytes)),
-            [b'"', ..] => match string_length(bytes) {
-                Some(n) => (TokenKind::Quoted, n),
-                None => return Err(self.stray(1, "this string has no closing quote on its line")),
-            },
-            [b'-', b'>', ..] => (TokenKind::Mark, 2),
-            [b'.', b'.', b'=', ..] => (TokenKind::Mark, 3),
-            [b'(' | b')' | b'{' | b'}' | b'[' | b']' | b',' | b':', ..] => (TokenKind::Mark, 1),
-            [b'=' | b'%' | b'@' | b'#' | b'+' | b'-' | b'*', ..] => (TokenKind::Mark, 1),
-            _ => {
-                let length = rest.chars().next().map_or(0, char::len_utf8);
-                return Err(self.stray(length, "this character begins no token"));
-            }
+            _ => (TokenKind::Stray, self.rest().chars().next().map_or(0, char::len_utf8)),
         };
-        let token = Token { kind, text: &rest[..length], line: self.line, column: self.column };
+        let text = &self.text[self.at..self.at + length];
+        let token = Token { kind, text, line: self.line, column: self.column };
         self.at += length;
         self.column += token.characters();
-        Ok(token)
-    }
-
-    fn stray(&self, bytes: usize, message: &str) -> Diagnostic {
-        let text = &self.rest()[..bytes];
-        let token = Token { kind: TokenKind::Mark, text, line: self.line, column: self.column };
-        self.error(&token, "syntax", message, "")
+        token
     }
 
     /// The place of a token.
@@ -221,7 +223,7 @@ mod tests {
         let mut lexer = Lexer::new("t", source).unwrap();
         let mut out = Vec::new();
         loop {
-            let t = lexer.next().unwrap();
+            let t = lexer.next();
             if t.kind == TokenKind::End {
                 return out;
             }
@@ -258,8 +260,10 @@ mod tests {
         ];
         assert_eq!(found, want);
         let mut bad = Lexer::new("t", "a\n  é").unwrap();
-        bad.next().unwrap();
-        let e = bad.next().unwrap_err();
+        bad.next();
+        let stray = bad.next();
+        assert_eq!((stray.kind, stray.text, stray.line, stray.column), (TokenKind::Stray, "é", 2, 3));
+        let e = bad.error(&stray, "syntax", "", "");
         assert!(matches!(e.labels[0].0, Place::Text { line: 2, column: 3, length: 1, .. }));
         assert_eq!(e.lines[0].2, "  é");
     }

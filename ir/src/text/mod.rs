@@ -24,6 +24,6 @@ mod same;
 pub use literal::element_text;
 pub(crate) use names::is_ident;
 pub use names::{nearest, value as value_name};
-pub use parse::parse;
+pub use parse::{parse, parse_verified};
 pub use print::{print, print_node, print_noted};
 pub use same::difference;

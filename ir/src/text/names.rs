@@ -8,7 +8,7 @@ pub(super) fn starts(c: char) -> bool {
 }
 
 /// Whether `c` may continue an identifier.
-pub(super) fn continues(c: char) -> bool {
+pub(super) const fn continues(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '.'
 }
 

@@ -6,7 +6,7 @@ use crate::diag::{Diagnostic, Place};
 use crate::graph::{Derivative, Function, Module, NodeId, Param, Role, Value};
 use crate::op::{Attr, GraphKind, GraphOp, Name, ReduceKind, ScalarKind, ScalarOp};
 use crate::types::{Symbol, SymbolDecl};
-use crate::verify::verify_pushed;
+use crate::verify::Verified;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,9 +17,16 @@ use std::sync::Arc;
 /// `duplicate-name`, `bad-attribute`, `missing-attribute`, `bad-element`, `array-size`, `type-mismatch`, and those of
 /// [`crate::infer::infer`] and [`crate::verify::verify`]; all with the line and a caret.
 pub fn parse(file: &str, text: &str) -> Result<Module, Diagnostic> {
+    parse_verified(file, text).map(Verified::into_inner)
+}
+
+/// [`parse`], for whom compiles the module as it is.
+///
+/// Errors: those of [`parse`].
+pub fn parse_verified(file: &str, text: &str) -> Result<Verified<Module>, Diagnostic> {
     // Some editors begin a file with a byte order mark, which says nothing in UTF-8.
     let mut lexer = Lexer::new(file, text.strip_prefix('\u{feff}').unwrap_or(text))?;
-    let token = lexer.next()?;
+    let token = lexer.next();
     let (scope, declared) = (Arc::from(""), None);
     let mut parser = Parser { lexer, token, ops: rows().collect(), declared, pending: Vec::new(), factors: 0, scope };
     let mut module = Module::default();
@@ -31,8 +38,7 @@ pub fn parse(file: &str, text: &str) -> Result<Module, Diagnostic> {
         }
         module.functions.insert(f.name.clone(), f);
     }
-    verify_pushed(&module).map_err(|d| parser.lexer.with_lines(d))?;
-    Ok(module)
+    Verified::pushed(module).map_err(|d| parser.lexer.with_lines(d))
 }
 
 /// A value in text: `%0`, or `%x` and `%"x"`.
@@ -121,30 +127,35 @@ impl<'t> Parser<'t> {
 
     /// The error for a token that does not fit here.
     pub(super) fn unexpected(&self, want: &str) -> Diagnostic {
-        self.error(&self.token, "syntax", format!("expected {want}, found {}", self.token.shown()), "")
+        let message = match (self.token.kind, self.token.text) {
+            (TokenKind::Stray, "\"") => "this string has no closing quote on its line".into(),
+            (TokenKind::Stray, _) => "this character begins no token".into(),
+            _ => format!("expected {want}, found {}", self.token.shown()),
+        };
+        self.error(&self.token, "syntax", message, "")
     }
 
     /// Reads any token.
-    pub(super) fn advance(&mut self) -> Result<Token<'t>, Diagnostic> {
-        let next = self.lexer.next()?;
-        Ok(std::mem::replace(&mut self.token, next))
+    pub(super) fn advance(&mut self) -> Token<'t> {
+        let next = self.lexer.next();
+        std::mem::replace(&mut self.token, next)
     }
 
     /// Reads `mark` if it is next.
-    pub(super) fn eat(&mut self, mark: &str) -> Result<bool, Diagnostic> {
+    pub(super) fn eat(&mut self, mark: &str) -> bool {
         let found = self.token.is_mark(mark);
         if found {
-            self.advance()?;
+            self.advance();
         }
-        Ok(found)
+        found
     }
 
     pub(super) fn expect(&mut self, mark: &str) -> Result<(), Diagnostic> {
-        if self.eat(mark)? { Ok(()) } else { Err(self.unexpected(&format!("`{mark}`"))) }
+        if self.eat(mark) { Ok(()) } else { Err(self.unexpected(&format!("`{mark}`"))) }
     }
 
     fn of_kind(&mut self, kind: TokenKind, want: &str) -> Result<Token<'t>, Diagnostic> {
-        if self.token.kind == kind { self.advance() } else { Err(self.unexpected(want)) }
+        if self.token.kind == kind { Ok(self.advance()) } else { Err(self.unexpected(want)) }
     }
 
     pub(super) fn ident(&mut self, want: &str) -> Result<Token<'t>, Diagnostic> {
@@ -155,12 +166,12 @@ impl<'t> Parser<'t> {
         self.of_kind(TokenKind::Quoted, want)
     }
 
-    fn keyword(&mut self, word: &str) -> Result<bool, Diagnostic> {
+    fn keyword(&mut self, word: &str) -> bool {
         let found = self.token.kind == TokenKind::Ident && self.token.text == word;
         if found {
-            self.advance()?;
+            self.advance();
         }
-        Ok(found)
+        found
     }
 
     /// A number without sign.
@@ -176,7 +187,7 @@ impl<'t> Parser<'t> {
     }
 
     pub(super) fn signed(&mut self, want: &str) -> Result<i64, Diagnostic> {
-        let negative = self.eat("-")?;
+        let negative = self.eat("-");
         self.integer(want).map(|n| if negative { -n } else { n })
     }
 
@@ -187,12 +198,12 @@ impl<'t> Parser<'t> {
         mut item: impl FnMut(&mut Parser<'t>) -> Result<T, Diagnostic>,
     ) -> Result<Vec<T>, Diagnostic> {
         let mut out = Vec::new();
-        if self.eat(end)? {
+        if self.eat(end) {
             return Ok(out);
         }
         loop {
             out.push(item(self)?);
-            if !self.eat(",")? {
+            if !self.eat(",") {
                 self.expect(end)?;
                 return Ok(out);
             }
@@ -204,7 +215,7 @@ impl<'t> Parser<'t> {
         if self.token.kind != TokenKind::Quoted {
             return self.ident(want).map(|t| t.text.into());
         }
-        let at = self.advance()?;
+        let at = self.advance();
         let name = names::unquoted(at.text);
         name.map(Cow::Owned).ok_or_else(|| self.error(&at, "syntax", "this string has a wrong escape", ""))
     }
@@ -215,7 +226,7 @@ impl<'t> Parser<'t> {
         if at.kind != TokenKind::Number {
             return self.name("the name of a value").map(ValueName::Name);
         }
-        self.advance()?;
+        self.advance();
         let number = at.text.parse().map_err(|_| self.error(&at, "syntax", "expected the number of a value", ""))?;
         Ok(ValueName::Number(number))
     }
@@ -224,7 +235,7 @@ impl<'t> Parser<'t> {
         if !self.token.is_mark("%") {
             return Err(self.unexpected("a value such as `%0`"));
         }
-        self.advance()?;
+        self.advance();
         let at = self.token;
         let name = self.value_name()?;
         let Some(node) = values.get(&name) else {
@@ -232,7 +243,7 @@ impl<'t> Parser<'t> {
             return Err(self.error(&at, "unknown-value", message, ""));
         };
         let count = f.nodes[node.index()].types.len();
-        let index = if self.eat("#")? { Some(self.integer("the number of a result")?) } else { None };
+        let index = if self.eat("#") { Some(self.integer("the number of a result")?) } else { None };
         let fits = match index {
             Some(i) => u32::try_from(i).ok().filter(|i| (*i as usize) < count),
             None => (count == 1).then_some(0),
@@ -248,7 +259,7 @@ impl<'t> Parser<'t> {
     }
 
     fn function(&mut self, module: &Module) -> Result<Function, Diagnostic> {
-        if !self.keyword("func")? {
+        if !self.keyword("func") {
             return Err(self.unexpected("`func`"));
         }
         self.expect("@")?;
@@ -259,7 +270,7 @@ impl<'t> Parser<'t> {
         let mut origins = Vec::new();
         let params = self.items(")", |p| p.param(&mut values, &mut origins))?;
         let results_at = self.token;
-        let claimed = if self.eat("->")? { Some(self.type_list()?) } else { None };
+        let claimed = if self.eat("->") { Some(self.type_list()?) } else { None };
         let derivative = self.derivative()?;
         let symbols = self.symbols()?;
         self.expect("{")?;
@@ -267,13 +278,13 @@ impl<'t> Parser<'t> {
         for (node, (place, scope)) in f.nodes.iter_mut().zip(origins) {
             (node.places, node.scope) = (vec![place], scope);
         }
-        while !self.keyword("return")? {
+        while !self.keyword("return") {
             self.node(module, &mut f, &mut values)?;
         }
         while self.token.is_mark("%") {
             let v = self.value(&f, &values)?;
             f.results.push(v);
-            if !self.eat(",")? {
+            if !self.eat(",") {
                 break;
             }
         }
@@ -302,7 +313,7 @@ impl<'t> Parser<'t> {
             _ => Role::Input,
         };
         if role != Role::Input {
-            self.advance()?;
+            self.advance();
         }
         self.expect("%")?;
         let at = self.token;
@@ -324,13 +335,13 @@ impl<'t> Parser<'t> {
             p.expect("@")?;
             p.name("the name of a function").map(Name::from)
         };
-        if self.keyword("stop_gradient")? {
+        if self.keyword("stop_gradient") {
             return Ok(Derivative::Zero);
         }
-        if self.keyword("checkpoint")? {
+        if self.keyword("checkpoint") {
             return Ok(Derivative::Checkpoint);
         }
-        if self.keyword("custom_vjp")? {
+        if self.keyword("custom_vjp") {
             self.expect("=")?;
             self.expect("[")?;
             let forward = function(self)?;
@@ -339,7 +350,7 @@ impl<'t> Parser<'t> {
             self.expect("]")?;
             return Ok(Derivative::Reverse { forward, backward });
         }
-        if self.keyword("custom_jvp")? {
+        if self.keyword("custom_jvp") {
             self.expect("=")?;
             return Ok(Derivative::Forward { tangent: function(self)? });
         }
@@ -350,24 +361,24 @@ impl<'t> Parser<'t> {
     fn symbols(&mut self) -> Result<Vec<SymbolDecl>, Diagnostic> {
         let mut out = Vec::new();
         let mut known = BTreeSet::new();
-        if self.keyword("where")? {
+        if self.keyword("where") {
             loop {
                 let at = self.ident("the name of a size")?;
-                if !self.keyword("in")? {
+                if !self.keyword("in") {
                     return Err(self.unexpected("`in`"));
                 }
                 let low = self.integer("the smallest size")?;
                 self.expect("..=")?;
                 let high = self.integer("the largest size")?;
-                let step = if self.keyword("by")? { self.integer("a step")? } else { 1 };
-                let likely = if self.keyword("likely")? { Some(self.integer("a likely size")?) } else { None };
+                let step = if self.keyword("by") { self.integer("a step")? } else { 1 };
+                let likely = if self.keyword("likely") { Some(self.integer("a likely size")?) } else { None };
                 let decl = SymbolDecl { name: at.text.into(), low, high, step, likely };
                 crate::verify::symbol(&decl).map_err(|d| self.error(&at, d.code, d.message, ""))?;
                 if !known.insert(decl.name.clone()) {
                     return Err(self.error(&at, "duplicate-name", format!("{} is declared twice", at.shown()), ""));
                 }
                 out.push(decl);
-                if !self.eat(",")? {
+                if !self.eat(",") {
                     break;
                 }
             }
@@ -381,7 +392,7 @@ impl<'t> Parser<'t> {
 
     /// `@"scope"` or nothing, into `self.scope`.
     fn scope(&mut self) -> Result<(), Diagnostic> {
-        let scope = if self.eat("@")? { self.name("a scope")? } else { "".into() };
+        let scope = if self.eat("@") { self.name("a scope")? } else { "".into() };
         if *scope != *self.scope {
             self.scope = scope.into();
         }
@@ -393,7 +404,7 @@ impl<'t> Parser<'t> {
         if !self.token.is_mark("%") {
             return Err(self.unexpected("`return`, or a node such as `%0 = ..`"));
         }
-        self.advance()?;
+        self.advance();
         let name_at = self.token;
         let name = self.value_name()?;
         self.expect("=")?;
@@ -403,14 +414,14 @@ impl<'t> Parser<'t> {
         if self.token.is_mark("%") {
             loop {
                 args.push(self.value(f, values)?);
-                if !self.eat(",")? {
+                if !self.eat(",") {
                     break;
                 }
             }
         }
         let op = self.op(&at, row)?;
         let types_at = self.token;
-        let claimed = if self.eat(":")? { Some(self.type_list()?) } else { None };
+        let claimed = if self.eat(":") { Some(self.type_list()?) } else { None };
         self.scope()?;
         let place = self.lexer.place(&at);
         let id = f.push(module, op, &args, Some(place), &self.scope).map_err(|d| self.lexer.with_lines(d))?;

@@ -46,6 +46,11 @@ impl Type {
 
     /// Number of elements as a dim; `None` on overflow.
     pub fn elements(&self) -> Option<Dim> {
+        // Nearly always all sizes are numbers, and types are counted often.
+        if self.shape.iter().all(|d| d.as_const().is_some()) {
+            let mut sizes = self.shape.iter().filter_map(Dim::as_const);
+            return sizes.try_fold(1, i64::checked_mul).map(Dim::constant);
+        }
         self.shape.iter().try_fold(Dim::constant(1), |n, d| n.checked_mul(d))
     }
 }

@@ -6,7 +6,7 @@ use super::reverse::reverse;
 use super::vjp::Shared;
 use crate::build::{Build, add, fresh};
 use crate::extract::{extract, unused};
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 use tilewright_ir::diag::{Diagnostic, Place};
 use tilewright_ir::graph::{Derivative, Function, Module, NodeId, Param, Role, Value};
@@ -207,9 +207,10 @@ pub fn with_cotangents(f: &Function, cts: &[bool]) -> Function {
 /// `f` with more parameters after its own; the names are wishes.
 pub fn with_parameters(f: &Function, more: Vec<(String, Type)>) -> Function {
     let mut params = f.params.clone();
+    let mut names: HashSet<Name> = params.iter().map(|p| p.name.clone()).collect();
     for (wanted, ty) in more {
-        let names: BTreeSet<&str> = params.iter().map(|p| &*p.name).collect();
-        let name = unused(&names, &wanted).into();
+        let name = unused(&names, &wanted);
+        names.insert(name.clone());
         params.push(Param { name, ty, role: Role::Input });
     }
     let mut joint = Function::new(&f.name, f.symbols.clone(), params);

@@ -7,7 +7,7 @@
 use super::link::{Link, reads};
 use super::{Segments, declared};
 use crate::extract::{extract, extract_replaced};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Derivative, Function, Module, Node, NodeId, Value};
 use tilewright_ir::op::{GraphOp, Name, ScalarOp};
@@ -146,20 +146,27 @@ fn waists(f: &Function, origins: &[Origin]) -> Vec<Value> {
         node.args.iter().filter(counts).for_each(|v| last[at(v)] = Some(i));
     }
     f.results.iter().filter(counts).for_each(|v| last[at(v)] = Some(usize::MAX));
-    // Values that are needed after node `i`.
-    let mut crossing: BTreeSet<Value> = BTreeSet::new();
+    // How many values are needed after node `i`, and the sum of their numbers: where it is one, that is its number.
+    let (mut crossing, mut sum) = (0, 0);
     let mut out: Vec<Value> = Vec::new();
     for (i, node) in f.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
-        let made = (0..node.types.len()).map(|k| Value { node: NodeId(i as u32), index: k as u32 });
-        crossing.extend(made.filter(|v| last[at(v)].is_some()));
-        for v in node.args.iter().filter(|v| last[at(v)] == Some(i)) {
-            crossing.remove(v);
+        for number in (begins[i]..begins[i] + node.types.len()).filter(|n| last[*n].is_some()) {
+            (crossing, sum) = (crossing + 1, sum + number);
         }
-        if let (Some(&one), 1) = (crossing.first(), crossing.len())
-            && f.ty(one).dtype.is_float()
-            && out.last() != Some(&one)
-        {
-            out.push(one);
+        for number in node.args.iter().map(at) {
+            // Once, however often this node reads it.
+            if last[number].take_if(|reader| *reader == i).is_some() {
+                (crossing, sum) = (crossing - 1, sum - number);
+            }
+        }
+        if crossing == 1 {
+            // Most often it was made just now.
+            let recent = (sum >= begins[i]).then_some(i);
+            let maker = recent.unwrap_or_else(|| begins.partition_point(|begin| *begin <= sum) - 1);
+            let one = Value { node: NodeId(maker as u32), index: (sum - begins[maker]) as u32 };
+            if f.ty(one).dtype.is_float() && out.last() != Some(&one) {
+                out.push(one);
+            }
         }
     }
     out

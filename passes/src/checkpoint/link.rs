@@ -2,7 +2,7 @@
 
 use super::chain::Origin;
 use crate::extract::plain_role;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap};
 use tilewright_ir::graph::{Function, Node, NodeId, Param, Role, Value};
 use tilewright_ir::op::GraphOp;
 use tilewright_ir::types::Type;
@@ -22,14 +22,25 @@ pub(super) struct Link<'f> {
 impl<'f> Link<'f> {
     pub(super) fn new(f: &'f Function, origins: &[Origin], from: Value, to: Value) -> Link<'f> {
         let (nodes, operands) = between(f, origins, Some(from), to);
-        let mut seen = BTreeSet::new();
-        let given: Vec<Value> = std::iter::once(from).chain(operands).filter(|v| seen.insert(*v)).collect();
+        // Each with the place of its first use: sorted by value, then by use.
+        let mut own: Vec<(Value, usize)> =
+            std::iter::once(from).chain(operands).enumerate().map(|(i, v)| (v, i)).collect();
+        own.sort_unstable();
+        own.dedup_by_key(|(v, _)| *v);
+        own.sort_unstable_by_key(|(_, first)| *first);
+        let given: Vec<Value> = own.iter().map(|(v, _)| *v).collect();
+        own.iter_mut().enumerate().for_each(|(i, (_, number))| *number = i);
+        own.sort_unstable();
         let number = |i: usize, index: u32| Value { node: NodeId(i as u32), index };
-        let own: BTreeMap<Value, Value> = given.iter().enumerate().map(|(i, &v)| (v, number(i, 0))).collect();
-        let local = |v: &Value| {
-            // Each operand is given or made by a node of the link.
-            let made = || number(given.len() + nodes.binary_search(&v.node).unwrap_or(nodes.len()), v.index);
-            own.get(v).copied().unwrap_or_else(made)
+        // Nodes of a link are most often neighbours, which says where a node is.
+        let near = |v: &Value| (nodes.len() + v.node.index()).checked_sub(to.node.index() + 1);
+        let local = |v: &Value| match near(v).filter(|&i| *v != from && nodes.get(i) == Some(&v.node)) {
+            Some(i) => number(given.len() + i, v.index),
+            None => match own.binary_search_by_key(v, |(v, _)| *v) {
+                Ok(i) => number(own[i].1, 0),
+                // Each operand is given or made by a node of the link.
+                Err(_) => number(given.len() + nodes.binary_search(&v.node).unwrap_or(nodes.len()), v.index),
+            },
         };
         let operands = nodes.iter().flat_map(|n| &f.nodes[n.index()].args).chain([&to]);
         let numbered = operands.map(local).collect();
