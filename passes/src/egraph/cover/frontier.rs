@@ -5,8 +5,9 @@
 //! its cuts in turn, which leaves the set without it and with what the cut reads. How the classes above came to be stored no
 //! longer matters, so equal sets are one and shared work is paid once. A graph of layers has few such sets, however many ways
 //! there are to cover it. Each search (A*) goes on from the set that promises the cheapest cover, by the bound of [`Paths`] and
-//! by what searches before it have learned; what that one promises is at any time a bound of every cover. Classes are searched
-//! one after the other, roots last, so that each search ends where what is below is known.
+//! by what searches before it have learned; what that one promises is at any time a bound of every cover. A set leads nowhere
+//! if all of it but one class is what is left after as few seconds. Classes are searched one after the other, roots last, so that
+//! each search ends where what is below is known.
 //!
 //! Work is counted in sets that are made.
 
@@ -27,7 +28,7 @@ const PAIRS: usize = 64;
 /// Classes whose least seconds are one unit.
 const CLASSES: usize = 4;
 /// Units for one class that is no root.
-const EACH: usize = 2_000;
+const EACH: usize = 500;
 
 /// Places in the order of classes, ascending.
 type Places = SmallVec<[u32; 8]>;
@@ -217,10 +218,27 @@ impl<'p> Frontier<'p> {
         cuts
     }
 
-    /// Whether nothing cheaper led to the state of a step.
+    /// Whether nothing cheaper led to the state of a step, and nothing as cheap to one that needs a class less: whatever stores
+    /// the classes of the one stores those of the other.
     fn is_least(&self, number: usize) -> bool {
-        let step = &self.steps[number];
-        self.seen.get(&step.state).is_none_or(|&least| step.seconds <= least)
+        let Step { state, seconds, .. } = &self.steps[number];
+        if self.seen.get(state).is_some_and(|least| least < seconds) {
+            return false;
+        }
+        let without = |at: usize| {
+            let mut less = state.clone();
+            less.needed.remove(at);
+            self.forget(&mut less);
+            less
+        };
+        let needed = 0..state.needed.len();
+        !needed.map(without).any(|less| self.seen.get(&less).is_some_and(|least| least <= seconds))
+    }
+
+    /// Drops what is ready and no cover of what is needed may read.
+    fn forget(&self, State { needed, ready }: &mut State) {
+        let class = |place: u32| self.order[place as usize];
+        ready.retain(|p| needed.iter().any(|&n| n > *p && self.paths.reaches(class(n), class(*p))));
     }
 
     /// The states after one; gives the work that it was.
@@ -256,9 +274,7 @@ impl<'p> Frontier<'p> {
                 insert(&mut next.needed, place);
             }
         }
-        let class = |place: u32| self.order[place as usize];
-        let State { needed, ready } = &mut next;
-        ready.retain(|p| needed.iter().any(|&n| n > *p && self.paths.reaches(class(n), class(*p))));
+        self.forget(&mut next);
         next
     }
 
