@@ -143,6 +143,26 @@ fn blocks_of_the_usual_models_are_written_as_programs() {
     assert!(!ok && err.contains("nowhere"), "{err}");
 }
 
+/// For every function of the blocks, at the budget that is used unless one is named.
+#[test]
+fn what_is_chosen_for_blocks_is_near_the_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, files, _) = bench(&["levels", "--write", folder.path().to_str().unwrap()]);
+    let mut functions = 0;
+    for line in files.lines() {
+        for (target, machine) in [("cpu", "cpu-avx512"), ("sm_90a", "h200")] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tilewright"));
+            command.arg("explain").args(line.split(' ')).args(["--target", target, "--machine", machine]);
+            let out = String::from_utf8(command.output().unwrap().stdout).unwrap();
+            let gaps: Vec<f64> =
+                out.lines().filter_map(|l| l.split_once("a gap of ")?.1.split_once(" %")?.0.parse().ok()).collect();
+            assert!(!gaps.is_empty() && gaps.iter().all(|gap| *gap < 10.0), "{line} for {machine}: {gaps:?}");
+            functions += gaps.len();
+        }
+    }
+    assert!(functions >= 20, "{functions}");
+}
+
 #[test]
 fn columns_have_no_more_kernels_than_at_level_1() {
     for name in ["squares", "batch_norm", "softmax"] {
