@@ -7,7 +7,7 @@
 //! roundings no program relies on. A value agrees with itself if both sides are made of it, and it is moved, or one of several is
 //! taken, on the way: the nearest such values are enough, as all that lies below them is seen through them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use tilewright_ir::graph::{Function, Node, NodeId, Value};
 use tilewright_ir::op::{Family, GraphOp, ReduceKind, ScalarOp};
 use tilewright_ir::types::DType;
@@ -326,7 +326,7 @@ impl<'a> Search<'a> {
 
 /// For each node, the first of its op and operands.
 fn first_of_each(f: &Function) -> Vec<NodeId> {
-    let mut known: HashMap<(&GraphOp, Vec<Value>), NodeId> = HashMap::new();
+    let mut known: BTreeMap<(&GraphOp, Vec<Value>), NodeId> = BTreeMap::new();
     let mut first: Vec<NodeId> = Vec::with_capacity(f.nodes.len());
     for (id, node) in (0u32..).map(NodeId).zip(&f.nodes) {
         let args = node.args.iter().map(|a| Value { node: first[a.node.index()], index: a.index }).collect();

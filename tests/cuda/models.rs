@@ -13,6 +13,7 @@ use tilewright_ir::dsl::{Attention, Graph, RopeLayout};
 use tilewright_ir::graph::Module;
 use tilewright_ir::interp::{self, Mode};
 use tilewright_ir::kernel::Program;
+use tilewright_ir::text::parse;
 use tilewright_ir::types::{Bindings, DType, Type};
 use tilewright_passes::egraph::Device;
 use tilewright_runtime::device::Plan;
@@ -121,6 +122,21 @@ pub fn halves(dtype: DType) -> Module {
     let scores = (q.matmul(&q.permute(&[0, 2, 1])) * 0.2).softmax(-1);
     let mixed = scores.matmul(&q);
     g.finish(&[&inner, &out, &across, &mixed]).unwrap()
+}
+
+/// Positions that are cast: to floats and back, and to integers in which they wrap.
+fn positions() -> Module {
+    let text = "func @main(%y: i64[n, 300]) -> (bool[n, 300], i64[n, 300]) where n in 1..=64 {
+        %0 = iota axis=1 shape=[n, 300] dtype=f32
+        %1 = flip %0 axes=[1]
+        %2 = cast %1 to=i64
+        %3 = eq %2, %y
+        %4 = iota axis=1 shape=[n, 300] dtype=i64
+        %5 = cast %4 to=i8
+        %6 = cast %5 to=i64
+        return %3, %6
+    }";
+    parse("positions.tw", text).unwrap()
 }
 
 /// Block-quantised weights: a product, and rows taken by index.
@@ -256,6 +272,7 @@ pub fn cases() -> Vec<Case> {
         crate::products::case(DType::F16, 2),
         crate::products::case(DType::Bf16, 3),
         case("blocks", blocks(), &[("n", 5)]),
+        case("positions", positions(), &[("n", 5)]),
         case("others", others(), &[("n", 5), ("m", 2500)]),
         case("small_numbers", small_numbers(), &[("n", 5), ("m", 2500)]),
     ]

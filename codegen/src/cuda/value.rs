@@ -57,7 +57,8 @@ impl Emitter<'_> {
                     (ScalarOp::Or {}, [a, b]) => Ok(format!("({a} | {b})")),
                     (ScalarOp::Max {}, [a, b]) => Ok(format!("max_of<long long>({}, {})", bare(a), bare(b))),
                     (ScalarOp::Min {}, [a, b]) => Ok(format!("min_of<long long>({}, {})", bare(a), bare(b))),
-                    (ScalarOp::Cast { to }, [a]) if to.is_int() => Ok(a.clone()),
+                    (ScalarOp::Cast { to: DType::I64 }, [a]) => Ok(a.clone()),
+                    (ScalarOp::Cast { to }, [a]) if to.is_int() => Ok(scalar::cast(DType::I64, *to, a.clone())?),
                     (ScalarOp::Select {}, [c, a, b]) => Ok(format!("({c} ? {a} : {b})")),
                     _ => Ok(scalar::apply(op, DType::I64, &args)?),
                 }
@@ -73,6 +74,10 @@ impl Emitter<'_> {
     pub fn is_position(&self, e: &Expr) -> Emitted<bool> {
         if let Expr::Name(n) = e {
             return Ok(matches!(self.lookup(n)?, Binding::Index(_) | Binding::Constant(_)));
+        }
+        // A position that is cast is data: a float, or an integer that may have wrapped.
+        if matches!(e, Expr::Scalar(ScalarOp::Cast { to }, _) if *to != DType::I64) {
+            return Ok(false);
         }
         e.operands().into_iter().try_fold(true, |all, x| Ok(all && self.is_position(x)?))
     }

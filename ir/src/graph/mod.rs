@@ -46,12 +46,7 @@ pub struct Node {
 impl Node {
     /// The functions that the node runs.
     pub fn callees(&self) -> Vec<&Name> {
-        match &self.op {
-            GraphOp::Call { function } => vec![function],
-            GraphOp::Cond { yes, no } => vec![yes, no],
-            GraphOp::Scan { body, .. } => vec![body],
-            _runs_none => Vec::new(),
-        }
+        self.op.functions()
     }
 
     /// Adds the symbols of its types and of its op to `out`, each once.

@@ -131,10 +131,15 @@ pub enum Attr {
     ScalarOp(ScalarOp),
 }
 
-/// Types of attributes, by the sizes in them.
+/// Types of attributes, by what they name.
 pub(crate) trait Symbolic {
     /// Adds the symbols of its sizes to `out`, each once.
     fn collect_symbols(&self, out: &mut Vec<Symbol>);
+
+    /// The function that it names.
+    fn name(&self) -> Option<&Name> {
+        None
+    }
 }
 
 impl Symbolic for Dim {
@@ -157,7 +162,15 @@ impl<T: Symbolic> Symbolic for Vec<T> {
 }
 
 /// Types without sizes.
-macro_rules! known {
+macro_rules! without_sizes {
     ($($Ty:ty),+) => { $( impl Symbolic for $Ty { fn collect_symbols(&self, _: &mut Vec<Symbol>) {} } )+ };
 }
-known!(Axis, i64, DType, Name, ReduceKind, DotDims, Literal, ScalarOp);
+without_sizes!(Axis, i64, DType, ReduceKind, DotDims, Literal, ScalarOp);
+
+impl Symbolic for Name {
+    fn collect_symbols(&self, _: &mut Vec<Symbol>) {}
+
+    fn name(&self) -> Option<&Name> {
+        Some(self)
+    }
+}

@@ -52,6 +52,13 @@ macro_rules! op_table {
                 match self { $( $Op::$Name { $($attr),* } => { $( $crate::op::Symbolic::collect_symbols($attr, out); )* } ),+ }
             }
 
+            /// The functions that its attributes name.
+            pub fn functions(&self) -> Vec<&$crate::op::Name> {
+                let named: &[Option<&$crate::op::Name>] =
+                    match self { $( $Op::$Name { $($attr),* } => &[$( $crate::op::Symbolic::name($attr) ),*] ),+ };
+                named.iter().flatten().copied().collect()
+            }
+
             /// Inverse of `kind` and `attrs`; `None` if the attributes do not fit the row.
             pub fn from_parts(kind: $Kind, attrs: &[$crate::op::Attr]) -> Option<$Op> {
                 match kind { $( $Kind::$Name => {

@@ -26,14 +26,14 @@ impl<'t> Parser<'t> {
             let at = self.advance();
             let dot = at.text == "batch" || at.text == "contract";
             let slot = row.iter().position(|(n, ty)| if *ty == "DotDims" { dot } else { *n == at.text });
-            let pair = usize::from(at.text == "contract");
-            let first = |i: &usize| if row[*i].1 == "DotDims" { !pairs[pair] } else { slots[*i].is_none() };
+            let contract = usize::from(at.text == "contract");
+            let first = |i: &usize| if row[*i].1 == "DotDims" { !pairs[contract] } else { slots[*i].is_none() };
             let Some(i) = slot.filter(first) else {
                 return Err(self.no_attr(op, &at, row, slot.is_some()));
             };
             self.expect("=")?;
             if row[i].1 == "DotDims" {
-                pairs[pair] = true;
+                pairs[contract] = true;
                 let pair = self.axes_pair()?;
                 let Attr::DotDims(d) = slots[i].get_or_insert(Attr::DotDims(DotDims::default())) else {
                     return Err(Diagnostic::bug("the axes of a dot have another type"));

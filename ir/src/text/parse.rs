@@ -122,17 +122,23 @@ impl<'t> Parser<'t> {
         message: impl Into<String>,
         label: impl Into<String>,
     ) -> Diagnostic {
-        self.lexer.error(at, code, message, label)
+        // Nobody has read past it, so it stands before all that seems to follow from it.
+        self.stray().unwrap_or_else(|| self.lexer.error(at, code, message, label))
+    }
+
+    /// The error for what is next if it begins no token.
+    fn stray(&self) -> Option<Diagnostic> {
+        let message = match (self.token.kind, self.token.text) {
+            (TokenKind::Stray, "\"") => "this string has no closing quote on its line",
+            (TokenKind::Stray, _) => "this character begins no token",
+            _token => return None,
+        };
+        Some(self.lexer.error(&self.token, "syntax", message, ""))
     }
 
     /// The error for a token that does not fit here.
     pub(super) fn unexpected(&self, want: &str) -> Diagnostic {
-        let message = match (self.token.kind, self.token.text) {
-            (TokenKind::Stray, "\"") => "this string has no closing quote on its line".into(),
-            (TokenKind::Stray, _) => "this character begins no token".into(),
-            _ => format!("expected {want}, found {}", self.token.shown()),
-        };
-        self.error(&self.token, "syntax", message, "")
+        self.error(&self.token, "syntax", format!("expected {want}, found {}", self.token.shown()), "")
     }
 
     /// Reads any token.
@@ -423,6 +429,9 @@ impl<'t> Parser<'t> {
         let types_at = self.token;
         let claimed = if self.eat(":") { Some(self.type_list()?) } else { None };
         self.scope()?;
+        if let Some(stray) = self.stray() {
+            return Err(stray);
+        }
         let place = self.lexer.place(&at);
         let id = f.push(module, op, &args, Some(place), &self.scope).map_err(|d| self.lexer.with_lines(d))?;
         let types = &f.nodes[id.index()].types;

@@ -5,8 +5,8 @@
 //! its cuts in turn, which leaves the set without it and with what the cut reads. How the classes above came to be stored no
 //! longer matters, so equal sets are one and shared work is paid once. A graph of layers has few such sets, however many ways
 //! there are to cover it. Each search (A*) goes on from the set that promises the cheapest cover, by the bound of [`Paths`] and
-//! by what searches before it have learned; what that one promises is at any time a bound of every cover. A set leads nowhere
-//! if all of it but one class is what is left after as few seconds. Classes are searched one after the other, roots last, so that
+//! by what searches before it have learned; what that one promises is at any time a bound of every cover. A set leads to
+//! nothing cheaper if all of it but one class is what is left after as few seconds. Classes are searched one after the other, roots last, so that
 //! each search ends where what is below is known.
 //!
 //! Work is counted in sets that are made.
@@ -175,7 +175,7 @@ impl<'p> Frontier<'p> {
                 break;
             }
             self.open.pop();
-            if self.is_least(number) {
+            if self.is_undominated(number) {
                 *work.units += self.expand(number, known);
             }
         }
@@ -220,7 +220,7 @@ impl<'p> Frontier<'p> {
 
     /// Whether nothing cheaper led to the state of a step, and nothing as cheap to one that needs a class less: whatever stores
     /// the classes of the one stores those of the other.
-    fn is_least(&self, number: usize) -> bool {
+    fn is_undominated(&self, number: usize) -> bool {
         let Step { state, seconds, .. } = &self.steps[number];
         if self.seen.get(state).is_some_and(|least| least < seconds) {
             return false;

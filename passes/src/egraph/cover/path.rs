@@ -113,11 +113,12 @@ impl<'p> Paths<'p> {
         cones
     }
 
-    /// What a candidate reads to store a class.
+    /// What a candidate reads to store a class, or has to come after.
     fn reads<'c>(&self, class: Class, candidate: &'c Candidate) -> impl Iterator<Item = Class> + use<'c, '_> {
         let place = self.places.get(class).copied().unwrap_or(u32::MAX);
         let before = move |input: &Class| self.places.get(*input).is_none_or(|&p| p < place);
-        candidate.body.inputs.iter().copied().filter(move |input| *input != class && before(input))
+        let needs = candidate.body.inputs.iter().chain(&candidate.after);
+        needs.copied().filter(move |input| *input != class && before(input))
     }
 
     /// Seconds of one of `classes` and of those beside it that its cover cannot store.
