@@ -16,8 +16,8 @@ const BAD: &[(&str, &[&str])] = &[
     // What begins no token is said before all that it makes look wrong.
     ("func @main(%x: f32[8]) -> f32[8] { %0 = exp $x\n return %0 }", &["no token", "bad.tw:1:45"]),
     ("func @main(%x: f32[8]) -> f32[8] { %0 = reshape %x; shape=[8]\n return %0 }", &["no token", "bad.tw:1:51"]),
-    ("func @main(%x: f32[8]) -> f32[8] { %0 = exp %größe\n return %0 }", &["no token", "bad.tw:1:47"]),
-    ("func @main(%x: f32[8]) -> f32[8] { %0 = call %x function=@größe\n return %0 }", &["no token", "bad.tw:1:60"]),
+    ("func @main(%x: f32[8]) -> f32[8] { %0 = exp %größe\n return %0 }", &["no token", "bad.tw:1:48"]),
+    ("func @main(%x: f32[8]) -> f32[8] { %0 = call %x function=@größe\n return %0 }", &["no token", "bad.tw:1:61"]),
     // A function that calls itself, two that call each other.
     ("func @f(%x: f32[8]) -> f32[8] { %0 = call %x function=@f\n return %0 }", &["unknown-function", "@f"]),
     (
