@@ -203,7 +203,7 @@ fn float(op: &ScalarOp, v: &[f64]) -> Option<Scalar> {
         ScalarOp::Log2 {} => a.log2(),
         ScalarOp::Log1p {} => a.ln_1p(),
         ScalarOp::Tanh {} => a.tanh(),
-        ScalarOp::Erf {} => erf(a),
+        ScalarOp::Erf {} => libm::erf(a),
         ScalarOp::Sin {} => a.sin(),
         ScalarOp::Cos {} => a.cos(),
         ScalarOp::Eq {} => return Some(Scalar::Bool(a == b)),
@@ -216,18 +216,4 @@ fn float(op: &ScalarOp, v: &[f64]) -> Option<Scalar> {
         ScalarOp::And {} | ScalarOp::Or {} | ScalarOp::Xor {} | ScalarOp::Not {} => return None,
         ScalarOp::Shl {} | ScalarOp::Shr {} | ScalarOp::Select {} | ScalarOp::Cast { .. } => return None,
     }))
-}
-
-/// The error function: 2/sqrt(pi) exp(-x^2) sum of 2^n x^(2n+1) / (2n+1)!!, all terms of one sign.
-fn erf(x: f64) -> f64 {
-    if x.is_nan() || x.abs() > 6.0 {
-        return if x.is_nan() { x } else { x.signum() };
-    }
-    let (mut term, mut sum, mut n) = (x, x, 0.0);
-    while term.abs() > 1e-18 * sum.abs() && n < 400.0 {
-        n += 1.0;
-        term *= 2.0 * x * x / (2.0 * n + 1.0);
-        sum += term;
-    }
-    std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
 }
