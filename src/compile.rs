@@ -137,7 +137,7 @@ pub fn lower(module: &Module, options: &Options) -> Result<Vec<Program>, Diagnos
 /// Errors: those of [`lower`].
 pub fn lower_knowing(module: &Module, options: &Options, known: &Known) -> Result<Vec<Program>, Diagnostic> {
     verify(module)?;
-    let target = tilewright_passes::Target { isa: options.isa.name() };
+    let target = lowered_for(options, Target::Cpu);
     lower_module_knowing(&*blocks(module, options)?, options.lowering(), &target, known)
 }
 
@@ -155,7 +155,7 @@ fn chosen(module: &Module, options: &Options, target: Target) -> Result<tilewrig
         return Err(Diagnostic::new("stage-level", message));
     }
     verify(module)?;
-    Ok(tilewright_passes::Target { isa: target.gpu().unwrap_or(options.isa.name()) })
+    Ok(lowered_for(options, target))
 }
 
 /// The kernels that level 2 chooses with their prices and what else was possible, as text.
@@ -287,8 +287,12 @@ pub(crate) fn verified_programs(
     options: &Options,
     target: Target,
 ) -> Result<Vec<Program>, Diagnostic> {
-    let target = tilewright_passes::Target { isa: target.gpu().unwrap_or(options.isa.name()) };
-    lower_module(&*blocks(&module, options)?, options.lowering(), &target)
+    lower_module(&*blocks(&module, options)?, options.lowering(), &lowered_for(options, target))
+}
+
+/// What the lowering makes kernels for: a GPU's target, or the instruction set of the options.
+fn lowered_for(options: &Options, target: Target) -> tilewright_passes::Target {
+    tilewright_passes::Target { isa: target.gpu().unwrap_or(options.isa.name()) }
 }
 
 /// The rewrite rules that fire in each function at level 2, in module order.

@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args) -> Result<(), Diagnostic> {
     let module = super::load_module(&args.file, args.function.as_deref())?;
     args.shown.check()?;
     args.shown.show(module.by_ref(), args.emit)?;
-    // The process ends, and giving back each node of a large module takes longer than most passes over it.
+    // The process ends: to give back each node of a large module would be work for nobody.
     std::mem::forget(module);
     Ok(())
 }

@@ -6,7 +6,7 @@ use tilewright_ir::diag::Diagnostic;
 use tilewright_ir::graph::{Function, Module, Role};
 use tilewright_ir::infer::control::bind_symbols;
 use tilewright_ir::kernel::{Branch, CallStep, CondStep, ScanArgument, ScanResult, ScanStep, Step, expr::Ident};
-use tilewright_ir::op::{Attr, GraphOp, Name};
+use tilewright_ir::op::{GraphOp, Name};
 use tilewright_ir::types::{Dim, Type};
 
 /// Most functions that may be inside one another, as in the interpreter: bounds the stack of a run.
@@ -18,17 +18,14 @@ pub(crate) fn depth(module: &Module) -> Result<(), Diagnostic> {
     for f in module.functions.values() {
         let live = f.live();
         let nodes = f.nodes.iter().zip(&live).filter(|(_, live)| **live);
-        let callees = nodes.flat_map(|(n, _)| n.op.attrs()).filter_map(|attr| match attr {
-            Attr::Name(name) => depths.get(&name).map(|d| d + 1),
-            _not_a_function => None,
-        });
+        let callees = nodes.flat_map(|(n, _)| n.callees()).filter_map(|name| depths.get(name).map(|d| d + 1));
         depths.insert(f.name.clone(), callees.max().unwrap_or(0));
     }
     let Ok(entry) = module.entry() else { return Ok(()) };
     let deepest = depths.get(&entry.name).copied().unwrap_or(0);
     if deepest > MAX_DEPTH {
         let message = format!("expected at most {MAX_DEPTH} calls inside one another, found {deepest}");
-        let is_call = |n: &&tilewright_ir::graph::Node| n.op.attrs().iter().any(|a| matches!(a, Attr::Name(_)));
+        let is_call = |n: &&tilewright_ir::graph::Node| !n.callees().is_empty();
         let places = entry.nodes.iter().filter(is_call).filter_map(|n| n.places.first()).take(1);
         let d = Diagnostic::new("call-depth", message);
         return Err(places.fold(d, |d, p| d.at(p.clone(), format!("the calls of `@{}`", entry.name))));

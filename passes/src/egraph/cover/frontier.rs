@@ -5,8 +5,8 @@
 //! its cuts in turn, which leaves the set without it and with what the cut reads. How the classes above came to be stored no
 //! longer matters, so equal sets are one and shared work is paid once. A graph of layers has few such sets, however many ways
 //! there are to cover it. Each search (A*) goes on from the set that promises the cheapest cover, by the bound of [`Paths`] and
-//! by what searches before it have learned; what that one promises is at any time a bound of every cover. A set leads to
-//! nothing cheaper if all of it but one class is what is left after as few seconds. Classes are searched one after the other, roots last, so that
+//! by what searches before it have learned; what that one promises is at any time a bound of every cover. A set is
+//! dropped where the same one less a class is left after as few seconds. Classes are searched one after the other, roots last, so that
 //! each search ends where what is below is known.
 //!
 //! Work is counted in sets that are made.

@@ -78,15 +78,15 @@ fn the_exact_search_finds_what_all_covers_say() {
     let g = Dsl::new("main");
     let e = g.input("x", DType::F32, (64, 64)).exp();
     let barrier = g.finish(&[&e.cumsum(1).exp()]).unwrap();
-    for module in std::iter::once(barrier).chain((1..=100).map(random)) {
+    for (seed, module) in std::iter::once(barrier).chain((1..=100).map(random)).enumerate() {
         let stage = stage(&module, &[], Limits::default());
         for device in ["cpu-avx512", "h100"] {
             let (best, found) = both(&stage, device, CoverLimits { keep: 2, ..CoverLimits::default() });
             let Some(best) = best else { continue };
             // What searches take for no difference is relative to microseconds.
             let near = |a: f64, b: f64| (a - b).abs() <= 2e-12;
-            assert!(near(found.seconds, best), "{device}: {} found, {best} is possible", found.seconds);
-            assert!(found.low <= best + 2e-12, "{device}: {best} is below the bound {}", found.low);
+            assert!(near(found.seconds, best), "{seed} {device}: {} found, {best} is possible", found.seconds);
+            assert!(found.low <= best + 2e-12, "{seed} {device}: {best} is below the bound {}", found.low);
             compared += 1;
             close += usize::from(near(found.low, best));
         }
